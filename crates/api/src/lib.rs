@@ -1,0 +1,1 @@
+//! Generated wire types of the doors and nothing else

@@ -1,0 +1,2 @@
+//! `berthd`: the node's container runtime daemon.
+fn main() {}

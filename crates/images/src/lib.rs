@@ -1,0 +1,1 @@
+//! Pull pipeline, references and image records

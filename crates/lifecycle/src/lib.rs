@@ -1,0 +1,1 @@
+//! Pods and containers as state machines

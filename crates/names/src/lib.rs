@@ -1,0 +1,1 @@
+//! Identifiers of the field: parsing and validation, no I/O

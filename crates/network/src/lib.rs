@@ -1,0 +1,1 @@
+//! Pod networks: CNI and the built-in bridge

@@ -1,0 +1,1 @@
+//! Layer stream to directory tree

@@ -1,1 +1,12 @@
-//! Identifiers of the field: parsing and validation, no I/O
+//! Identifiers of the field: content digests, image references, chain ids, pod and container ids.
+//!
+//! Everything here is parsed once, at a door or when a record is read, and is valid from then on.
+//! Nothing here does I/O.
+
+mod digest;
+mod id;
+mod reference;
+
+pub use digest::{Algorithm, ChainId, Digest, DigestError};
+pub use id::{ContainerId, IdError, SandboxId, short};
+pub use reference::{ImageRef, ReferenceError};

@@ -1,1 +1,3 @@
 //! Fixtures for tests
+
+pub mod image;

@@ -1,0 +1,133 @@
+//! Making processes, and holding on to them by descriptor.
+
+#![allow(unsafe_code)] // clone3 and pidfd_send_signal with any signal number
+
+use crate::sys::check_long;
+use crate::{Errno, NamespaceSet, Result};
+use rustix::process::{Pid, PidfdFlags};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The kernel's `struct clone_args`, version 2 (Linux 5.7, with `cgroup`).
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A clone to be made: a fork with namespaces and a cgroup.
+#[derive(Debug, Default)]
+pub struct Clone3<'a> {
+    /// New namespaces of the child.
+    pub namespaces: NamespaceSet,
+    /// Directory of the unified cgroup hierarchy that the child starts in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Become a sibling of the caller instead of its child.
+    pub sibling: bool,
+}
+
+/// Which side of the clone this is.
+#[derive(Debug)]
+pub enum Cloned {
+    /// `pid` is in the caller's own PID namespace.
+    Parent {
+        pid: Pid,
+        pidfd: OwnedFd,
+    },
+    Child,
+}
+
+impl Clone3<'_> {
+    /// Clones the calling process with a copied address space.
+    ///
+    /// `EBUSY` if the caller has more than one thread: the child would inherit
+    /// locks that nobody can release. The child signals `SIGCHLD` when it ends.
+    pub fn run(&self) -> Result<Cloned> {
+        if !is_single_threaded()? {
+            return Err(Errno::BUSY);
+        }
+        let mut pidfd: RawFd = -1;
+        let mut arguments = CloneArguments {
+            flags: CLONE_PIDFD | self.namespaces.bits(),
+            pidfd: (&raw mut pidfd) as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            ..CloneArguments::default()
+        };
+        if let Some(cgroup) = self.cgroup {
+            arguments.flags |= CLONE_INTO_CGROUP;
+            arguments.cgroup = cgroup.as_raw_fd() as u64;
+        }
+        if self.sibling {
+            // The kernel takes the exit signal of the caller's own parent.
+            arguments.flags |= libc::CLONE_PARENT as u64;
+            arguments.exit_signal = 0;
+        }
+        // SAFETY: `arguments` has the layout and size that are passed, and it
+        // and `pidfd` outlive the call. Without CLONE_VM the child gets its
+        // own copy of memory and continues on a copy of this stack; the
+        // process has one thread (checked above), so the copy is consistent.
+        let pid = check_long(unsafe {
+            libc::syscall(
+                libc::SYS_clone3,
+                &raw mut arguments,
+                size_of::<CloneArguments>(),
+            )
+        })?;
+        match i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            None => Ok(Cloned::Child),
+            Some(pid) => {
+                // SAFETY: the kernel stored a new descriptor there, owned by
+                // nobody else yet.
+                let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+                Ok(Cloned::Parent { pid, pidfd })
+            }
+        }
+    }
+}
+
+/// Whether the calling process has exactly one thread. Rests on the link
+/// count of `/proc/self/task`, which is two plus the number of threads.
+pub fn is_single_threaded() -> Result<bool> {
+    Ok(rustix::fs::stat(c"/proc/self/task")?.st_nlink == 3)
+}
+
+/// Ends the process at once: no destructors, no exit handlers, no flushing.
+/// The way out of a cloned child that cannot exec.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes any status and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// A close-on-exec descriptor of a process; it stays valid, and names the
+/// same process, after that one has ended.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
+    rustix::process::pidfd_open(pid, PidfdFlags::empty())
+}
+
+/// Sends any signal number (also real-time ones); 0 only probes. `ESRCH` if
+/// the process has been reaped.
+pub fn pidfd_send_signal<Fd: AsFd>(pidfd: Fd, signal: i32) -> Result<()> {
+    // SAFETY: a live descriptor, an integer, no siginfo and no flags.
+    check_long(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+    .map(drop)
+}

@@ -1,0 +1,170 @@
+//! Making a cgroup's directories, and what its parents need for that.
+
+use crate::control::ControlDir;
+use crate::cpuset;
+use crate::error::{Error, Result};
+use crate::host::Topology;
+use crate::layout::{Controller, Hierarchy, Layout};
+use crate::path::CgroupPath;
+use rustix::io::Errno;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Controllers that a v2 container always gets, because statistics come from
+/// them even where nothing is limited.
+const ALWAYS: [Controller; 6] = [
+    Controller::Cpu,
+    Controller::Cpuset,
+    Controller::Memory,
+    Controller::Blkio,
+    Controller::Pids,
+    Controller::Hugetlb,
+];
+
+/// Makes `path` in every hierarchy; true if it existed in none. On failure
+/// what this call made is removed again, deepest first.
+pub(crate) fn directories(topology: &Topology, path: &CgroupPath) -> Result<bool> {
+    let mut made = Vec::new();
+    for hierarchy in &topology.hierarchies {
+        let result = in_hierarchy(topology.layout, hierarchy, path, &mut made);
+        if let Err(error) = result {
+            if optional(topology.layout, hierarchy) && is_read_only(&error) {
+                continue;
+            }
+            undo(&made);
+            return Err(error);
+        }
+    }
+    let leaves = topology
+        .hierarchies
+        .iter()
+        .filter(|h| made.contains(&path.below(&h.mount_point)))
+        .count();
+    Ok(leaves > 0 && leaves == topology.hierarchies.len())
+}
+
+fn in_hierarchy(
+    layout: Layout,
+    hierarchy: &Hierarchy,
+    path: &CgroupPath,
+    made: &mut Vec<PathBuf>,
+) -> Result<()> {
+    make(hierarchy, path, made)?;
+    if hierarchy.is_unified() {
+        if layout == Layout::V2 {
+            // A controller that a parent cannot delegate is missed, by name,
+            // when a value of it is asked for.
+            let _ = enable_controllers(hierarchy, path, &ALWAYS);
+        }
+        return Ok(());
+    }
+    if hierarchy.has(Controller::Cpuset) {
+        cpuset::seed(&hierarchy.mount_point, path)?;
+    }
+    Ok(())
+}
+
+/// Nothing but naming and killing depends on a hierarchy without controllers
+/// and on the unified tree beside v1; in a container they may be read-only.
+fn optional(layout: Layout, hierarchy: &Hierarchy) -> bool {
+    hierarchy.controllers.is_empty() || (layout == Layout::Hybrid && hierarchy.is_unified())
+}
+
+fn is_read_only(error: &Error) -> bool {
+    error.raw_os_error() == Some(Errno::ROFS.raw_os_error())
+}
+
+fn make(hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Result<()> {
+    let leaf = path.below(&hierarchy.mount_point);
+    match fs::create_dir(&leaf) {
+        Ok(()) => {
+            made.push(leaf);
+            return Ok(());
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::CreateDir { path: leaf, source }),
+    }
+    for directory in levels(&hierarchy.mount_point, path) {
+        match fs::create_dir(&directory) {
+            Ok(()) => made.push(directory),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => {
+                return Err(Error::CreateDir {
+                    path: directory,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn undo(made: &[PathBuf]) {
+    for directory in made.iter().rev() {
+        // Somebody else may have moved in; then it is theirs.
+        let _ = fs::remove_dir(directory);
+    }
+}
+
+/// The directories of `path`, outermost first, the mount point excluded.
+pub(crate) fn levels(mount_point: &Path, path: &CgroupPath) -> Vec<PathBuf> {
+    let mut directory = mount_point.to_owned();
+    path.components()
+        .map(|component| {
+            directory.push(component);
+            directory.clone()
+        })
+        .collect()
+}
+
+/// Passes controllers down the unified tree to `path`, by adding them to
+/// `cgroup.subtree_control` of each parent that offers them and does not pass
+/// them on yet. Controllers that the root does not offer are passed over.
+pub(crate) fn enable_controllers(
+    hierarchy: &Hierarchy,
+    path: &CgroupPath,
+    wanted: &[Controller],
+) -> Result<()> {
+    let mut parents = levels(&hierarchy.mount_point, path);
+    parents.pop();
+    parents.insert(0, hierarchy.mount_point.clone());
+    for parent in parents {
+        let parent = ControlDir::new(parent);
+        let offered = parent.read("cgroup.controllers")?;
+        let passed_on = parent.read("cgroup.subtree_control")?;
+        let missing: Vec<String> = wanted
+            .iter()
+            .map(|controller| controller.v2_name())
+            .filter(|name| lists(&offered, name) && !lists(&passed_on, name))
+            .map(|name| format!("+{name}"))
+            .collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let all = missing.join(" ");
+        let Err(first) = parent.write("cgroup.subtree_control", &all) else {
+            continue;
+        };
+        if missing.len() == 1 {
+            return Err(first);
+        }
+        // One that cannot be delegated here must not take the others along.
+        let mut failure = None;
+        for single in &missing {
+            if let Err(error) = parent.write("cgroup.subtree_control", single) {
+                failure.get_or_insert(error);
+            }
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// True if a space-separated list holds `name`.
+pub(crate) fn lists(list: &str, name: &str) -> bool {
+    list.split_whitespace().any(|item| item == name)
+}

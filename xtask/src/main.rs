@@ -1,2 +1,78 @@
-//! The commands of the house: `cargo xtask demo`, `test`, `bench`, `lint`.
-fn main() {}
+//! The commands of the house. `cargo xtask` without a command lists them.
+
+mod artefacts;
+mod command;
+mod daemon;
+mod lint;
+mod outcome;
+mod place;
+mod registry;
+mod suites;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use outcome::Tally;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  build            daemon, shim and pod init, side by side in target/berth
+  tools            what the suites need: Debian packages and Go programs
+  images [--serve] make the images of critest; with --serve keep their registry
+                   running until standard input ends
+  lint             dependency direction, file length, module names …
+  test             everything: format, clippy, lint, unit tests, crictl, critest
+  crictl           only the crictl suite
+  critest [FOCUS]  only critest, or the specs that match FOCUS";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the command found everything in order.
+fn run(arguments: &[&str]) -> Result<bool> {
+    match arguments {
+        ["build"] => artefacts::build().map(|()| true),
+        ["tools"] => tools::install().map(|()| true),
+        ["images"] => suites::critest::show_images(false).map(|()| true),
+        ["images", "--serve"] => suites::critest::show_images(true).map(|()| true),
+        ["lint"] => Ok(report(lint::run()?)),
+        ["test"] => Ok(report(test::run()?)),
+        ["crictl"] => {
+            prepare()?;
+            Ok(report(suites::crictl::run()?))
+        }
+        ["critest"] => {
+            prepare()?;
+            Ok(report(suites::critest::run(None)?))
+        }
+        ["critest", focus] => {
+            prepare()?;
+            Ok(report(suites::critest::run(Some(focus))?))
+        }
+        _ => bail!("{USAGE}"),
+    }
+}
+
+fn prepare() -> Result<()> {
+    tools::install()?;
+    artefacts::build()
+}
+
+fn report(tally: Tally) -> bool {
+    println!("{tally}");
+    tally.failed == 0
+}

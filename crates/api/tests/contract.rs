@@ -1,6 +1,7 @@
 //! The contract in `proto/` is the published one, field by field.
 
 #![allow(clippy::expect_used)] // a test may stop at what it cannot use
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,77 @@
+//! Builds the programs and lays them side by side, as an installation has them:
+//! the daemon finds its shim, and the shim the pod init, beside itself.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::command::{cargo, run};
+use crate::workspace;
+
+/// Linked statically: what lives once per container must not drag a C library
+/// and its relocations along.
+const STATIC_TARGET: &str = if cfg!(target_arch = "aarch64") {
+    "aarch64-unknown-linux-gnu"
+} else {
+    "x86_64-unknown-linux-gnu"
+};
+const STATIC_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
+
+/// Package and program of what is linked statically.
+const STATIC: [(&str, &str); 2] = [
+    ("containerd-shim-berth-v1", "containerd-shim-berth-v1"),
+    ("berth-executor", "berth-pod-init"),
+];
+
+const DAEMON: &str = "berthd";
+
+/// Builds everything; quick when nothing has changed.
+pub fn build() -> Result<()> {
+    let out = workspace::artefacts();
+    fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+
+    println!("building {DAEMON}");
+    run(cargo().current_dir(workspace::root()).args([
+        "build",
+        "--quiet",
+        "--package",
+        DAEMON,
+        "--bin",
+        DAEMON,
+    ]))?;
+    place(
+        &workspace::target().join("debug").join(DAEMON),
+        &out.join(DAEMON),
+    )?;
+
+    for (package, program) in STATIC {
+        println!("building {program}");
+        run(cargo()
+            .current_dir(workspace::root())
+            .env("RUSTFLAGS", STATIC_FLAGS)
+            .args([
+                "build",
+                "--quiet",
+                "--profile",
+                "shim",
+                "--target",
+                STATIC_TARGET,
+            ])
+            .args(["--package", package, "--bin", program]))?;
+        let built = workspace::target()
+            .join(STATIC_TARGET)
+            .join("shim")
+            .join(program);
+        place(&built, &out.join(program))?;
+    }
+    Ok(())
+}
+
+/// Replaces by rename: a running program's file cannot be written.
+fn place(built: &Path, installed: &Path) -> Result<()> {
+    let fresh = installed.with_extension("new");
+    fs::copy(built, &fresh)
+        .and_then(|_| fs::rename(&fresh, installed))
+        .with_context(|| format!("placing {}", installed.display()))
+}

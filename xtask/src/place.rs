@@ -1,0 +1,163 @@
+//! A private place for one suite: directories of its own for a daemon, and a
+//! look at what the daemon left behind.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, process};
+
+use anyhow::{Context, Result};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Removed when dropped, with mounts and processes that are still there.
+#[derive(Debug)]
+pub struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    /// The path is short: sockets below it have to fit into 108 bytes.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("bt-")
+            .tempdir_in("/tmp")
+            .context("creating a private directory")?;
+        let place = Self { directory };
+        for path in [
+            place.root(),
+            place.state(),
+            place.hosts(),
+            place.cni_conf(),
+            place.pod_logs(),
+            place.scratch(),
+        ] {
+            fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
+        }
+        Ok(place)
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("r")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.directory.path().join("s")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("cri.sock")
+    }
+
+    /// hosts.toml files, one directory per registry.
+    pub fn hosts(&self) -> PathBuf {
+        self.directory.path().join("hosts")
+    }
+
+    pub fn cni_conf(&self) -> PathBuf {
+        self.directory.path().join("cni")
+    }
+
+    pub fn pod_logs(&self) -> PathBuf {
+        self.directory.path().join("logs")
+    }
+
+    /// For files that the suite itself writes.
+    pub fn scratch(&self) -> PathBuf {
+        self.directory.path().join("x")
+    }
+
+    /// Sends every pull from `registry` to `mirror` (`host:port`, plain HTTP).
+    pub fn mirror(&self, registry: &str, mirror: &str) -> Result<()> {
+        let directory = self.hosts().join(registry);
+        let text = format!(
+            "server = \"http://{mirror}\"\n\n[host.\"http://{mirror}\"]\n\
+             capabilities = [\"pull\", \"resolve\"]\n"
+        );
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(directory.join("hosts.toml"), text))
+            .with_context(|| format!("writing hosts.toml of {registry}"))
+    }
+
+    /// Mount points under the daemon's directories, outermost first.
+    pub fn mounts(&self) -> Result<Vec<PathBuf>> {
+        let table = fs::read_to_string("/proc/self/mountinfo").context("reading mountinfo")?;
+        let mut mounts: Vec<PathBuf> = table
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .map(PathBuf::from)
+            .filter(|path| path.starts_with(self.directory.path()))
+            .collect();
+        mounts.sort();
+        Ok(mounts)
+    }
+
+    /// Pids that work in this place (by command line or current directory),
+    /// ourselves excluded, each before its descendants.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let mut parents = BTreeMap::new();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").context("listing /proc")? {
+            let path = entry.context("listing /proc")?.path();
+            let Some(pid) = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok())
+            else {
+                continue;
+            };
+            // Whatever ends while we look is no longer of interest.
+            if let Some(parent) = parent_of(&path) {
+                parents.insert(pid, parent);
+            }
+            if self.is_at_work_here(&path) {
+                found.push(pid);
+            }
+        }
+        let mut index = 0;
+        while let Some(pid) = found.get(index).copied() {
+            let children = parents.iter().filter(|(_, parent)| **parent == pid);
+            let fresh: Vec<i32> = children
+                .map(|(child, _)| *child)
+                .filter(|child| !found.contains(child))
+                .collect();
+            found.extend(fresh);
+            index += 1;
+        }
+        let own = i32::try_from(process::id()).unwrap_or_default();
+        found.retain(|pid| *pid != own);
+        Ok(found)
+    }
+
+    fn is_at_work_here(&self, proc: &Path) -> bool {
+        let place = self.directory.path();
+        let cwd = fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(place));
+        let arguments = fs::read(proc.join("cmdline")).unwrap_or_default();
+        cwd || String::from_utf8_lossy(&arguments).contains(&*place.to_string_lossy())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for pid in self.processes().unwrap_or_default() {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _gone_already = kill_process(pid, Signal::KILL);
+            }
+        }
+        for mount in self.mounts().unwrap_or_default().iter().rev() {
+            if let Err(error) = unmount(mount, UnmountFlags::DETACH) {
+                eprintln!("unmounting {}: {error}", mount.display());
+            }
+        }
+    }
+}
+
+/// Fourth field of `stat`; the second may hold blanks and parentheses.
+fn parent_of(proc: &Path) -> Option<i32> {
+    let stat = fs::read_to_string(proc.join("stat")).ok()?;
+    stat.rsplit_once(')')?
+        .1
+        .split_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+}

@@ -1,0 +1,5 @@
+//! Clients of others that drive a private daemon from outside.
+
+pub mod crictl;
+pub mod critest;
+mod fixtures;

@@ -1,0 +1,122 @@
+//! What a person does with crictl, its output checked, against a private daemon.
+
+mod client;
+mod images;
+mod leftovers;
+mod life;
+mod session;
+
+use anyhow::{Result, ensure};
+
+use crate::outcome::Tally;
+use session::Session;
+
+type Step = fn(&mut Session) -> Result<()>;
+
+/// In order: later steps build on what earlier ones made.
+const STEPS: &[(&str, Step)] = &[
+    ("version names the runtime and the contract", life::version),
+    ("info says that runtime and network are ready", life::info),
+    ("pull by tag answers with the image id", images::pull_by_tag),
+    ("pull by digest works", images::pull_by_digest),
+    ("pull of a missing tag is refused", images::pull_missing),
+    (
+        "pull without credentials is refused",
+        images::pull_without_credentials,
+    ),
+    (
+        "pull with wrong credentials is refused",
+        images::pull_with_wrong_credentials,
+    ),
+    ("pull with credentials works", images::pull_with_credentials),
+    (
+        "images lists each image once, with tags, digests and size",
+        images::list,
+    ),
+    ("inspecti shows one image", images::inspect),
+    ("runp makes a ready pod", life::run_pod),
+    (
+        "pods and inspectp show the pod with its address",
+        life::show_pod,
+    ),
+    (
+        "create makes a container that does not run yet",
+        life::create,
+    ),
+    ("start runs it", life::start),
+    ("inspect shows what was asked for", life::inspect),
+    ("logs keep both streams apart", life::logs),
+    ("the log file has the format of the CRI", life::log_format),
+    (
+        "logs go on in a new file after rotation",
+        life::log_rotation,
+    ),
+    ("exec -s returns output and failure", life::exec),
+    (
+        "exec -s sees environment, directory, host name, DNS and mounts",
+        life::surroundings,
+    ),
+    ("exec -s ends at its timeout", life::exec_timeout),
+    ("limits are in force and can be updated", life::limits),
+    ("the pod is reachable by its address", life::reachable),
+    ("stats count CPU and memory", life::stats),
+    ("a container outlives a killed daemon", life::survive_kill),
+    ("stop lets the container end by itself", life::stop),
+    (
+        "start of a stopped container is refused",
+        life::start_refused,
+    ),
+    ("a failed command reports its exit code", life::exit_code),
+    (
+        "an exit is recorded while the daemon is away",
+        life::exit_while_away,
+    ),
+    ("rm removes containers", life::remove),
+    (
+        "stopp takes the pod down and can be repeated",
+        life::stop_pod,
+    ),
+    ("rmp removes it", life::remove_pod),
+    ("no process and no mount is left behind", leftovers::none),
+    ("rmi removes an image with all its tags", images::remove),
+    ("the daemon ends when asked to", life::end_daemon),
+];
+
+/// Stops at the first failure: what follows would only repeat it.
+pub fn run() -> Result<Tally> {
+    println!("crictl");
+    let mut tally = Tally::default();
+    if !rustix::process::geteuid().is_root() {
+        tally.skip("crictl suite", "needs root");
+        return Ok(tally);
+    }
+    let mut session = Session::begin()?;
+    let mut steps = STEPS.iter();
+    for (name, step) in steps.by_ref() {
+        tally.check(name, step(&mut session));
+        if tally.failed > 0 {
+            println!("  daemon log: {}", session.daemon_log().display());
+            break;
+        }
+    }
+    for (name, _) in steps {
+        tally.skip(name, "an earlier step failed");
+    }
+    session.clean_up();
+    Ok(tally)
+}
+
+/// Like `assert_eq`, as an error.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
+    ensure!(
+        found == expected,
+        "{what}: {found:?} instead of {expected:?}"
+    );
+    Ok(())
+}
+
+/// A part of some output that has to be there.
+fn contains(what: &str, text: &str, part: &str) -> Result<()> {
+    ensure!(text.contains(part), "{what}: no {part:?} in {text:?}");
+    Ok(())
+}

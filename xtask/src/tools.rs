@@ -1,0 +1,14 @@
+//! What the suites need besides our own programs.
+
+mod debian;
+mod go;
+
+use anyhow::Result;
+
+pub use go::{Tool, path};
+
+/// Installs what is missing. Debian packages need root.
+pub fn install() -> Result<()> {
+    debian::install()?;
+    go::install()
+}

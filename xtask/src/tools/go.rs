@@ -1,0 +1,147 @@
+//! Go programs, built from the modules under `integration/tools`, each once per
+//! version.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command::run;
+use crate::workspace;
+
+/// A program that suites run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    Crictl,
+    Critest,
+    /// A directory with the reference plugins.
+    CniPlugins,
+}
+
+const TOOLS: [Tool; 3] = [Tool::Crictl, Tool::Critest, Tool::CniPlugins];
+
+const PLUGINS: &[&str] = &[
+    "ipam/host-local",
+    "main/bridge",
+    "main/loopback",
+    "meta/bandwidth",
+    "meta/firewall",
+    "meta/portmap",
+];
+
+impl Tool {
+    fn name(self) -> &'static str {
+        match self {
+            Tool::Crictl => "crictl",
+            Tool::Critest => "critest",
+            Tool::CniPlugins => "cni-plugins",
+        }
+    }
+
+    /// Our module that pins the version, and whose module it is.
+    fn module(self) -> (&'static str, &'static str) {
+        match self {
+            Tool::Crictl | Tool::Critest => ("cri-tools", "sigs.k8s.io/cri-tools"),
+            Tool::CniPlugins => ("cni-plugins", "github.com/containernetworking/plugins"),
+        }
+    }
+
+    fn directory(self) -> PathBuf {
+        workspace::root()
+            .join("integration/tools")
+            .join(self.module().0)
+    }
+
+    fn version(self) -> Result<String> {
+        let path = self.directory().join("go.mod");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        required_version(&text, self.module().1)
+            .with_context(|| format!("{} requires no {}", path.display(), self.module().1))
+    }
+
+    fn build(self, out: &Path) -> Result<()> {
+        match self {
+            Tool::Crictl => self.go(&["build"], out, "sigs.k8s.io/cri-tools/cmd/crictl"),
+            Tool::Critest => self.go(&["test", "-c"], out, "sigs.k8s.io/cri-tools/cmd/critest"),
+            Tool::CniPlugins => PLUGINS.iter().try_for_each(|plugin| {
+                let name = Path::new(plugin).file_name().unwrap_or_default();
+                let package = format!("github.com/containernetworking/plugins/plugins/{plugin}");
+                self.go(&["build"], &out.join(name), &package)
+            }),
+        }
+    }
+
+    fn go(self, subcommand: &[&str], out: &Path, package: &str) -> Result<()> {
+        run(Command::new("go")
+            .current_dir(self.directory())
+            .env("CGO_ENABLED", "0")
+            .args(subcommand)
+            .args(["-trimpath", "-o"])
+            .arg(out)
+            .arg(package))
+    }
+}
+
+/// Where the program (or the directory of programs) of the pinned version is.
+pub fn path(tool: Tool) -> Result<PathBuf> {
+    Ok(workspace::tools()?.join(format!("{}-{}", tool.name(), tool.version()?)))
+}
+
+/// Builds what is not there yet; a build that breaks off leaves nothing behind
+/// under the final name.
+pub fn install() -> Result<()> {
+    for tool in TOOLS {
+        let path = path(tool)?;
+        if path.exists() {
+            continue;
+        }
+        println!("building {}", path.display());
+        let parent = path.parent().context("tools directory")?;
+        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        let scratch = tempfile::tempdir_in(parent).context("creating a build directory")?;
+        let fresh = scratch.path().join(tool.name());
+        tool.build(&fresh)
+            .with_context(|| format!("building {}", tool.name()))?;
+        fs::rename(&fresh, &path).with_context(|| format!("placing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Both forms of a requirement: on a line of its own and inside a block.
+fn required_version(text: &str, module: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let line = line.trim();
+        let mut words = line
+            .strip_prefix("require ")
+            .unwrap_or(line)
+            .split_whitespace();
+        (words.next() == Some(module))
+            .then(|| words.next().map(str::to_owned))
+            .flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_read_from_either_form() {
+        for text in [
+            "require a.b/c v1.2.3",
+            "require (\n\ta.b/c v1.2.3 // indirect\n)",
+        ] {
+            assert_eq!(required_version(text, "a.b/c").as_deref(), Some("v1.2.3"));
+        }
+        assert_eq!(required_version("require a.b/cd v1", "a.b/c"), None);
+    }
+
+    #[test]
+    fn every_tool_has_a_pinned_version() {
+        for tool in TOOLS {
+            assert!(tool.version().unwrap().starts_with('v'), "{}", tool.name());
+        }
+    }
+}

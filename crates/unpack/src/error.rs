@@ -1,0 +1,122 @@
+//! Why a layer was not unpacked.
+
+use std::io;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The archive's bytes could not be read or decompressed.
+    #[error("reading the archive at byte {offset}")]
+    Read { offset: u64, source: io::Error },
+    /// The archive ended inside a header or a file.
+    #[error("archive ends early, at byte {offset}")]
+    Truncated { offset: u64 },
+    /// A block is not a tar header, or one whose meaning tools disagree on.
+    #[error("bad header at byte {offset}: {reason}")]
+    Header { offset: u64, reason: HeaderFault },
+    /// An entry that no layer may contain.
+    #[error("entry {entry:?} is refused: {reason}")]
+    Refused { entry: String, reason: Refusal },
+    #[error("entry {entry:?} exceeds the limit of {max} {what}")]
+    Limit {
+        entry: String,
+        what: &'static str,
+        max: u64,
+    },
+    #[error("archive is larger than {max} bytes")]
+    TooLarge { max: u64 },
+    /// A call to the filesystem failed for this entry.
+    #[error("{operation} for entry {entry:?}")]
+    Write {
+        operation: &'static str,
+        entry: String,
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the filesystem ran out of blocks, inodes or quota.
+    pub fn is_out_of_space(&self) -> bool {
+        matches!(self, Error::Write { source, .. } if matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ))
+    }
+
+    /// Whether the archive itself is at fault: fetching it again gives the same answer.
+    pub fn is_bad_archive(&self) -> bool {
+        match self {
+            Error::Truncated { .. }
+            | Error::Header { .. }
+            | Error::Refused { .. }
+            | Error::Limit { .. }
+            | Error::TooLarge { .. } => true,
+            Error::Read { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+            ),
+            Error::Write { .. } => false,
+        }
+    }
+}
+
+/// What is wrong with a header block or an extended header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFault {
+    #[error("checksum does not match")]
+    Checksum,
+    #[error("{0} is not a number in range")]
+    Number(&'static str),
+    #[error("one zero block is followed by another header")]
+    LoneZeroBlock,
+    #[error("size is given to an entry type that has no data")]
+    UnexpectedData,
+    #[error("PAX size and header size disagree")]
+    SizeDisagreement,
+    #[error("malformed PAX record")]
+    PaxRecord,
+    #[error("global PAX header sets what only an entry may set")]
+    GlobalStructure,
+    #[error("the same extension is given twice for one entry")]
+    DuplicateExtension,
+    #[error("extended header without an entry")]
+    DanglingExtension,
+    #[error("long name without terminator or empty")]
+    LongName,
+    #[error("sparse map is malformed")]
+    SparseMap,
+    #[error("entry type {0:#04x} is not supported")]
+    UnknownType(u8),
+}
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("empty path")]
+    EmptyPath,
+    #[error("path contains \"..\"")]
+    ParentComponent,
+    #[error("path contains a NUL byte")]
+    Nul,
+    #[error("the root can only be a directory")]
+    RootNotDirectory,
+    #[error("whiteout names nothing that can be removed")]
+    BadWhiteout,
+    #[error("a parent is not a directory")]
+    ParentNotDirectory,
+    #[error("too many symbolic links in the path")]
+    LinkLoop,
+    #[error("replaces a directory that is not empty")]
+    ReplacesDirectory,
+    #[error("link target is missing from the layer")]
+    LinkTargetMissing,
+    #[error("link target cannot be linked to")]
+    BadLinkTarget,
+    #[error("empty link target")]
+    EmptyLinkTarget,
+    #[error("attribute is reserved for the overlay filesystem")]
+    OverlayAttribute,
+    #[error("attribute is malformed")]
+    BadAttribute,
+}

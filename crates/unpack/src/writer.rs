@@ -45,7 +45,8 @@ impl<'l> Writer<'l> {
     pub fn new(root: BorrowedFd<'_>, limits: &'l Limits) -> Result<Self> {
         Ok(Self {
             limits,
-            tree: Tree::new(root, limits.entries)
+            // The root is no entry.
+            tree: Tree::new(root, limits.entries.saturating_add(1))
                 .map_err(|source| failed("opening the target", b".", source))?,
             directories: HashMap::new(),
             directory_name_bytes: 0,

@@ -106,8 +106,8 @@ pub fn create(session: &mut Session) -> Result<()> {
         { "host_path": data, "container_path": "/data", "readonly": true },
         { "host_path": data, "container_path": "/writable" },
     ]);
-    request["linux"] = json!({ "resources": {
-        "memory_limit_in_bytes": MEMORY, "cpu_shares": 512, "oom_score_adj": 100 } });
+    request["linux"]["resources"] = json!({
+        "memory_limit_in_bytes": MEMORY, "cpu_shares": 512, "oom_score_adj": 100 });
     session.container = create_container(session, &request)?;
     same(
         "state",
@@ -340,40 +340,37 @@ pub fn reachable(session: &mut Session) -> Result<()> {
     })
 }
 
+/// Some counters are taken at intervals: they get time to appear.
 pub fn stats(session: &mut Session) -> Result<()> {
-    let stats = session
-        .crictl
-        .json(&["stats", "--output", "json", "--id", &session.container])?;
-    let sample = &stats["stats"][0];
-    same(
-        "container",
-        sample["attributes"]["id"].as_str(),
-        Some(session.container.as_str()),
-    )?;
-    for (group, counter) in [
-        ("cpu", "usageCoreNanoSeconds"),
-        ("memory", "workingSetBytes"),
-        ("memory", "usageBytes"),
-        ("writableLayer", "inodesUsed"),
-    ] {
+    retry(SOON, || {
+        let stats =
+            session
+                .crictl
+                .json(&["stats", "--output", "json", "--id", &session.container])?;
+        let sample = &stats["stats"][0];
+        let id = sample["attributes"]["id"].as_str();
+        same("container", id, Some(session.container.as_str()))?;
+        for (group, counter) in [
+            ("cpu", "usageCoreNanoSeconds"),
+            ("memory", "workingSetBytes"),
+            ("memory", "usageBytes"),
+            ("writableLayer", "inodesUsed"),
+        ] {
+            let value = number(&sample[group][counter]["value"]);
+            ensure!(value > 0, "{group}.{counter}: {sample}");
+        }
+        let pods = session
+            .crictl
+            .json(&["statsp", "--output", "json", "--id", &session.pod])?;
+        let pod = &pods["stats"][0]["linux"];
+        let received = number(&pod["network"]["defaultInterface"]["rxBytes"]["value"]);
+        ensure!(received > 0, "network: {pod}");
         ensure!(
-            number(&sample[group][counter]["value"]) > 0,
-            "{group}.{counter}: {sample}"
+            number(&pod["process"]["processCount"]["value"]) > 0,
+            "processes: {pod}"
         );
-    }
-    let pods = session
-        .crictl
-        .json(&["statsp", "--output", "json", "--id", &session.pod])?;
-    let pod = &pods["stats"][0]["linux"];
-    ensure!(
-        number(&pod["network"]["defaultInterface"]["rxBytes"]["value"]) > 0,
-        "network: {pod}"
-    );
-    ensure!(
-        number(&pod["process"]["processCount"]["value"]) > 0,
-        "processes: {pod}"
-    );
-    Ok(())
+        Ok(())
+    })
 }
 
 pub fn survive_kill(session: &mut Session) -> Result<()> {
@@ -427,9 +424,10 @@ pub fn start_refused(session: &mut Session) -> Result<()> {
 pub fn exit_code(session: &mut Session) -> Result<()> {
     let command = "id -u; id -G; touch /x 2>/dev/null || echo refused; exit 3";
     let mut request = container_request(session, "failing", &["sh", "-c", command]);
-    request["linux"] = json!({ "security_context": {
+    request["linux"]["security_context"] = json!({
+        "namespace_options": { "pid": 1 },
         "run_as_user": { "value": 1002 }, "run_as_group": { "value": 1003 },
-        "supplemental_groups": [1004], "readonly_rootfs": true, "no_new_privs": true } });
+        "supplemental_groups": [1004], "readonly_rootfs": true, "no_new_privs": true });
     let container = create_container(session, &request)?;
     session.crictl.text(&["start", &container])?;
     let status = wait_for_exit(session, &container)?;
@@ -517,7 +515,7 @@ fn pod_request(session: &Session) -> Value {
         "labels": { "crew": "deck" },
         "annotations": { "note/é": "a=b \"c\"" },
         "dns_config": { "servers": ["10.9.8.7"], "searches": ["harbour.test"] },
-        "linux": {},
+        "linux": { "security_context": own_processes() },
     })
 }
 
@@ -528,8 +526,13 @@ fn container_request(session: &Session, name: &str, command: &[&str]) -> Value {
         "command": command,
         "log_path": format!("{name}.log"),
         "labels": { "role": name },
-        "linux": {},
+        "linux": { "security_context": own_processes() },
     })
+}
+
+/// As a kubelet asks for it: each container sees only its own processes.
+fn own_processes() -> Value {
+    json!({ "namespace_options": { "pid": 1 } })
 }
 
 fn create_container(session: &Session, request: &Value) -> Result<String> {

@@ -115,9 +115,9 @@ impl Session {
     /// Kills the daemon, lets `meanwhile` happen, and starts it anew.
     pub fn restart_daemon(&mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
         self.daemon.take().context("no daemon runs")?.kill()?;
-        meanwhile()?;
+        let meanwhile = meanwhile();
         self.daemon = Some(Daemon::start(&self.place, &self.daemon_log)?);
-        Ok(())
+        meanwhile
     }
 
     pub fn end_daemon(&mut self) -> Result<()> {

@@ -26,43 +26,38 @@ const ALWAYS: [Controller; 6] = [
 /// what this call made is removed again, deepest first.
 pub(crate) fn directories(topology: &Topology, path: &CgroupPath) -> Result<bool> {
     let mut made = Vec::new();
+    let mut found = false;
     for hierarchy in &topology.hierarchies {
-        let result = in_hierarchy(topology.layout, hierarchy, path, &mut made);
-        if let Err(error) = result {
-            if optional(topology.layout, hierarchy) && is_read_only(&error) {
-                continue;
+        match in_hierarchy(topology.layout, hierarchy, path, &mut made) {
+            Ok(new) => found |= !new,
+            Err(error) if optional(topology.layout, hierarchy) && is_read_only(&error) => {}
+            Err(error) => {
+                undo(&made);
+                return Err(error);
             }
-            undo(&made);
-            return Err(error);
         }
     }
-    let leaves = topology
-        .hierarchies
-        .iter()
-        .filter(|h| made.contains(&path.below(&h.mount_point)))
-        .count();
-    Ok(leaves > 0 && leaves == topology.hierarchies.len())
+    Ok(!found)
 }
 
+/// True if the cgroup is new there.
 fn in_hierarchy(
     layout: Layout,
     hierarchy: &Hierarchy,
     path: &CgroupPath,
     made: &mut Vec<PathBuf>,
-) -> Result<()> {
-    make(hierarchy, path, made)?;
+) -> Result<bool> {
+    let new = make(hierarchy, path, made)?;
     if hierarchy.is_unified() {
         if layout == Layout::V2 {
             // A controller that a parent cannot delegate is missed, by name,
             // when a value of it is asked for.
             let _ = enable_controllers(hierarchy, path, &ALWAYS);
         }
-        return Ok(());
-    }
-    if hierarchy.has(Controller::Cpuset) {
+    } else if hierarchy.has(Controller::Cpuset) {
         cpuset::seed(&hierarchy.mount_point, path)?;
     }
-    Ok(())
+    Ok(new)
 }
 
 /// Nothing but naming and killing depends on a hierarchy without controllers
@@ -75,14 +70,14 @@ fn is_read_only(error: &Error) -> bool {
     error.raw_os_error() == Some(Errno::ROFS.raw_os_error())
 }
 
-fn make(hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Result<()> {
+fn make(hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Result<bool> {
     let leaf = path.below(&hierarchy.mount_point);
     match fs::create_dir(&leaf) {
         Ok(()) => {
             made.push(leaf);
-            return Ok(());
+            return Ok(true);
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(Error::CreateDir { path: leaf, source }),
     }
@@ -98,7 +93,8 @@ fn make(hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Re
             }
         }
     }
-    Ok(())
+    // Somebody else may have been faster with the last of them.
+    Ok(made.contains(&leaf))
 }
 
 fn undo(made: &[PathBuf]) {
@@ -167,4 +163,76 @@ pub(crate) fn enable_controllers(
 /// True if a space-separated list holds `name`.
 pub(crate) fn lists(list: &str, name: &str) -> bool {
     list.split_whitespace().any(|item| item == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeTree;
+    use crate::host::CgroupHost;
+
+    fn path(text: &str) -> CgroupPath {
+        CgroupPath::parse(text).unwrap()
+    }
+
+    #[test]
+    fn what_was_made_is_removed_when_a_later_hierarchy_fails() {
+        let tree = FakeTree::v1(&["blkio", "cpu", "memory"]);
+        std::fs::create_dir(tree.root().join("cpu/mine")).unwrap();
+        // A file in the way makes the last hierarchy fail.
+        tree.put("memory", "mine", "");
+        let host = tree.host();
+        let error = host.create(&path("/mine/a/b")).unwrap_err();
+        assert!(
+            matches!(&error, Error::CreateDir { path, .. } if path.ends_with("memory/mine/a/b"))
+        );
+        assert!(!tree.root().join("blkio/mine").exists());
+        assert!(tree.root().join("cpu/mine").exists(), "it was there before");
+        assert!(!tree.root().join("cpu/mine/a").exists());
+    }
+
+    #[test]
+    fn parents_are_made_and_a_cgroup_that_exists_is_taken() {
+        let tree = FakeTree::v1(&["cpu", "systemd"]);
+        let host = tree.host();
+        let first = host.create(&path("/a/b/c")).unwrap();
+        assert!(first.created() && first.exists());
+        let second = host.create(&path("/a/b/c")).unwrap();
+        assert!(!second.created());
+        assert!(tree.root().join("systemd/a/b/c").is_dir());
+        first.remove().unwrap();
+        assert!(tree.root().join("systemd/a/b").is_dir());
+        assert!(host.open(&path("/a/b/c")).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn controllers_are_passed_down_where_they_are_offered_and_missing() {
+        let tree = FakeTree::v2("cpu memory pids misc");
+        tree.put("a", "cgroup.controllers", "cpu memory\n");
+        tree.put("a", "cgroup.subtree_control", "cpu\n");
+        let host = tree.host();
+        host.create(&path("/a/b")).unwrap();
+        assert_eq!(
+            tree.get(".", "cgroup.subtree_control"),
+            "+cpu +memory +pids"
+        );
+        assert_eq!(tree.get("a", "cgroup.subtree_control"), "+memory");
+        assert!(!tree.root().join("a/b/cgroup.subtree_control").exists());
+    }
+
+    #[test]
+    fn a_hybrid_unified_tree_is_left_alone_until_something_of_it_is_asked_for() {
+        let tree = FakeTree::v1(&["cpu"]).and_unified("hugetlb");
+        tree.put("unified", "cgroup.subtree_control", "");
+        let host: CgroupHost = tree.host();
+        host.create(&path("/a")).unwrap();
+        assert_eq!(tree.get("unified", "cgroup.subtree_control"), "");
+        enable_controllers(
+            host.hierarchies().iter().find(|h| h.is_unified()).unwrap(),
+            &path("/a"),
+            &[Controller::Hugetlb],
+        )
+        .unwrap();
+        assert_eq!(tree.get("unified", "cgroup.subtree_control"), "+hugetlb");
+    }
 }

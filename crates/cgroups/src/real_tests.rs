@@ -1,6 +1,8 @@
 //! The same promises against the machine's own hierarchies. Needs root.
 
 use crate::cgroup::{Cgroup, HierarchyPath};
+use crate::device_program::DeviceInsn;
+use crate::devices::DevicePrograms;
 use crate::error::Error;
 use crate::host::CgroupHost;
 use crate::layout::{Controller, Layout};
@@ -10,6 +12,7 @@ use oci_spec::runtime::{
     LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
 };
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -25,12 +28,35 @@ struct Scratch {
 impl Scratch {
     /// `None`, with the reason printed, where cgroups cannot be made.
     fn new() -> Option<Self> {
+        Self::on(CgroupHost::detect())
+    }
+
+    /// The same through the unified tree alone, as a v2 host has it, with the
+    /// controllers that are there.
+    fn unified() -> Option<Self> {
+        let host = CgroupHost::detect().ok();
+        let tree = host
+            .iter()
+            .flat_map(CgroupHost::hierarchies)
+            .find(|h| h.is_unified());
+        let Some(tree) = tree else {
+            eprintln!("skipped: needs a unified tree");
+            return None;
+        };
+        Self::on(CgroupHost::detect_at(&tree.mount_point))
+    }
+
+    fn each() -> impl Iterator<Item = Self> {
+        [Self::new(), Self::unified()].into_iter().flatten()
+    }
+
+    fn on(host: crate::error::Result<CgroupHost>) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
             eprintln!("skipped: needs root: makes cgroups");
             return None;
         }
-        let host = match CgroupHost::detect() {
+        let host = match host {
             Ok(host) => host,
             Err(error) => {
                 eprintln!("skipped: needs cgroups: {error}");
@@ -110,25 +136,24 @@ fn read(cgroup: &Cgroup, v1: Controller, names: (&str, &str)) -> String {
 
 #[test]
 fn a_cgroup_is_made_everywhere_found_again_and_removed_with_its_parents_left() {
-    let Some(scratch) = Scratch::new() else {
-        return;
-    };
-    let again = scratch.host.create(scratch.cgroup.path()).unwrap();
-    assert!(!again.created());
-    for view in again.paths() {
-        assert!(view.directory.is_dir(), "{view:?}");
+    for scratch in Scratch::each() {
+        let again = scratch.host.create(scratch.cgroup.path()).unwrap();
+        assert!(!again.created());
+        for view in again.paths() {
+            assert!(view.directory.is_dir(), "{view:?}");
+        }
+        scratch.host.open(scratch.cgroup.path()).unwrap();
+        again.remove().unwrap();
+        again.remove().unwrap();
+        assert!(
+            scratch
+                .host
+                .open(scratch.cgroup.path())
+                .unwrap_err()
+                .is_not_found()
+        );
+        assert!(scratch.host.open(&scratch.parent).unwrap().exists());
     }
-    scratch.host.open(scratch.cgroup.path()).unwrap();
-    again.remove().unwrap();
-    again.remove().unwrap();
-    assert!(
-        scratch
-            .host
-            .open(scratch.cgroup.path())
-            .unwrap_err()
-            .is_not_found()
-    );
-    assert!(scratch.host.open(&scratch.parent).unwrap().exists());
 }
 
 #[test]
@@ -185,21 +210,20 @@ fn values_reach_the_kernel_and_change_on_update() {
 
 #[test]
 fn hugepages_are_limited_on_the_side_that_has_them() {
-    let Some(scratch) = Scratch::new() else {
-        return;
-    };
-    if scratch.cgroup.home(Controller::Hugetlb).is_none() {
-        eprintln!("skipped: needs the hugetlb controller");
-        return;
+    for scratch in Scratch::each() {
+        if scratch.cgroup.home(Controller::Hugetlb).is_none() {
+            eprintln!("skipped: needs the hugetlb controller");
+            continue;
+        }
+        let limit = LinuxHugepageLimitBuilder::default()
+            .page_size("2MB")
+            .limit(4i64 << 20);
+        let resources = resources(|r| r.hugepage_limits(vec![limit.build().unwrap()]));
+        scratch.cgroup.apply(&resources).unwrap();
+        let stats = scratch.cgroup.hugepage_stats().unwrap();
+        let two = stats.iter().find(|s| s.page_size == "2MB").unwrap();
+        assert_eq!((two.usage, two.limit), (0, Some(4 << 20)));
     }
-    let limit = LinuxHugepageLimitBuilder::default()
-        .page_size("2MB")
-        .limit(4i64 << 20);
-    let resources = resources(|r| r.hugepage_limits(vec![limit.build().unwrap()]));
-    scratch.cgroup.apply(&resources).unwrap();
-    let stats = scratch.cgroup.hugepage_stats().unwrap();
-    let two = stats.iter().find(|s| s.page_size == "2MB").unwrap();
-    assert_eq!((two.usage, two.limit), (0, Some(4 << 20)));
 }
 
 #[test]
@@ -242,35 +266,34 @@ fn device_rules_are_taken_by_v1() {
 
 #[test]
 fn processes_are_listed_frozen_thawed_and_killed_in_nested_cgroups_too() {
-    let Some(mut scratch) = Scratch::new() else {
-        return;
-    };
-    let pid = scratch.start("exec sleep 1000");
-    let nested = scratch
-        .host
-        .create(&scratch.cgroup.path().join("nested").unwrap())
-        .unwrap();
-    let inner = scratch.start("exec sleep 1000");
-    for view in nested.paths() {
-        std::fs::write(view.directory.join("cgroup.procs"), inner.to_string()).unwrap();
+    for mut scratch in Scratch::each() {
+        let pid = scratch.start("exec sleep 1000");
+        let nested = scratch
+            .host
+            .create(&scratch.cgroup.path().join("nested").unwrap())
+            .unwrap();
+        let inner = scratch.start("exec sleep 1000");
+        for view in nested.paths() {
+            std::fs::write(view.directory.join("cgroup.procs"), inner.to_string()).unwrap();
+        }
+        let pids = scratch.cgroup.pids().unwrap();
+        assert!(pids.contains(&pid) && pids.contains(&inner), "{pids:?}");
+        assert!(!nested.pids().unwrap().contains(&pid));
+        assert!(!scratch.cgroup.is_frozen().unwrap());
+        scratch.cgroup.freeze().unwrap();
+        assert!(scratch.cgroup.is_frozen().unwrap());
+        scratch.cgroup.thaw().unwrap();
+        assert!(!scratch.cgroup.is_frozen().unwrap());
+        // A stopped cgroup dies as well.
+        scratch.cgroup.freeze().unwrap();
+        scratch.cgroup.kill_all(9).unwrap();
+        scratch.reap();
+        assert!(scratch.cgroup.pids().unwrap().is_empty());
+        scratch.cgroup.remove().unwrap();
+        assert!(!nested.exists());
+        scratch.cgroup.kill_all(9).unwrap();
+        assert!(matches!(scratch.cgroup.pids(), Err(Error::NotFound { .. })));
     }
-    let pids = scratch.cgroup.pids().unwrap();
-    assert!(pids.contains(&pid) && pids.contains(&inner), "{pids:?}");
-    assert!(!nested.pids().unwrap().contains(&pid));
-    assert!(!scratch.cgroup.is_frozen().unwrap());
-    scratch.cgroup.freeze().unwrap();
-    assert!(scratch.cgroup.is_frozen().unwrap());
-    scratch.cgroup.thaw().unwrap();
-    assert!(!scratch.cgroup.is_frozen().unwrap());
-    // A stopped cgroup dies as well.
-    scratch.cgroup.freeze().unwrap();
-    scratch.cgroup.kill_all(9).unwrap();
-    scratch.reap();
-    assert!(scratch.cgroup.pids().unwrap().is_empty());
-    scratch.cgroup.remove().unwrap();
-    assert!(!nested.exists());
-    scratch.cgroup.kill_all(9).unwrap();
-    assert!(matches!(scratch.cgroup.pids(), Err(Error::NotFound { .. })));
 }
 
 #[test]
@@ -296,21 +319,20 @@ fn a_fork_bomb_is_killed_on_v1_alone() {
 
 #[test]
 fn other_signals_reach_the_processes() {
-    let Some(mut scratch) = Scratch::new() else {
-        return;
-    };
-    scratch.start("exec sleep 1000");
-    scratch.cgroup.kill_all(15).unwrap();
-    let status = scratch.children[0].wait().unwrap();
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(15)
-    );
-    for invalid in [0, -1, 4000] {
-        assert!(matches!(
-            scratch.cgroup.kill_all(invalid),
-            Err(Error::InvalidResource { .. })
-        ));
+    for mut scratch in Scratch::each() {
+        scratch.start("exec sleep 1000");
+        scratch.cgroup.kill_all(15).unwrap();
+        let status = scratch.children[0].wait().unwrap();
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(15)
+        );
+        for invalid in [0, -1, 4000] {
+            assert!(matches!(
+                scratch.cgroup.kill_all(invalid),
+                Err(Error::InvalidResource { .. })
+            ));
+        }
     }
 }
 
@@ -385,38 +407,36 @@ fn an_oom_kill_is_counted() {
 
 #[test]
 fn removal_waits_for_processes_that_are_about_to_leave() {
-    let Some(mut scratch) = Scratch::new() else {
-        return;
-    };
-    scratch.start("exec sleep 0.7");
-    let start = Instant::now();
-    scratch.cgroup.remove().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(4));
-    scratch.reap();
+    for mut scratch in Scratch::each() {
+        scratch.start("exec sleep 0.7");
+        let start = Instant::now();
+        scratch.cgroup.remove().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(4));
+        scratch.reap();
+    }
 }
 
 #[test]
 fn join_files_are_those_of_every_hierarchy() {
-    let Some(scratch) = Scratch::new() else {
-        return;
-    };
-    let handles = scratch.cgroup.prepare_join().unwrap();
-    let v1 = scratch
-        .host
-        .hierarchies()
-        .iter()
-        .filter(|h| !h.is_unified())
-        .count();
-    let failure = |index| crate::join::JoinFailure { index, errno: 0 };
-    for index in 0..v1 {
-        assert!(handles.path(failure(index)).unwrap().ends_with("tasks"));
+    for scratch in Scratch::each() {
+        let handles = scratch.cgroup.prepare_join().unwrap();
+        let v1 = scratch
+            .host
+            .hierarchies()
+            .iter()
+            .filter(|h| !h.is_unified())
+            .count();
+        let failure = |index| crate::join::JoinFailure { index, errno: 0 };
+        for index in 0..v1 {
+            assert!(handles.path(failure(index)).unwrap().ends_with("tasks"));
+        }
+        let unified = handles.path(failure(v1));
+        match scratch.cgroup.unified_dir() {
+            Some(_) => assert!(unified.unwrap().ends_with("cgroup.procs")),
+            None => assert!(unified.is_none()),
+        }
+        assert!(handles.path(failure(v1 + 1)).is_none());
     }
-    let unified = handles.path(failure(v1));
-    match scratch.cgroup.unified_dir() {
-        Some(_) => assert!(unified.unwrap().ends_with("cgroup.procs")),
-        None => assert!(unified.is_none()),
-    }
-    assert!(handles.path(failure(v1 + 1)).is_none());
 }
 
 #[test]
@@ -439,5 +459,61 @@ fn a_thread_of_its_own_joins_by_itself() {
     let path = scratch.cgroup.path().as_str();
     for line in lines.lines().filter(|line| !line.starts_with("0::")) {
         assert!(line.ends_with(path), "{line} is not in {path}");
+    }
+}
+
+#[test]
+fn a_device_program_is_taken_and_obeyed_by_the_unified_tree() {
+    struct Loader;
+    impl DevicePrograms for Loader {
+        fn attach(&self, cgroup: BorrowedFd<'_>, program: &[DeviceInsn]) -> std::io::Result<()> {
+            let program: Vec<_> = program
+                .iter()
+                .map(|i| berth_kernel::BpfInstruction {
+                    code: i.code,
+                    registers: i.registers,
+                    offset: i.offset,
+                    immediate: i.immediate,
+                })
+                .collect();
+            let loaded = berth_kernel::load_device_program(&program)?;
+            Ok(berth_kernel::attach_device_program(cgroup, &loaded, None)?)
+        }
+    }
+    let Some(mut scratch) = Scratch::unified() else {
+        return;
+    };
+    let rule = |allow, access: &str| {
+        LinuxDeviceCgroupBuilder::default()
+            .allow(allow)
+            .access(access)
+    };
+    let zero = || {
+        rule(true, "r")
+            .typ(LinuxDeviceType::C)
+            .major(1i64)
+            .minor(5i64)
+    };
+    let null = || {
+        rule(true, "rw")
+            .typ(LinuxDeviceType::C)
+            .major(1i64)
+            .minor(3i64)
+    };
+    let rules = [rule(false, "rwm"), rule(true, "m"), zero(), null()];
+    let rules = rules.map(|rule| rule.build().unwrap()).to_vec();
+    scratch
+        .cgroup
+        .apply_with(&resources(|r| r.devices(rules)), &Loader)
+        .unwrap();
+    for (script, permitted) in [
+        ("head -c 1 /dev/zero", true),
+        ("echo > /dev/null", true),
+        ("echo > /dev/zero", false),
+        ("head -c 1 /dev/full", false),
+    ] {
+        scratch.start(script);
+        let status = scratch.children.pop().unwrap().wait().unwrap();
+        assert_eq!(status.success(), permitted, "{script}");
     }
 }

@@ -2,26 +2,36 @@
 
 use crate::error::{Error, Result};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Largest control file that is read; `memory.stat` and per-device tables are
 /// a few KiB, `cgroup.procs` of a fork bomb is the long one.
-const MAX_READ: u64 = 64 << 20;
+const MAX_READ: usize = 64 << 20;
+const FIRST_READ: usize = 4096;
 
 /// A cgroup directory whose files are read and written by name. A name is
 /// always a literal of this crate or has passed a check; it never holds a
 /// slash.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct ControlDir {
     path: PathBuf,
+    /// Files that were read before, if they are kept open.
+    kept: Option<Mutex<Vec<(String, OwnedFd)>>>,
 }
 
 impl ControlDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, kept: None }
+    }
+
+    /// From now on a file that has been read stays open for the next time.
+    pub(crate) fn keep_open(&mut self) {
+        self.kept.get_or_insert_default();
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -84,11 +94,26 @@ impl ControlDir {
     }
 
     fn try_read(&self, name: &str) -> io::Result<String> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::open(self.file(name), flags, Mode::empty())?;
-        let mut content = String::new();
-        File::from(fd).take(MAX_READ).read_to_string(&mut content)?;
-        Ok(content)
+        let open = || {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            rustix::fs::open(self.file(name), flags, Mode::empty())
+        };
+        let Some(kept) = &self.kept else {
+            return read_all(&open()?);
+        };
+        // Only descriptors are in there: a panic elsewhere cannot spoil them.
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = match kept.iter().position(|(known, _)| known == name) {
+            Some(at) => at,
+            None => {
+                kept.push((name.to_owned(), open()?));
+                kept.len() - 1
+            }
+        };
+        match kept.get(at) {
+            Some((_, fd)) => read_all(fd),
+            None => read_all(&open()?),
+        }
     }
 
     /// A single number; `max` reads as `u64::MAX`.
@@ -123,9 +148,29 @@ impl ControlDir {
     }
 }
 
+/// Reads to the end. The first piece is large enough for nearly all control
+/// files: the kernel renders them at the first read, and many small reads are
+/// what a sample of statistics would otherwise cost.
+pub(crate) fn read_all(fd: &OwnedFd) -> io::Result<String> {
+    let mut content = Vec::with_capacity(FIRST_READ);
+    loop {
+        if content.len() >= MAX_READ {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        content.reserve(FIRST_READ);
+        // Reading from the start has the kernel render the file anew.
+        let at = content.len() as u64;
+        match rustix::io::pread(fd, rustix::buffer::spare_capacity(&mut content), at) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    String::from_utf8(content).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// True for errors that mean that a control file is not offered.
 pub(crate) fn absent(error: &io::Error) -> bool {
-    use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::NOENT | Errno::OPNOTSUPP | Errno::NODEV))
 }
@@ -161,6 +206,18 @@ mod tests {
         );
         assert!(!dir.has("pids.max"));
         assert_eq!(dir.read_optional("pids.max").unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_that_is_kept_open_is_read_anew() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut dir = ControlDir::new(tmp.path().to_owned());
+        dir.keep_open();
+        for content in ["1\n", "22\n", "3\n"] {
+            std::fs::write(dir.file("f"), content).unwrap();
+            assert_eq!(dir.read("f").unwrap(), content);
+        }
+        assert_eq!(dir.read_optional("missing").unwrap(), None);
     }
 
     #[test]

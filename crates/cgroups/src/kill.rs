@@ -1,15 +1,13 @@
 //! The processes of a cgroup, and signals to all of them.
 
 use crate::cgroup::Cgroup;
-use crate::control::ControlDir;
+use crate::control::{ControlDir, read_all};
 use crate::error::{Error, Result};
 use crate::layout::{Controller, Layout};
 use crate::remove::each_directory;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// Rounds of signalling SIGKILL before what still forks is left to the
@@ -157,9 +155,8 @@ fn read_pids(directory: BorrowedFd<'_>, pids: &mut Vec<i32>) -> std::result::Res
         Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
         Err(errno) => return Err(errno),
     };
-    let mut content = String::new();
-    match File::from(fd).read_to_string(&mut content) {
-        Ok(_) => {}
+    let content = match read_all(&fd) {
+        Ok(content) => content,
         Err(e) => match Errno::from_io_error(&e) {
             // Removed meanwhile; or a threaded cgroup, whose processes are
             // listed by its domain.
@@ -167,7 +164,7 @@ fn read_pids(directory: BorrowedFd<'_>, pids: &mut Vec<i32>) -> std::result::Res
             Some(errno) => return Err(errno),
             None => return Err(Errno::IO),
         },
-    }
+    };
     // A process outside of our PID namespace reads as 0.
     let seen = content.lines().filter_map(|line| line.parse().ok());
     pids.extend(seen.filter(|pid: &i32| *pid > 0));

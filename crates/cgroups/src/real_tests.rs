@@ -381,6 +381,27 @@ fn a_memory_limit_below_the_usage_is_refused_with_file_and_value() {
 }
 
 #[test]
+fn samples_from_files_that_are_kept_open_are_fresh() {
+    for mut scratch in Scratch::each() {
+        scratch.cgroup.keep_stats_open();
+        let idle = scratch.cgroup.stats().unwrap();
+        scratch.start("i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; exec sleep 1000");
+        let start = Instant::now();
+        while scratch.cgroup.stats().unwrap().cpu.usage_ns <= idle.cpu.usage_ns + 10_000_000 {
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "no processor time is counted"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        scratch.cgroup.kill_all(9).unwrap();
+        scratch.reap();
+        scratch.cgroup.remove().unwrap();
+        assert!(scratch.cgroup.stats().unwrap_err().is_not_found());
+    }
+}
+
+#[test]
 fn an_oom_kill_is_counted() {
     let Some(mut scratch) = Scratch::new() else {
         return;

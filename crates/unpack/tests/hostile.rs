@@ -196,6 +196,7 @@ fn no_layer_reaches_outside_its_target() {
     };
     let canary = Canary::new(&place);
     let mut layers = 0;
+    let before_all = open_descriptors();
     for (route_name, before, route) in routes(&canary.path) {
         for (deed, tar) in deeds(&route) {
             let case = format!("{deed} by {route_name}");
@@ -214,6 +215,12 @@ fn no_layer_reaches_outside_its_target() {
         }
     }
     assert!(layers >= 200, "{layers} layers");
+    // Other tests of this process hold a few of their own.
+    assert!(open_descriptors() < before_all + 100, "descriptors leak");
+}
+
+fn open_descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 /// Archives whose meaning is doubtful, each with what the error has to say.

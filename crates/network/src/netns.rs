@@ -1,0 +1,203 @@
+//! Namespaces that outlive every process in them: made by a thread, kept by bind mounts.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use rustix::thread::UnshareFlags;
+
+use crate::error::{Error, Result};
+use crate::netlink::Route;
+use crate::sysctl::{Owned, Sysctl};
+use crate::threads;
+
+/// The namespaces to make. What is not named stays shared with the host.
+#[derive(Debug, Clone, Default)]
+pub struct PinRequest {
+    /// Where the network namespace is pinned. It comes with loopback up.
+    pub net: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
+    /// Where the UTS namespace is pinned, and the hostname in it.
+    pub uts: Option<(PathBuf, String)>,
+    /// Name and value; only those of the namespaces named above are taken.
+    pub sysctls: Vec<(String, String)>,
+}
+
+/// What is left to do once the pod has its interfaces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pinned {
+    /// Sysctls of interfaces that do not exist yet: hand them to `apply_sysctls` after the setup.
+    pub deferred_sysctls: Vec<(String, String)>,
+}
+
+/// Loopback's index in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// Makes the namespaces and pins them; on failure nothing stays. Parent directories must exist; a
+/// pin that an earlier attempt left is replaced.
+///
+/// Blocking, for about a millisecond: the work is done on a thread that ends with it.
+pub fn create_pinned(request: PinRequest) -> Result<Pinned> {
+    let owned = Owned {
+        net: request.net.is_some(),
+        ipc: request.ipc.is_some(),
+        uts: request.uts.is_some(),
+    };
+    let sysctls = request
+        .sysctls
+        .iter()
+        .map(|(name, value)| Sysctl::check(name, value, owned))
+        .collect::<Result<Vec<_>>>()?;
+    threads::run("berth-pin", move || {
+        let result = fill(&request, &sysctls);
+        if result.is_err() {
+            for path in pins(&request).map(|(_, path)| path) {
+                // The first failure is the one worth telling.
+                let _ = unpin(path);
+            }
+        }
+        result
+    })
+}
+
+fn fill(request: &PinRequest, sysctls: &[Sysctl]) -> Result<Pinned> {
+    unshare(request)?;
+    if let Some((path, hostname)) = &request.uts {
+        rustix::system::sethostname(hostname.as_bytes()).map_err(|errno| Error::Io {
+            operation: "set the hostname of",
+            path: path.clone(),
+            source: errno.into(),
+        })?;
+    }
+    if request.net.is_some() {
+        bring_loopback_up()?;
+    }
+    let mut pinned = Pinned::default();
+    for sysctl in sysctls {
+        if sysctl.deferred {
+            pinned
+                .deferred_sysctls
+                .push((sysctl.name.clone(), sysctl.value.clone()));
+        } else {
+            sysctl.write()?;
+        }
+    }
+    for (kind, path) in pins(request) {
+        pin(kind, path)?;
+    }
+    Ok(pinned)
+}
+
+/// The kernel's names of the namespaces, and where they are pinned.
+fn pins(request: &PinRequest) -> impl Iterator<Item = (&'static str, &Path)> {
+    let uts = request.uts.as_ref().map(|(path, _)| path);
+    [
+        ("net", request.net.as_ref()),
+        ("ipc", request.ipc.as_ref()),
+        ("uts", uts),
+    ]
+    .into_iter()
+    .filter_map(|(kind, path)| Some((kind, path?.as_path())))
+}
+
+// Its danger is a file descriptor table of the thread's own (CLONE_FILES), which is not asked for.
+#[expect(
+    deprecated,
+    reason = "the safe form; its successor is only needed for CLONE_FILES"
+)]
+fn unshare(request: &PinRequest) -> Result<()> {
+    let mut flags = UnshareFlags::empty();
+    flags.set(UnshareFlags::NEWNET, request.net.is_some());
+    flags.set(UnshareFlags::NEWIPC, request.ipc.is_some());
+    flags.set(UnshareFlags::NEWUTS, request.uts.is_some());
+    rustix::thread::unshare(flags).map_err(|errno| Error::Unshare {
+        namespaces: pins(request)
+            .map(|(kind, _)| kind)
+            .collect::<Vec<_>>()
+            .join(", "),
+        source: errno.into(),
+    })
+}
+
+fn bring_loopback_up() -> Result<()> {
+    let mut route = Route::open().map_err(|source| Error::Socket {
+        protocol: "route",
+        source,
+    })?;
+    route.set_up(LOOPBACK).map_err(|source| Error::Kernel {
+        operation: "bring loopback up",
+        object: "lo".to_owned(),
+        source,
+    })
+}
+
+fn pin(kind: &'static str, path: &Path) -> Result<()> {
+    unpin(path)?;
+    let failed = |source: io::Error| Error::Io {
+        operation: "pin a namespace at",
+        path: path.to_owned(),
+        source,
+    };
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    let namespace = Path::new("/proc/thread-self/ns").join(kind);
+    mount_bind(&namespace, path).map_err(|errno| {
+        // An unmounted file would look like a pin to whoever comes next.
+        let _ = std::fs::remove_file(path);
+        failed(errno.into())
+    })
+}
+
+/// Lets a pinned namespace go; what is not there is no failure. The namespace itself dies behind
+/// the answer, once nothing uses it any more.
+pub fn unpin(path: &Path) -> Result<()> {
+    loop {
+        // Pinned twice is pinned in layers; what is not a mount point (EINVAL) has none left.
+        match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(errno) => {
+                return Err(Error::Io {
+                    operation: "unmount",
+                    path: path.to_owned(),
+                    source: errno.into(),
+                });
+            }
+        }
+    }
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Io {
+            operation: "remove",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Sets `net.*` sysctls in a pod's network namespace that exists already. Blocking.
+pub fn apply_sysctls(netns: &Path, sysctls: &[(String, String)]) -> Result<()> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    let owned = Owned {
+        net: true,
+        ..Owned::default()
+    };
+    let sysctls = sysctls
+        .iter()
+        .map(|(name, value)| Sysctl::check(name, value, owned))
+        .collect::<Result<Vec<_>>>()?;
+    let path = netns.to_owned();
+    threads::run("berth-sysctl", move || {
+        threads::enter_netns(&threads::open_netns(&path)?, &path)?;
+        sysctls.iter().try_for_each(Sysctl::write)
+    })
+}

@@ -1,0 +1,314 @@
+use std::sync::Arc;
+
+use berth_metadata::schema::{IMAGES, LEASES, LeaseRecord, REFERENCES};
+use berth_metadata::{Batch, Store};
+use berth_names::{ChainId, Digest, ImageRef};
+use berth_registry::{Client, Credentials};
+use berth_snapshots::Snapshotter;
+use parking_lot::RwLock;
+use tokio::sync::{Mutex, Semaphore};
+use tracing::Instrument;
+
+use crate::catalog::Catalog;
+use crate::collect::Leftovers;
+use crate::error::Shared as SharedResult;
+use crate::flight::Flights;
+use crate::holds::{Hold, Holds, Item};
+use crate::image::Image;
+use crate::keyed::KeyedLocks;
+use crate::platform::Platform;
+use crate::pull::Pull;
+use crate::{Error, ErrorKind, Result};
+
+/// How images are pulled.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whose images are chosen from indexes.
+    pub platform: Platform,
+    /// Layers that are fetched and unpacked at once, over all pulls. Each takes three threads and
+    /// some MiB while it lasts.
+    pub layers_at_once: usize,
+    pub unpack: berth_unpack::Options,
+    /// How long a partial blob waits to be resumed.
+    pub keep_partials: std::time::Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            platform: Platform::host(),
+            layers_at_once: 4,
+            unpack: berth_unpack::Options::default(),
+            keep_partials: std::time::Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// What images take on disk: blobs, unpacked layers and what is on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FsUsage {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// The images of this node.
+pub struct Images {
+    pub(crate) shared: Arc<Shared>,
+    pulls: Flights<(ImageRef, Credentials), SharedResult<Digest>>,
+}
+
+/// What pulls and the collector work with.
+pub(crate) struct Shared {
+    pub content: berth_content::Store,
+    pub snapshotter: Arc<dyn Snapshotter>,
+    pub registry: Client,
+    pub metadata: Store,
+    pub config: Config,
+    pub holds: Holds,
+    /// Who unpacks a layer.
+    pub layers: KeyedLocks<ChainId>,
+    /// Who fetches a blob.
+    pub blobs: KeyedLocks<Digest>,
+    pub permits: Semaphore,
+    catalog: RwLock<Arc<Catalog>>,
+    /// Held over the commit of a change, so that the catalog follows the records in order.
+    changing: Mutex<()>,
+    pub collecting: Mutex<()>,
+    pub collection_wanted: std::sync::atomic::AtomicBool,
+}
+
+impl Images {
+    /// Reads the records. Blocks; called once, before anything is served.
+    ///
+    /// # Errors
+    /// If the metadata or the layers cannot be listed. Single bad records are reported in the log
+    /// and left out.
+    pub fn open(
+        content: berth_content::Store,
+        snapshotter: Arc<dyn Snapshotter>,
+        registry: Client,
+        metadata: Store,
+        config: Config,
+    ) -> Result<Arc<Self>> {
+        let images = metadata
+            .scan(IMAGES)
+            .map_err(Error::metadata("read images"))?;
+        let references = metadata
+            .scan(REFERENCES)
+            .map_err(Error::metadata("read references"))?;
+        let layers = snapshotter
+            .layers()
+            .map_err(Error::snapshots("list layers"))?;
+        let present: std::collections::HashSet<_> =
+            layers.into_iter().map(|layer| layer.id).collect();
+        let catalog = Catalog::load(images.records, references.records, |layer| {
+            present.contains(layer)
+        });
+        let permits = Semaphore::new(config.layers_at_once.max(1));
+        Ok(Arc::new(Self {
+            shared: Arc::new(Shared {
+                content,
+                snapshotter,
+                registry,
+                metadata,
+                config,
+                holds: Holds::default(),
+                layers: KeyedLocks::default(),
+                blobs: KeyedLocks::default(),
+                permits,
+                catalog: RwLock::new(Arc::new(catalog)),
+                changing: Mutex::default(),
+                collecting: Mutex::default(),
+                collection_wanted: false.into(),
+            }),
+            pulls: Flights::default(),
+        }))
+    }
+
+    /// Pulls what `reference` means now and returns the image's id. Layers and blobs that are here
+    /// are not fetched again.
+    ///
+    /// Calls with the same arguments at the same time share one pull. Dropping the future ends
+    /// this caller's wait; when the last caller has gone, the pull stops.
+    ///
+    /// # Errors
+    /// [`Error::kind`] tells what a door needs to know.
+    pub async fn pull(
+        &self,
+        reference: &ImageRef,
+        credentials: Credentials,
+    ) -> SharedResult<Digest> {
+        let shared = Arc::clone(&self.shared);
+        let key = (reference.clone(), credentials);
+        let start = |cancel| {
+            let (reference, credentials) = key.clone();
+            let span = tracing::info_span!("pull", %reference);
+            let pull = Pull {
+                shared: Arc::clone(&shared),
+                reference,
+                credentials,
+            };
+            let work = async move {
+                let outcome = pull.run(cancel).await;
+                if outcome
+                    .as_ref()
+                    .is_err_and(|error| error.kind() == ErrorKind::NoSpace)
+                {
+                    shared.collect_behind(Leftovers::RemoveAll);
+                }
+                outcome.map_err(Arc::new)
+            };
+            work.instrument(span)
+        };
+        let landed = self.pulls.join(key.clone(), start).await;
+        landed.unwrap_or_else(|| {
+            Err(Arc::new(Error::Panicked {
+                operation: "the pull",
+            }))
+        })
+    }
+
+    /// All images, by id. From memory.
+    pub fn list(&self) -> Vec<Arc<Image>> {
+        self.shared.catalog().images().cloned().collect()
+    }
+
+    /// The image that `name` means: a tag or digest reference in familiar form, an id with or
+    /// without `sha256:`, or the start of an id if no other begins so. From memory.
+    pub fn get(&self, name: &str) -> Option<Arc<Image>> {
+        self.shared.catalog().get(name)
+    }
+
+    /// Like [`Images::get`], and keeps the image's layers from being collected until the hold is
+    /// dropped: a snapshot made meanwhile keeps them by itself.
+    pub async fn acquire(&self, name: &str) -> Option<(Arc<Image>, Hold)> {
+        loop {
+            let image = self.get(name)?;
+            let items = image.layers.iter().cloned().map(Item::Layer).collect();
+            let hold = self.shared.holds.hold(items).await;
+            // The collector may have been first.
+            match self.get(name) {
+                Some(now) if now.layers == image.layers => return Some((now, hold)),
+                Some(_) => continue,
+                None => return None,
+            }
+        }
+    }
+
+    /// Removes an image with all its references, whichever of its names is given. What nothing
+    /// else needs is collected behind. Removing what is not there succeeds.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        let removed = self
+            .shared
+            .change(move |catalog, batch| {
+                let Some(id) = catalog.find(&name) else {
+                    return Ok((catalog.clone(), false));
+                };
+                let (next, references) = catalog.without(&id);
+                batch.remove(IMAGES, &id);
+                for reference in &references {
+                    batch.remove(REFERENCES, reference);
+                }
+                tracing::info!(image = %id, ?references, "removing an image");
+                Ok((next, true))
+            })
+            .await?;
+        if removed {
+            self.shared.collect_behind(Leftovers::KeepRecent);
+        }
+        Ok(())
+    }
+
+    /// Keeps blobs and layers while no image does, until [`Images::release`] or their expiry.
+    pub async fn lease(&self, name: &str, lease: LeaseRecord) -> Result<()> {
+        let blobs = lease.blobs.iter().cloned().map(Item::Blob);
+        let layers = lease.layers.iter().cloned().map(Item::Layer);
+        // Until the record is there, it cannot keep anything.
+        let _hold = self.shared.holds.hold(blobs.chain(layers).collect()).await;
+        let failed = Error::metadata("record a lease");
+        let mut batch = Batch::new();
+        batch
+            .put(LEASES, &name.to_owned(), &lease)
+            .map_err(&failed)?;
+        self.shared.metadata.commit(batch).await.map_err(&failed)
+    }
+
+    /// Ends a lease; one that does not exist is no error.
+    pub async fn release(&self, name: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.remove(LEASES, &name.to_owned());
+        let removed = self.shared.metadata.commit(batch).await;
+        removed.map_err(Error::metadata("remove a lease"))?;
+        self.shared.collect_behind(Leftovers::KeepRecent);
+        Ok(())
+    }
+
+    /// What images take. One look per blob and layer, not a walk over files.
+    pub async fn fs_usage(&self) -> Result<FsUsage> {
+        let shared = Arc::clone(&self.shared);
+        blocking("count image usage", move || {
+            let blobs = shared
+                .content
+                .usage()
+                .map_err(Error::content("count blobs"))?;
+            let layers = shared
+                .snapshotter
+                .layers()
+                .map_err(Error::snapshots("list layers"))?;
+            let start = FsUsage {
+                bytes: blobs.bytes,
+                inodes: blobs.inodes,
+            };
+            Ok(layers.iter().fold(start, |sum, layer| FsUsage {
+                bytes: sum.bytes + layer.info.size,
+                inodes: sum.inodes + layer.info.inodes,
+            }))
+        })
+        .await
+    }
+}
+
+impl Shared {
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read())
+    }
+
+    /// Changes records and catalog together. `decide` sees the present catalog and returns the
+    /// next one; it becomes visible when the batch is durable. The change completes even if the
+    /// caller goes away.
+    pub(crate) async fn change<T, F>(self: &Arc<Self>, decide: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Catalog, &mut Batch) -> Result<(Catalog, T), berth_metadata::Error>
+            + Send
+            + 'static,
+    {
+        let shared = Arc::clone(self);
+        let change = async move {
+            let failed = Error::metadata("record an image");
+            let _turn = shared.changing.lock().await;
+            let mut batch = Batch::new();
+            let (next, answer) = decide(&shared.catalog(), &mut batch).map_err(&failed)?;
+            if !batch.is_empty() {
+                shared.metadata.commit(batch).await.map_err(&failed)?;
+                *shared.catalog.write() = Arc::new(next);
+            }
+            Ok(answer)
+        };
+        let outcome = tokio::spawn(change.in_current_span()).await;
+        outcome.unwrap_or(Err(Error::Panicked {
+            operation: "recording an image",
+        }))
+    }
+}
+
+/// Runs blocking work on its own thread, in the caller's span. A panic becomes an error.
+pub(crate) async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let span = tracing::Span::current();
+    let outcome = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    outcome.unwrap_or(Err(Error::Panicked { operation }))
+}

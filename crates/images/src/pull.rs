@@ -1,0 +1,216 @@
+//! The pull of one reference, from its resolution to its record.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use berth_metadata::schema::{ImageRecord, LayerRecord, ReferenceRecord};
+use berth_names::{Digest, ImageRef};
+use berth_registry::Credentials;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::document::{self, Found};
+use crate::holds::Item;
+use crate::images::{Shared, blocking};
+use crate::manifest::{self, LayerPlan};
+use crate::{Error, Result, catalog, layer};
+
+/// What every step of one pull needs.
+pub(crate) struct Pull {
+    pub shared: Arc<Shared>,
+    pub reference: ImageRef,
+    pub credentials: Credentials,
+}
+
+impl Pull {
+    /// Runs the pull to its end. When `cancel` fires it ends early, but in order: nothing that it
+    /// started outlives it.
+    pub(crate) async fn run(self, cancel: CancellationToken) -> Result<Digest> {
+        let pull = Arc::new(self);
+        let found = document::find(&pull, &cancel)
+            .instrument(tracing::info_span!("resolve"))
+            .await?;
+        let (reference, host) = (pull.reference.to_string(), &pull.shared.config.platform);
+        let (_, plans) = manifest::plan(&reference, &found.manifest, &found.config.bytes, host)?;
+        let record = record(&found, &plans)?;
+
+        // Held until the record protects it all.
+        let _hold = pull
+            .unless(&cancel, pull.shared.holds.hold(items(&record)))
+            .await?;
+        let mut documents = found.trail.clone();
+        documents.push(found.config.clone());
+        let (kept, fetched) = tokio::join!(
+            document::keep(&pull, documents),
+            layers(&pull, plans, &cancel)
+        );
+        let made = fetched?;
+        kept?;
+        // The layers of an image that has its record were synced before that was written.
+        let id = &found.config.digest;
+        let catalog = pull.shared.catalog();
+        if made
+            || catalog
+                .record(id)
+                .is_none_or(|known| known.layers != record.layers)
+        {
+            sync(&pull).await?;
+        }
+        pull.publish(&found, record).await
+    }
+
+    /// Writes the record and the references. From here on the image is there.
+    async fn publish(&self, found: &Found, mut record: ImageRecord) -> Result<Digest> {
+        let id = found.config.digest.clone();
+        let target = found
+            .trail
+            .first()
+            .map_or(&record.manifest, |top| &top.digest)
+            .clone();
+        let reference = ReferenceRecord {
+            image: id.clone(),
+            target: target.clone(),
+        };
+        let mut names = vec![catalog::key(&self.reference.with_digest(target))];
+        if self.reference.digest().is_none() {
+            names.push(catalog::key(&self.reference));
+        }
+        let references: Vec<_> = names
+            .into_iter()
+            .map(|name| (name, reference.clone()))
+            .collect();
+        self.shared
+            .change(move |catalog, batch| {
+                // What an image was first pulled with stays, also when it is pulled again.
+                if let Some(known) = catalog.record(&id) {
+                    record.pinned = known.pinned;
+                }
+                batch.put(berth_metadata::schema::IMAGES, &id, &record)?;
+                for (name, reference) in &references {
+                    batch.put(berth_metadata::schema::REFERENCES, name, reference)?;
+                }
+                Ok((catalog.with(&id, record, &references), id))
+            })
+            .await
+    }
+
+    /// Awaits `work` unless the pull is cancelled before. `work` must not mind being dropped.
+    pub(crate) async fn unless<T>(
+        &self,
+        cancel: &CancellationToken,
+        work: impl Future<Output = T>,
+    ) -> Result<T> {
+        cancel
+            .run_until_cancelled(work)
+            .await
+            .ok_or_else(|| self.cancelled())
+    }
+
+    pub(crate) fn cancelled(&self) -> Error {
+        Error::Cancelled {
+            reference: self.reference.to_string(),
+        }
+    }
+
+    pub(crate) fn registry(&self, source: berth_registry::Error) -> Error {
+        Error::Registry {
+            reference: self.reference.to_string(),
+            source: Box::new(source),
+        }
+    }
+}
+
+/// What will be recorded of the image.
+fn record(found: &Found, plans: &[LayerPlan]) -> Result<ImageRecord> {
+    let digest = &found.config.digest;
+    let invalid = |problem: String| Error::invalid("config", digest, "JSON", problem);
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&found.config.bytes).map_err(|error| invalid(error.to_string()))?;
+    if let Some(fields) = config.as_object_mut() {
+        fields.remove("history");
+    }
+    let layers: Vec<LayerRecord> = plans
+        .iter()
+        .map(|plan| LayerRecord {
+            digest: plan.descriptor.digest.clone(),
+            diff_id: plan.diff_id.clone(),
+            chain_id: plan.chain_id.clone(),
+            size: plan.descriptor.size,
+        })
+        .collect();
+    let documents = found
+        .trail
+        .iter()
+        .chain([&found.config])
+        .map(|one| one.digest.clone());
+    let mut blobs: Vec<Digest> = documents
+        .chain(layers.iter().map(|layer| layer.digest.clone()))
+        .collect();
+    blobs.sort();
+    blobs.dedup();
+    let manifest = found.trail.last().unwrap_or(&found.config);
+    let own = manifest.bytes.len() as u64 + found.config.bytes.len() as u64;
+    Ok(ImageRecord {
+        manifest: manifest.digest.clone(),
+        blobs,
+        size: own + layers.iter().map(|layer| layer.size).sum::<u64>(),
+        layers,
+        config,
+        pulled_at: SystemTime::now(),
+        pinned: false,
+    })
+}
+
+/// Everything that must not be collected while an image comes or is looked at.
+pub(crate) fn items(record: &ImageRecord) -> Vec<Item> {
+    let blobs = record.blobs.iter().cloned().map(Item::Blob);
+    let layers = record
+        .layers
+        .iter()
+        .map(|layer| Item::Layer(layer.chain_id.clone()));
+    blobs.chain(layers).collect()
+}
+
+/// Obtains all layers, the largest first: it decides how long the pull takes. Says whether any had
+/// to be made.
+async fn layers(
+    pull: &Arc<Pull>,
+    mut plans: Vec<LayerPlan>,
+    cancel: &CancellationToken,
+) -> Result<bool> {
+    plans.sort_by_key(|plan| std::cmp::Reverse(plan.descriptor.size));
+    let stop = cancel.child_token();
+    let mut jobs = JoinSet::new();
+    for plan in plans {
+        let work = layer::obtain(Arc::clone(pull), plan, stop.clone());
+        jobs.spawn(work.in_current_span());
+    }
+    let mut outcome = Ok(false);
+    while let Some(job) = jobs.join_next().await {
+        let result = job.unwrap_or(Err(Error::Panicked {
+            operation: "obtaining a layer",
+        }));
+        outcome = match (outcome, result) {
+            (Ok(any), Ok(made)) => Ok(any || made),
+            // The first error counts; the others end because of it, and are waited for.
+            (Err(first), _) => Err(first),
+            (Ok(_), Err(error)) => {
+                stop.cancel();
+                Err(error)
+            }
+        };
+    }
+    outcome
+}
+
+/// Makes every layer durable, those too that another pull made a moment ago.
+async fn sync(pull: &Pull) -> Result<()> {
+    let snapshotter = Arc::clone(&pull.shared.snapshotter);
+    blocking("sync layers", move || {
+        snapshotter.sync().map_err(Error::snapshots("sync layers"))
+    })
+    .instrument(tracing::info_span!("sync"))
+    .await
+}

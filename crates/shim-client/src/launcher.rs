@@ -1,0 +1,165 @@
+//! Launching Berth's own shim: one spawn, and the socket is there before it.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio as ProcessStdio;
+use std::time::Duration;
+
+use containerd_shim_protos::api;
+use containerd_shim_protos::protobuf::Message;
+use tokio::process::Command;
+
+use crate::error::{Error, path_error};
+use crate::seal;
+use crate::shim::{SOCKET_NAME, Shim};
+use crate::socket;
+use crate::types::Exit;
+
+/// What a shim writes its own messages to, in the bundle.
+const LOG_NAME: &str = "shim.log";
+/// How long `delete` of the shim binary may take.
+const CLEAN_UP: Duration = Duration::from_secs(15);
+/// The shim's heap is small and lives long: no spare memory at its end, and
+/// large blocks go back to the kernel when they are freed.
+const MALLOC: &str = "glibc.malloc.trim_threshold=16384:glibc.malloc.top_pad=4096:\
+                      glibc.malloc.mmap_threshold=32768:glibc.malloc.arena_max=1";
+
+/// Launches shims from one sealed binary.
+#[derive(Debug)]
+pub struct Launcher {
+    binary: PathBuf,
+    /// Where the binary is executed from; keeps the view's descriptor open.
+    executable: PathBuf,
+    sealed: Option<OwnedFd>,
+}
+
+impl Launcher {
+    /// Opens the binary once, through a read-only view of its own if the kernel
+    /// grants one: a container that gets hold of `/proc/<shim>/exe` cannot
+    /// write to it, and an upgrade that replaces the file does not change what
+    /// this daemon runs. Without a view the plain path is executed.
+    pub fn new(shim_binary: &Path) -> Result<Self, Error> {
+        let binary = std::fs::canonicalize(shim_binary)
+            .map_err(path_error("find shim binary", shim_binary))?;
+        let sealed = match seal::read_only_view(&binary) {
+            Ok(view) => Some(view),
+            Err(error) => {
+                tracing::warn!(%error, binary = %binary.display(), "the shim binary is not sealed");
+                None
+            }
+        };
+        let executable = match &sealed {
+            Some(view) => format!("/proc/self/fd/{}", view.as_raw_fd()).into(),
+            None => binary.clone(),
+        };
+        Ok(Self {
+            binary,
+            executable,
+            sealed,
+        })
+    }
+
+    /// Whether shims run from a read-only view.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.is_some()
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// Starts a shim for the container and connects to it. The socket listens
+    /// before the process exists, so nothing is waited for. The child is reaped
+    /// by a task of the current tokio runtime.
+    pub async fn launch(&self, id: &str, bundle: &Path) -> Result<Shim, Error> {
+        let path = bundle.join(SOCKET_NAME);
+        let listener = socket::bind(&path).map_err(path_error("bind", &path))?;
+        let log = open_log(&bundle.join(LOG_NAME))?;
+        let mut child = self
+            .command()
+            .args(["-id", id, "serve"])
+            .stdin(ProcessStdio::from(OwnedFd::from(listener)))
+            .stdout(ProcessStdio::null())
+            .stderr(ProcessStdio::from(log))
+            .spawn()
+            .map_err(|source| {
+                let _ = std::fs::remove_file(&path);
+                let id = id.to_owned();
+                Error::Launch { id, source }
+            })?;
+        let pid = child.id();
+        let name = id.to_owned();
+        tokio::spawn(async move {
+            match child.wait().await {
+                Ok(status) if status.success() => {}
+                status => tracing::warn!(id = name, ?status, "shim ended"),
+            }
+        });
+        Shim::connect_to(id, bundle, &path, 2, pid).await
+    }
+
+    /// Kills and removes what a dead shim left: the container's processes and
+    /// its cgroup by their path in the bundle's `config.json`, and mounts below
+    /// the bundle. Doing it twice is harmless. Returns how the container ended,
+    /// by the shim's record if it wrote one.
+    pub async fn clean_up(&self, id: &str, bundle: &Path) -> Result<Exit, Error> {
+        const ACTION: &str = "delete";
+        let output = self
+            .command()
+            .args(["-id", id, "-bundle"])
+            .arg(bundle)
+            .arg(ACTION)
+            .stdin(ProcessStdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(CLEAN_UP, output)
+            .await
+            .map_err(|_| Error::TimedOut {
+                action: ACTION,
+                id: id.to_owned(),
+            })?
+            .map_err(|source| Error::Launch {
+                id: id.to_owned(),
+                source,
+            })?;
+        if !output.status.success() {
+            return Err(Error::Action {
+                action: ACTION,
+                id: id.to_owned(),
+                status: output.status,
+                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
+        }
+        let answer = api::DeleteResponse::parse_from_bytes(&output.stdout).map_err(|source| {
+            Error::Answer {
+                method: ACTION,
+                id: id.to_owned(),
+                source,
+            }
+        })?;
+        Ok(Exit::new(answer.exit_status, answer.exited_at.as_ref()))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.executable);
+        command
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("GLIBC_TUNABLES", MALLOC);
+        command
+    }
+}
+
+fn open_log(path: &Path) -> Result<std::fs::File, Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+        .map_err(path_error("open", path))
+}

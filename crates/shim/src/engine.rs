@@ -1,0 +1,78 @@
+//! The seam between the shim's protocol and what makes containers.
+//!
+//! The shim asks for processes and passes descriptors; it reaps, waits and
+//! answers itself. The real engine is [`crate::oci::OciEngine`]; tests use one
+//! that starts ordinary processes.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::status::EngineError;
+
+/// A mount of the container's root filesystem, from `Create`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootMount {
+    pub kind: String,
+    pub source: String,
+    pub target: String,
+    pub options: Vec<String>,
+}
+
+/// The three standard descriptors of a process that is about to be made.
+#[derive(Debug)]
+pub enum ChildStdio {
+    Files {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
+    /// A new pseudo-terminal, whose master comes back in [`Spawned`].
+    Terminal,
+}
+
+/// A new child of the shim, which the shim has to reap.
+#[derive(Debug)]
+pub struct Spawned {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Statistics as the Task API carries them: a type URL and an encoded message.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub type_url: String,
+    pub value: Vec<u8>,
+}
+
+/// Makes and controls one container.
+pub trait Engine {
+    /// Makes the container from `<bundle>/config.json`, its init waiting at the
+    /// start gate.
+    fn create(
+        &mut self,
+        id: &str,
+        bundle: &Path,
+        rootfs: &[RootMount],
+        stdio: ChildStdio,
+    ) -> Result<Spawned, EngineError>;
+    /// Opens the gate; returns once the user's program runs.
+    fn start(&mut self) -> Result<(), EngineError>;
+    /// Starts one more process, described by an OCI `process` object in JSON.
+    fn exec(&mut self, process: &[u8], stdio: ChildStdio) -> Result<Spawned, EngineError>;
+    /// Signals every process of the container.
+    fn signal_all(&mut self, signal: i32) -> Result<(), EngineError>;
+    fn pause(&mut self) -> Result<(), EngineError>;
+    fn resume(&mut self) -> Result<(), EngineError>;
+    /// Applies an OCI `resources` object in JSON.
+    fn update(&mut self, resources: &[u8]) -> Result<(), EngineError>;
+    fn pids(&mut self) -> Result<Vec<i32>, EngineError>;
+    fn stats(&mut self) -> Result<Metrics, EngineError>;
+    /// Whether the kernel killed a process of the container for memory.
+    fn oom_killed(&mut self) -> bool;
+    /// Called when init was reaped: kills what may have outlived it.
+    fn init_exited(&mut self);
+    /// Removes what the container occupied. Init is dead, or is killed with
+    /// `force`.
+    fn delete(&mut self, force: bool) -> Result<(), EngineError>;
+}

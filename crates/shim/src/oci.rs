@@ -1,0 +1,273 @@
+//! The engine that makes containers, on top of the executor library.
+
+use std::path::Path;
+
+use berth_cgroups::{CgroupHost, Layout};
+use berth_executor::{Container, Create, Error as ExecutorError, ProcessStdio, RootfsMount};
+use containerd_shim_protos::ttrpc::proto::Code;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
+
+use crate::engine::{ChildStdio, Engine, Metrics, RootMount, Spawned};
+use crate::journal::note;
+use crate::metrics;
+use crate::serve::Before;
+use crate::status::{EngineError, chain};
+
+const SIGKILL: i32 = 9;
+
+/// One container, made by the executor.
+#[derive(Debug)]
+pub struct OciEngine {
+    before: Before,
+    host: Option<CgroupHost>,
+    container: Option<Container>,
+    /// Init has a pid namespace of its own, so that nothing outlives it.
+    owns_pids: bool,
+}
+
+impl OciEngine {
+    pub fn new(before: Before) -> Self {
+        Self {
+            before,
+            host: None,
+            container: None,
+            owns_pids: false,
+        }
+    }
+
+    fn container(&mut self, operation: &'static str) -> Result<&mut Container, EngineError> {
+        self.container.as_mut().ok_or_else(|| EngineError {
+            operation,
+            code: Code::NOT_FOUND,
+            source: "there is no container".into(),
+        })
+    }
+
+    fn read_spec(&self, bundle: &Path) -> Result<Spec, EngineError> {
+        let path = bundle.join("config.json");
+        let text = std::fs::read(&path).map_err(bad("read config.json"))?;
+        let mut spec: Spec = serde_json::from_slice(&text).map_err(bad("parse config.json"))?;
+        if let Some(process) = spec.process_mut()
+            && process.oom_score_adj().is_none()
+        {
+            // The shim's own score is not for the container.
+            process.set_oom_score_adj(Some(self.before.oom_score_adj));
+        }
+        Ok(spec)
+    }
+}
+
+impl Engine for OciEngine {
+    fn create(
+        &mut self,
+        id: &str,
+        bundle: &Path,
+        rootfs: &[RootMount],
+        stdio: ChildStdio,
+    ) -> Result<Spawned, EngineError> {
+        let spec = self.read_spec(bundle)?;
+        self.owns_pids = owns_pids(&spec);
+        let host = match self.host.take() {
+            Some(host) => host,
+            None => CgroupHost::detect().map_err(bad("look at cgroups"))?,
+        };
+        let rootfs: Vec<RootfsMount> = rootfs.iter().map(to_executor).collect();
+        let created = Container::create(Create {
+            id,
+            bundle,
+            spec: &spec,
+            rootfs: &rootfs,
+            stdio: to_stdio(stdio),
+            cgroups: &host,
+        });
+        self.host = Some(host);
+        let mut container = created.map_err(failed("create"))?;
+        container
+            .notices()
+            .iter()
+            .for_each(|notice| note!("{notice}"));
+        let pidfd = container
+            .pidfd()
+            .try_clone_to_owned()
+            .map_err(bad("copy pidfd"));
+        let spawned = Spawned {
+            pid: container.pid(),
+            pidfd: match pidfd {
+                Ok(pidfd) => pidfd,
+                Err(error) => {
+                    let _ = container.delete(true);
+                    return Err(error);
+                }
+            },
+            terminal: container.take_terminal(),
+        };
+        self.container = Some(container);
+        Ok(spawned)
+    }
+
+    fn start(&mut self) -> Result<(), EngineError> {
+        self.container("start")?.start().map_err(failed("start"))
+    }
+
+    fn exec(&mut self, process: &[u8], stdio: ChildStdio) -> Result<Spawned, EngineError> {
+        let process: Process = serde_json::from_slice(process).map_err(bad("parse process"))?;
+        let made = self
+            .container("exec")?
+            .exec(&process, to_stdio(stdio))
+            .map_err(failed("exec"))?;
+        made.notices.iter().for_each(|notice| note!("{notice}"));
+        Ok(Spawned {
+            pid: made.pid,
+            pidfd: made.pidfd,
+            terminal: made.terminal,
+        })
+    }
+
+    fn signal_all(&mut self, signal: i32) -> Result<(), EngineError> {
+        self.container("kill")?
+            .kill(signal, true)
+            .map_err(failed("kill"))
+    }
+
+    fn pause(&mut self) -> Result<(), EngineError> {
+        self.container("pause")?.pause().map_err(failed("pause"))
+    }
+
+    fn resume(&mut self) -> Result<(), EngineError> {
+        self.container("resume")?.resume().map_err(failed("resume"))
+    }
+
+    fn update(&mut self, resources: &[u8]) -> Result<(), EngineError> {
+        let resources: LinuxResources =
+            serde_json::from_slice(resources).map_err(bad("parse resources"))?;
+        self.container("update")?
+            .update(&resources)
+            .map_err(failed("update"))
+    }
+
+    fn pids(&mut self) -> Result<Vec<i32>, EngineError> {
+        self.container("list processes")?
+            .processes()
+            .map_err(failed("list processes"))
+    }
+
+    fn stats(&mut self) -> Result<Metrics, EngineError> {
+        let unified = self
+            .host
+            .as_ref()
+            .is_some_and(|host| host.layout() == Layout::V2);
+        let container = self.container("stats")?;
+        let stats = container.stats().map_err(failed("stats"))?;
+        let oom_kills = container.cgroup().oom_kills().unwrap_or_default();
+        let encoded = if unified {
+            metrics::unified(&stats, oom_kills)
+        } else {
+            metrics::legacy(&stats, oom_kills)
+        };
+        encoded.map_err(bad("encode stats"))
+    }
+
+    fn oom_killed(&mut self) -> bool {
+        let kills = self
+            .container
+            .as_ref()
+            .map(|container| container.cgroup().oom_kills());
+        match kills {
+            Some(Ok(kills)) => kills > 0,
+            Some(Err(error)) => {
+                note!("{}", chain(&error));
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn init_exited(&mut self) {
+        if self.owns_pids {
+            return;
+        }
+        if let Some(container) = &self.container
+            && let Err(error) = container.kill(SIGKILL, true)
+        {
+            note!("{}", chain(&error));
+        }
+    }
+
+    fn delete(&mut self, force: bool) -> Result<(), EngineError> {
+        if let Some(container) = &mut self.container {
+            container.delete(force).map_err(failed("delete"))?;
+        }
+        self.container = None;
+        Ok(())
+    }
+}
+
+fn owns_pids(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_ref());
+    namespaces
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
+}
+
+fn to_executor(mount: &RootMount) -> RootfsMount {
+    RootfsMount {
+        kind: mount.kind.clone(),
+        source: mount.source.clone(),
+        target: mount.target.clone(),
+        options: mount.options.clone(),
+    }
+}
+
+fn to_stdio(stdio: ChildStdio) -> ProcessStdio {
+    match stdio {
+        ChildStdio::Files {
+            stdin,
+            stdout,
+            stderr,
+        } => ProcessStdio::Files {
+            stdin: Some(stdin),
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+        },
+        ChildStdio::Terminal => ProcessStdio::Terminal,
+    }
+}
+
+/// The one place where the executor's errors get a status.
+fn failed(operation: &'static str) -> impl FnOnce(ExecutorError) -> EngineError {
+    move |error| {
+        let code = match &error {
+            ExecutorError::InvalidSpec { .. } | ExecutorError::ExecFailed { .. } => {
+                Code::INVALID_ARGUMENT
+            }
+            ExecutorError::Unsupported { .. } => Code::UNIMPLEMENTED,
+            ExecutorError::NotRunning { .. }
+            | ExecutorError::AlreadyStarted { .. }
+            | ExecutorError::StillRunning { .. } => Code::FAILED_PRECONDITION,
+            ExecutorError::Timeout { .. } => Code::DEADLINE_EXCEEDED,
+            ExecutorError::Cgroup { .. }
+            | ExecutorError::Seccomp { .. }
+            | ExecutorError::Host { .. }
+            | ExecutorError::Setup { .. }
+            | ExecutorError::ChildDied { .. } => Code::INTERNAL,
+        };
+        EngineError {
+            operation,
+            code,
+            source: Box::new(error),
+        }
+    }
+}
+
+fn bad<E>(operation: &'static str) -> impl FnOnce(E) -> EngineError
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    move |source| EngineError {
+        operation,
+        code: Code::INVALID_ARGUMENT,
+        source: Box::new(source),
+    }
+}

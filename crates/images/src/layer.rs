@@ -20,8 +20,9 @@ use crate::{Error, Result};
 /// How long to wait for another process that writes the same blob.
 const BUSY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Sees to it that the layer is unpacked, and says whether that had to be done. Layers are shared by pulls: while one works on a layer,
-/// or on another layer from the same blob, the others wait and then find it done.
+/// Sees to it that the layer is unpacked, and says whether that had to be done. Layers are shared
+/// by pulls: while one works on a layer, or on another layer from the same blob, the others wait
+/// and then find it done.
 pub(crate) async fn obtain(
     pull: Arc<Pull>,
     plan: LayerPlan,

@@ -96,8 +96,16 @@ impl Records {
         Ok(records)
     }
 
+    /// A sandbox's record; one that cannot be read is set aside, as in `load`.
     pub(crate) fn get(&self, sandbox: &SandboxId) -> Result<Option<Record>> {
-        read(&self.path(sandbox))
+        let path = self.path(sandbox);
+        match read(&path) {
+            Err(error @ Error::RecordGarbled { .. }) => {
+                set_aside(&path, &error);
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn put(&self, record: &Record) -> Result<()> {

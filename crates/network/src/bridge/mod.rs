@@ -27,7 +27,7 @@ use self::endpoint::Endpoint;
 use self::ports::Ports;
 use crate::config::BridgeConfig;
 use crate::error::{Error, Result};
-use crate::firewall::{Element, Firewall, Plan};
+use crate::firewall::{Element, Firewall, Plan, concerns_flows};
 use crate::netlink::Route;
 use crate::pod::{Attachment, PodNetwork, PortMapping};
 use crate::record::{BridgeAttachment, Driver, Record, Records};
@@ -179,7 +179,11 @@ impl Bridge {
         // The table first: it belongs to the host's namespace by its socket, and a refused port
         // then costs no interface.
         let elements = elements_of(&taken.addresses, &taken.ports);
-        standing.firewall.lock().publish(&pod.id, elements)?;
+        standing
+            .firewall
+            .lock()
+            .publish(&pod.id, elements.clone())?;
+        self.forget_flows(standing, &elements)?;
         let device = standing.device.lock().clone();
         endpoint.plug(&self.route, &device)?;
         Ok(Attachment {
@@ -191,6 +195,21 @@ impl Bridge {
     /// Why the bridge does not stand although it was asked for.
     pub(crate) fn fault(&self) -> Option<String> {
         self.fault.lock().clone()
+    }
+
+    fn forget_flows(&self, standing: &Standing, elements: &[Element]) -> Result<()> {
+        if !concerns_flows(elements) {
+            return Ok(());
+        }
+        let addresses = self.route.lock().addresses();
+        let addresses = addresses
+            .map_err(|source| device::refused("list addresses", &standing.name, source))?;
+        let local = addresses
+            .into_iter()
+            .map(|address| address.address)
+            .collect();
+        standing.firewall.lock().forget_flows(elements, &local);
+        Ok(())
     }
 
     /// Takes back ports and addresses. The cable goes with the pod's namespace; `unplug` removes it

@@ -2,13 +2,16 @@
 //! entries in maps, never a rule: the rules are the same for one pod and for a thousand.
 
 mod expression;
+mod flows;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use berth_names::SandboxId;
 use rustix::io::Errno;
 
+pub(crate) use flows::concerned as concerns_flows;
 pub(crate) use table::{Element, Plan};
 
 use crate::error::{Error, Result};
@@ -80,6 +83,15 @@ impl Firewall {
                 self.elements.insert(sandbox.clone(), elements);
                 Err(error)
             }
+        }
+    }
+
+    /// Makes running UDP flows to these ports ask the maps anew; `local` are the host's addresses.
+    pub(crate) fn forget_flows(&mut self, elements: &[Element], local: &HashSet<IpAddr>) {
+        // Without connection tracking over netlink such a flow moves on when it pauses: no reason
+        // to refuse a pod.
+        if let Err(refusal) = flows::forget(&mut self.channel, elements, local) {
+            tracing::warn!(%refusal, "UDP flows to published ports may go astray for a while");
         }
     }
 

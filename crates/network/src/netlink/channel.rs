@@ -171,8 +171,8 @@ impl Channel {
             }
             let result = verdict(&received);
             // The beginning and the end answer only when the transaction as a whole failed.
-            let whole =
-                received.sequence == first_sequence || received.sequence == last_sequence + 1;
+            let whole = received.sequence == first_sequence
+                || received.sequence == last_sequence.wrapping_add(1);
             if let (Err(refusal), None) = (result, &failure) {
                 failure = Some(refusal);
             }

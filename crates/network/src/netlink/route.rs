@@ -47,6 +47,8 @@ pub(crate) struct LinkInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AddressInfo {
     pub index: u32,
+    pub address: IpAddr,
+    /// The one that the address came with.
     pub subnet: Subnet,
 }
 
@@ -339,9 +341,11 @@ fn parse_address(payload: &[u8]) -> Option<AddressInfo> {
             _ => {}
         }
     }
+    let address = address?;
     Some(AddressInfo {
         index,
-        subnet: Subnet::new(address?, prefix).ok()?,
+        address,
+        subnet: Subnet::new(address, prefix).ok()?,
     })
 }
 

@@ -3,19 +3,29 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use berth_names::SandboxId;
 use berth_network::netns::{PinRequest, create_pinned, unpin};
 use berth_network::{Dns, NetworkConfig, PodNetwork, PortMapping, Protocol};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+/// Longer than anything here takes; shorter than a test that waits for nothing.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Runs `body` in a fresh network namespace, on a runtime whose threads are all in it.
 pub fn on_own_host<F: Future<Output = ()>>(body: impl FnOnce(Host) -> F + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root: makes network namespaces");
+        return;
+    }
+    if !installed("ip") {
         return;
     }
     let thread = std::thread::spawn(move || {
@@ -136,4 +146,42 @@ pub fn installed(program: &str) -> bool {
         eprintln!("skipped: needs the program {program}");
     }
     found
+}
+
+/// Serves one connection in the pod: answers with the caller's address.
+pub fn serve(pod: &Pod, port: u16) -> std::thread::JoinHandle<()> {
+    let (tell, told) = mpsc::channel();
+    let netns = pod.netns.clone();
+    let thread = std::thread::spawn(move || {
+        inside(&netns, || {
+            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            tell.send(()).unwrap();
+            let (mut connection, peer) = listener.accept().unwrap();
+            connection
+                .write_all(peer.ip().to_string().as_bytes())
+                .unwrap();
+        });
+    });
+    told.recv().unwrap();
+    thread
+}
+
+/// Connects, and reads what the server says.
+pub fn ask(address: impl Into<SocketAddr>) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect_timeout(&address.into(), PATIENCE)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+pub fn address(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+/// How many pods have a record.
+pub fn records(host: &Host) -> usize {
+    std::fs::read_dir(host.path("state/attachments"))
+        .unwrap()
+        .count()
 }

@@ -1,1 +1,41 @@
-//! OCI bundle to running process
+//! OCI bundle to running process.
+//!
+//! [`Container::create`] makes a process with one clone, without executing
+//! the runtime's own binary again: the child sets up everything from the
+//! parent's memory, tells each failure with its step and path, and waits at
+//! the start gate. [`Container::exec`] adds processes. All calls are
+//! synchronous; the caller has one thread, is the parent of what it makes,
+//! and reaps it.
+//!
+//! Whatever an image or a volume can influence is opened once, inside the
+//! root, and worked on by descriptor. Mounts are made detached and attached
+//! in the container's namespace only; the host sees none of them.
+
+mod cgroup_mount;
+mod container;
+mod devices;
+mod error;
+mod exec;
+mod filter;
+mod identity;
+mod init;
+mod limits;
+mod masks;
+mod mount_options;
+mod mounts;
+mod places;
+mod plan;
+mod process;
+mod procfs;
+mod program;
+mod report;
+mod resources;
+mod rootfs;
+mod spawn;
+mod stdio;
+mod step;
+
+pub use container::{Container, Create, ProcessStdio, RootfsMount};
+pub use error::{Error, ExecProblem, Result};
+pub use exec::Process;
+pub use step::Step;

@@ -97,11 +97,14 @@ impl Execution {
 }
 
 /// Whether the calling process may execute the regular file at `path`, judged
-/// by its effective ids: `EACCES` also for anything that is not a regular file.
+/// by its effective ids: `EISDIR` for a directory, `EACCES` for anything else
+/// that is not a regular file.
 pub fn executable_at(path: &CStr) -> Result<()> {
     let found = rustix::fs::stat(path)?;
-    if !rustix::fs::FileType::from_raw_mode(found.st_mode).is_file() {
-        return Err(Errno::ACCESS);
+    match rustix::fs::FileType::from_raw_mode(found.st_mode) {
+        rustix::fs::FileType::RegularFile => {}
+        rustix::fs::FileType::Directory => return Err(Errno::ISDIR),
+        _ => return Err(Errno::ACCESS),
     }
     rustix::fs::accessat(
         rustix::fs::CWD,

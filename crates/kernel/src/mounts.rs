@@ -4,7 +4,7 @@
 
 use crate::Result;
 use crate::sys::{check, check_long};
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags,
@@ -211,13 +211,23 @@ pub fn set_propagation(path: &Path, propagation: Propagation, recursive: bool) -
 /// Makes the mount that `root` stands for the root and the working directory
 /// of the calling process's mount namespace, and lets go of the old root.
 ///
-/// The old root is stacked on the new one and detached from there, so the new
-/// root needs no directory for it (pivot_root(2), "pivot_root(".", ".")").
+/// The old root ends up stacked on the new one, so that the new root needs no
+/// directory for it (pivot_root(2)). It is detached from there as a slave:
+/// peers in other namespaces keep their mounts. `EINVAL` if the new root, or
+/// the mount that it is attached to, is shared.
 pub fn pivot_into<Fd: AsFd>(root: Fd) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old_root = rustix::fs::open(c"/", flags, Mode::empty())?;
     rustix::process::fchdir(root)?;
     // SAFETY: both paths are literals; the call changes only which directory
     // paths start from.
     check_long(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    let change = AttributeChange {
+        propagation: Some(Propagation::Slave),
+        ..AttributeChange::default()
+    };
+    set_attributes(&old_root, &change, None, true)?;
+    rustix::process::fchdir(&old_root)?;
     // SAFETY: the path is a literal.
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) })?;
     rustix::process::chdir(c"/")

@@ -24,6 +24,13 @@ pub fn open_beneath<Fd: AsFd>(root: Fd, path: &Path, flags: OFlags, mode: Mode) 
     open(root, path, flags, mode, resolve)
 }
 
+/// As [`open_in_root`], for paths that must be what they seem: any symbolic
+/// link on the way or at the end is refused (`ELOOP`).
+pub fn open_without_links<Fd: AsFd>(root: Fd, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    open(root, path, flags, Mode::empty(), resolve)
+}
+
 fn open<Fd: AsFd>(
     root: Fd,
     path: &Path,

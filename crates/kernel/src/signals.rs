@@ -42,12 +42,26 @@ pub fn reset_signals() -> Result<()> {
 }
 
 /// Gives every signal its default action; the mask stays.
+///
+/// By the kernel's own call: the C library keeps two signals to itself, and
+/// whoever started this process may have had them ignored.
 pub fn default_dispositions() {
+    /// Handler, flags, restorer and mask of the kernel's `struct sigaction`,
+    /// all zero: the default action.
+    const DEFAULT: [u64; 4] = [0; 4];
+    const MASK_SIZE: usize = 8;
     for signal in 1..=HIGHEST_SIGNAL {
-        // SAFETY: SIG_DFL is a valid action for every signal; numbers that
-        // cannot be changed (KILL, STOP, those of libc) are refused, which
-        // leaves them as they are.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the action is as large as the kernel reads and installs no
+        // handler. KILL and STOP are refused, which leaves them as they are.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                DEFAULT.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                MASK_SIZE,
+            );
+        }
     }
 }
 

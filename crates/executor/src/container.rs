@@ -1,0 +1,348 @@
+//! A container from create to delete.
+//!
+//! ```text
+//!            create                start              (exits)
+//! (nothing) ───────▶ created ─────────────▶ running ───────────▶ stopped
+//!                       │                    │  ▲ pause/resume      │
+//!                       └──────── delete(force) ──┴──── delete ─────┘
+//! ```
+
+use crate::error::{Error, Result};
+use crate::exec::{ExecDefaults, Process};
+use crate::init::Init;
+use crate::plan::InitPlan;
+use crate::report::{Listener, Progress};
+use crate::resources::{DeviceLoader, cgroup_path, with_device_rules};
+use crate::spawn::{Child, Spawn};
+use berth_cgroups::{Cgroup, CgroupHost, CgroupStats, JoinHandles};
+use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
+use berth_kernel::{Errno, Namespace};
+use oci_spec::runtime::{LinuxResources, Spec};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+const SIGKILL: i32 = 9;
+/// How long a killed process may take to end before delete gives up.
+const END_SECONDS: i64 = 10;
+
+/// A container to be made.
+#[derive(Debug)]
+pub struct Create<'a> {
+    /// Names the container in errors, and its cgroup if the spec does not.
+    pub id: &'a str,
+    /// Directory that relative paths of the spec start from.
+    pub bundle: &'a Path,
+    pub spec: &'a Spec,
+    /// What the root is made of, bottom first; the directory `root.path`
+    /// itself when empty. Mounted in the container's namespace only.
+    pub rootfs: &'a [RootfsMount],
+    pub stdio: ProcessStdio,
+    pub cgroups: &'a CgroupHost,
+}
+
+/// One mount of the root, as in the Task API's create request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootfsMount {
+    /// `overlay`, `bind` or another file system type.
+    pub kind: String,
+    pub source: String,
+    /// Below the root; empty for the root itself.
+    pub target: String,
+    pub options: Vec<String>,
+}
+
+/// Standard streams of a process.
+#[derive(Debug)]
+pub enum ProcessStdio {
+    /// Open files; a missing one is the container's `/dev/null`. Pipes,
+    /// sockets and terminals are given to the process's user.
+    Files {
+        stdin: Option<OwnedFd>,
+        stdout: Option<OwnedFd>,
+        stderr: Option<OwnedFd>,
+    },
+    /// A terminal of the container's own devpts, whose master the executor
+    /// answers with.
+    Terminal,
+}
+
+/// A container that was created. Dropping the value leaves the container
+/// alone, except that one that was not started ends.
+#[derive(Debug)]
+pub struct Container {
+    pub(crate) id: String,
+    pub(crate) child: Child,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) join: JoinHandles,
+    pub(crate) defaults: ExecDefaults,
+    gate: Option<Listener>,
+    terminal: Option<OwnedFd>,
+    notices: Vec<String>,
+    device_programs: DeviceLoader,
+}
+
+impl Container {
+    /// Makes the container with its process waiting at the start gate.
+    ///
+    /// The caller has one thread (`EBUSY` otherwise), and reaps the process:
+    /// it is a child. After an error nothing is left.
+    pub fn create(create: Create<'_>) -> Result<Self> {
+        let plan = InitPlan::new(&create)?;
+        let linux = create.spec.linux().as_ref();
+        let path = cgroup_path(create.id, linux)?;
+        let cgroup = create
+            .cgroups
+            .create(&path)
+            .map_err(cgroup_error(create.id, "make its cgroup"))?;
+        let made = Self::create_in(&create, plan, &cgroup);
+        match made {
+            Ok((child, mut listener, join, device_programs, defaults)) => Ok(Self {
+                id: create.id.to_owned(),
+                child,
+                cgroup,
+                join,
+                defaults,
+                terminal: listener.terminal.take(),
+                notices: std::mem::take(&mut listener.notices),
+                gate: Some(listener),
+                device_programs,
+            }),
+            Err(error) => {
+                if cgroup.created() {
+                    // The first error is the one to tell.
+                    let _ = cgroup.remove();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn create_in(
+        create: &Create<'_>,
+        plan: InitPlan,
+        cgroup: &Cgroup,
+    ) -> Result<(Child, Listener, JoinHandles, DeviceLoader, ExecDefaults)> {
+        let id = create.id;
+        let device_programs = DeviceLoader::default();
+        let linux = create.spec.linux().as_ref();
+        let resources = linux.and_then(|linux| linux.resources().as_ref());
+        cgroup
+            .apply_with(&with_device_rules(resources), &device_programs)
+            .map_err(cgroup_error(id, "set its resources"))?;
+        let join = cgroup
+            .prepare_join()
+            .map_err(cgroup_error(id, "open its cgroup"))?;
+        let cgroups = cgroup.paths();
+        let pid_namespace = plan.namespaces.joined(Namespace::Pid);
+        let spawn = Spawn {
+            id,
+            new: plan.namespaces.new,
+            pid_namespace: pid_namespace.map(AsFd::as_fd),
+            cgroup: cgroup.unified_dir(),
+        };
+        let init = Init {
+            plan: &plan,
+            stdio: &create.stdio,
+            join: &join,
+            cgroups: &cgroups,
+        };
+        let (child, mut listener) =
+            spawn.run(|reporter, in_unified| init.run(reporter, in_unified))?;
+        match listener.wait(id) {
+            Ok(Progress::Ready) => {
+                let defaults = ExecDefaults::new(create.spec, plan);
+                Ok((child, listener, join, device_programs, defaults))
+            }
+            Ok(Progress::End) => {
+                child.abandon();
+                Err(Error::ChildDied { id: id.to_owned() })
+            }
+            Err(error) => {
+                child.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the start gate and returns when the program runs, or
+    /// [`Error::ExecFailed`], after which the process ends by itself.
+    pub fn start(&mut self) -> Result<()> {
+        let Some(mut listener) = self.gate.take() else {
+            return Err(Error::AlreadyStarted {
+                id: self.id.clone(),
+            });
+        };
+        match listener.open_gate() {
+            Ok(()) => {}
+            Err(Errno::PIPE) => {
+                return Err(Error::ChildDied {
+                    id: self.id.clone(),
+                });
+            }
+            Err(errno) => return Err(Error::host(&self.id, "open the start gate")(errno)),
+        }
+        listener.wait(&self.id).map(drop)
+    }
+
+    /// Runs another process in the container and returns when its program
+    /// runs. The caller reaps it: it is a child of the caller.
+    pub fn exec(
+        &self,
+        process: &oci_spec::runtime::Process,
+        stdio: ProcessStdio,
+    ) -> Result<Process> {
+        crate::exec::exec(self, process, &stdio)
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The process's id in the caller's PID namespace.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.child.pid.as_raw_pid()
+    }
+
+    /// Readable when the process has ended.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// The master of the process's terminal, handed out once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// What was asked for and could only be done in part, such as a limit
+    /// that the runtime may not set: for the log.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    #[must_use]
+    pub fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Signals the first process, or every process of the container.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        if all {
+            return self
+                .cgroup
+                .kill_all(signal)
+                .map_err(cgroup_error(&self.id, "signal its processes"));
+        }
+        match berth_kernel::pidfd_send_signal(&self.child.pidfd, signal) {
+            Err(Errno::SRCH) => Err(self.not_running()),
+            done => done.map_err(Error::host(&self.id, "signal its process")),
+        }
+    }
+
+    /// Stops every process of the container until [`Container::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.cgroup
+            .freeze()
+            .map_err(cgroup_error(&self.id, "freeze"))
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.cgroup.thaw().map_err(cgroup_error(&self.id, "thaw"))
+    }
+
+    /// Changes the resources that are given and leaves all others.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        let complete;
+        let resources = if resources.devices().is_some() {
+            complete = with_device_rules(Some(resources));
+            &complete
+        } else {
+            resources
+        };
+        self.cgroup
+            .apply_with(resources, &self.device_programs)
+            .map_err(cgroup_error(&self.id, "update its resources"))
+    }
+
+    /// All processes, as ids in the caller's PID namespace.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        self.cgroup
+            .pids()
+            .map_err(cgroup_error(&self.id, "list its processes"))
+    }
+
+    pub fn stats(&self) -> Result<CgroupStats> {
+        self.cgroup
+            .stats()
+            .map_err(cgroup_error(&self.id, "read its statistics"))
+    }
+
+    /// True until the first process has ended.
+    pub fn is_running(&self) -> Result<bool> {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        Ok(!self.ended_within(&now)?)
+    }
+
+    /// Ends what is left of the container and removes its cgroup; mounts go
+    /// with its last process. [`Error::StillRunning`] while the first process
+    /// lives, unless `force` ends it. The process itself stays the caller's
+    /// to reap. May be called again after an error.
+    pub fn delete(&mut self, force: bool) -> Result<()> {
+        if self.is_running()? {
+            if !force {
+                return Err(Error::StillRunning {
+                    id: self.id.clone(),
+                });
+            }
+            self.kill(SIGKILL, false).or_else(|error| match error {
+                Error::NotRunning { .. } => Ok(()),
+                other => Err(other),
+            })?;
+        }
+        self.gate = None;
+        self.kill(SIGKILL, true)?;
+        let patience = Timespec {
+            tv_sec: END_SECONDS,
+            tv_nsec: 0,
+        };
+        if !self.ended_within(&patience)? {
+            return Err(Error::StillRunning {
+                id: self.id.clone(),
+            });
+        }
+        self.cgroup
+            .remove()
+            .map_err(cgroup_error(&self.id, "remove its cgroup"))
+    }
+
+    fn ended_within(&self, patience: &Timespec) -> Result<bool> {
+        loop {
+            let mut fds = [PollFd::new(&self.child.pidfd, PollFlags::IN)];
+            match poll(&mut fds, Some(patience)) {
+                Err(Errno::INTR) => {}
+                Ok(ready) => return Ok(ready > 0),
+                Err(errno) => return Err(Error::host(&self.id, "wait for its process")(errno)),
+            }
+        }
+    }
+
+    pub(crate) fn not_running(&self) -> Error {
+        Error::NotRunning {
+            id: self.id.clone(),
+        }
+    }
+}
+
+fn cgroup_error(id: &str, operation: &'static str) -> impl FnOnce(berth_cgroups::Error) -> Error {
+    move |source| Error::Cgroup {
+        id: id.to_owned(),
+        operation,
+        source,
+    }
+}

@@ -1,0 +1,157 @@
+//! Device nodes and the links of `/dev`.
+
+use crate::places;
+use crate::report::Failure;
+use crate::step::Step;
+use berth_kernel::rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, statat,
+};
+use berth_kernel::{Errno, NodeKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// A device to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DevicePlan {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: NodeKind,
+    /// Permission bits.
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// The devices that every container has (OCI runtime specification,
+/// "Default Devices"); the terminal's `/dev/console` and `/dev/ptmx` are
+/// made elsewhere.
+pub(crate) fn defaults() -> Vec<DevicePlan> {
+    [
+        ("/dev/null", 1, 3),
+        ("/dev/zero", 1, 5),
+        ("/dev/full", 1, 7),
+        ("/dev/random", 1, 8),
+        ("/dev/urandom", 1, 9),
+        ("/dev/tty", 5, 0),
+    ]
+    .into_iter()
+    .map(|(path, major, minor)| DevicePlan {
+        path: PathBuf::from(path),
+        kind: NodeKind::Character { major, minor },
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    })
+    .collect()
+}
+
+/// Makes a device; binds the host's when making one is not permitted.
+pub(crate) fn make(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<(), Failure> {
+    let failed = || Failure::at(Step::MakeDevice, &plan.path);
+    let (directory, name) = places::parent(root, &plan.path).map_err(failed())?;
+    let name = Path::new(name);
+    match berth_kernel::make_node(&directory, name, plan.kind, plan.mode) {
+        Ok(()) => {}
+        // Also a symbolic link is something else: nothing is followed here.
+        Err(Errno::EXIST) if is_device(&directory, name, plan.kind).map_err(failed())? => {
+            return Ok(());
+        }
+        Err(Errno::PERM) => return bind(&directory, name, plan).map_err(failed()),
+        Err(errno) => return Err(failed()(errno)),
+    }
+    // The child's umask is 0, so the mode is as asked; owners are set here.
+    if plan.uid != 0 || plan.gid != 0 {
+        let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
+        chownat(
+            &directory,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(failed())?;
+        // A change of owner may clear bits of the mode.
+        chmodat(
+            &directory,
+            name,
+            Mode::from_raw_mode(plan.mode),
+            AtFlags::empty(),
+        )
+        .map_err(failed())?;
+    }
+    Ok(())
+}
+
+fn is_device(directory: &OwnedFd, name: &Path, kind: NodeKind) -> berth_kernel::Result<bool> {
+    let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(matches(&found, kind))
+}
+
+fn matches(found: &berth_kernel::rustix::fs::Stat, kind: NodeKind) -> bool {
+    let file_type = FileType::from_raw_mode(found.st_mode);
+    let device = |major, minor| found.st_rdev == berth_kernel::rustix::fs::makedev(major, minor);
+    match kind {
+        NodeKind::Character { major, minor } => {
+            file_type == FileType::CharacterDevice && device(major, minor)
+        }
+        NodeKind::Block { major, minor } => {
+            file_type == FileType::BlockDevice && device(major, minor)
+        }
+        NodeKind::Fifo => file_type == FileType::Fifo,
+    }
+}
+
+fn bind(directory: &OwnedFd, name: &Path, plan: &DevicePlan) -> berth_kernel::Result<()> {
+    let source = berth_kernel::clone_tree(CWD, &plan.path, false)?;
+    let found = berth_kernel::rustix::fs::fstat(&source)?;
+    if !matches(&found, plan.kind) {
+        return Err(Errno::NXIO);
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    berth_kernel::rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let place = berth_kernel::rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    berth_kernel::attach(&source, &place)
+}
+
+/// Makes the links of `/dev`; names that exist stay as they are.
+pub(crate) fn link(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    const LINKS: [(&str, &str); 5] = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ];
+    let dev = places::find_or_make(root, Path::new("/dev"), places::PlaceKind::Directory)
+        .map_err(Failure::at(Step::LinkDevice, Path::new("/dev")))?;
+    for (name, target) in LINKS {
+        match berth_kernel::rustix::fs::symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Failure::of(Step::LinkDevice, name)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Opens the container's `/dev/null` for reading and writing, once it is
+/// certain that it is that device.
+pub(crate) fn open_null(root: BorrowedFd<'_>) -> berth_kernel::Result<OwnedFd> {
+    let place = places::find(root, Path::new("/dev/null"))?;
+    let found = berth_kernel::rustix::fs::fstat(place.as_fd())?;
+    if !matches(&found, NodeKind::Character { major: 1, minor: 3 }) {
+        return Err(Errno::NXIO);
+    }
+    // Opened by name again, because the caller's own procfs may not be there
+    // to reopen the descriptor; what was opened is looked at, not the name.
+    let null = berth_kernel::open_in_root(
+        root,
+        Path::new("/dev/null"),
+        OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK,
+        Mode::empty(),
+    )?;
+    let opened = berth_kernel::rustix::fs::fstat(&null)?;
+    if opened.st_rdev != found.st_rdev {
+        return Err(Errno::NXIO);
+    }
+    Ok(null)
+}

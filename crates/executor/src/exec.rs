@@ -1,0 +1,164 @@
+//! Further processes in a running container.
+
+use crate::container::{Container, ProcessStdio};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::init::join_cgroup;
+use crate::plan::InitPlan;
+use crate::process::ProcessPlan;
+use crate::procfs::Procfs;
+use crate::report::{Failure, Progress, Reporter};
+use crate::spawn::Spawn;
+use crate::stdio;
+use crate::step::Step;
+use berth_kernel::rustix::fs::{Mode, OFlags};
+use berth_kernel::{Errno, Namespace, NamespaceSet};
+use oci_spec::runtime::{LinuxCapabilities, LinuxPersonality, Spec};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+/// A process beside the first. The caller reaps it.
+#[derive(Debug)]
+pub struct Process {
+    /// In the caller's PID namespace.
+    pub pid: i32,
+    /// Readable when the process has ended.
+    pub pidfd: OwnedFd,
+    /// The terminal's master, if a terminal was asked for.
+    pub terminal: Option<OwnedFd>,
+    /// What could only be done in part, for the log.
+    pub notices: Vec<String>,
+}
+
+/// What later processes take over from the container's spec.
+#[derive(Debug)]
+pub(crate) struct ExecDefaults {
+    /// Those that differ from the runtime's.
+    namespaces: NamespaceSet,
+    filter: Option<Rc<Filter>>,
+    capabilities: Option<LinuxCapabilities>,
+    oom_score_adj: Option<i32>,
+    personality: Option<LinuxPersonality>,
+}
+
+impl ExecDefaults {
+    pub(crate) fn new(spec: &Spec, plan: InitPlan) -> Self {
+        let process = spec.process().as_ref();
+        let linux = spec.linux().as_ref();
+        Self {
+            namespaces: plan.namespaces.own(),
+            filter: plan.filter,
+            capabilities: process.and_then(|process| process.capabilities().clone()),
+            oom_score_adj: process.and_then(|process| process.oom_score_adj()),
+            personality: linux.and_then(|linux| linux.personality().clone()),
+        }
+    }
+}
+
+pub(crate) fn exec(
+    container: &Container,
+    process: &oci_spec::runtime::Process,
+    stdio: &ProcessStdio,
+) -> Result<Process> {
+    let id = container.id.as_str();
+    let plan = plan(container, process)?;
+    let namespaces = container.defaults.namespaces;
+    let pidfd = container.child.pidfd.as_fd();
+    let spawn = Spawn {
+        id,
+        new: NamespaceSet::EMPTY,
+        pid_namespace: namespaces.contains(Namespace::Pid).then_some(pidfd),
+        cgroup: container.cgroup.unified_dir(),
+    };
+    let joined = Joined {
+        plan: &plan,
+        container,
+        pidfd,
+        stdio,
+    };
+    let (child, mut listener) =
+        spawn.run(|reporter, in_unified| joined.run(reporter, in_unified))?;
+    match listener.wait(id) {
+        Ok(Progress::End) => Ok(Process {
+            pid: child.pid.as_raw_pid(),
+            pidfd: child.pidfd,
+            terminal: listener.terminal,
+            notices: listener.notices,
+        }),
+        Ok(Progress::Ready) => {
+            child.abandon();
+            Err(Error::host(id, "hear from its process")(Errno::PROTO))
+        }
+        Err(error) => {
+            child.abandon();
+            Err(container.explain(error))
+        }
+    }
+}
+
+impl Container {
+    /// A namespace that could not be joined because the process that keeps it
+    /// has ended.
+    fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::Setup {
+                step: Step::JoinNamespace,
+                source: Errno::SRCH,
+                ..
+            } => self.not_running(),
+            other => other,
+        }
+    }
+}
+
+fn plan(container: &Container, process: &oci_spec::runtime::Process) -> Result<ProcessPlan> {
+    let defaults = &container.defaults;
+    let mut process = process.clone();
+    if process.capabilities().is_none() {
+        process.set_capabilities(defaults.capabilities.clone());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(defaults.oom_score_adj);
+    }
+    let mut plan = ProcessPlan::new(&container.id, &process, defaults.filter.clone())?;
+    if let Some(personality) = &defaults.personality {
+        plan.set_personality(personality);
+    }
+    Ok(plan)
+}
+
+/// The child's side.
+struct Joined<'a> {
+    plan: &'a ProcessPlan,
+    container: &'a Container,
+    pidfd: BorrowedFd<'a>,
+    stdio: &'a ProcessStdio,
+}
+
+impl Joined<'_> {
+    fn run(&self, reporter: &Reporter, in_unified: bool) -> Failure {
+        match self.set_up(reporter, in_unified) {
+            Ok((procfs, streams)) => self.plan.run(&procfs, streams, reporter, false),
+            Err(failure) => failure,
+        }
+    }
+
+    fn set_up(
+        &self,
+        reporter: &Reporter,
+        in_unified: bool,
+    ) -> std::result::Result<(Procfs, stdio::Streams), Failure> {
+        join_cgroup(&self.container.join, in_unified)?;
+        // All at once. The PID namespace was entered by the clone.
+        let kinds = self.container.defaults.namespaces.without(Namespace::Pid);
+        berth_kernel::join(self.pidfd, kinds).map_err(Failure::of(Step::JoinNamespace, ""))?;
+        berth_kernel::rustix::process::setsid().map_err(Failure::of(Step::StartSession, ""))?;
+        berth_kernel::rustix::process::umask(Mode::empty());
+        let procfs = Procfs::new().map_err(Failure::of(Step::MakeProcfs, ""))?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = berth_kernel::rustix::fs::open(c"/", flags, Mode::empty())
+            .map_err(Failure::of(Step::ChangeRoot, ""))?;
+        let streams = stdio::open(root.as_fd(), self.stdio, self.plan.window, reporter)?;
+        Ok((procfs, streams))
+    }
+}

@@ -1,0 +1,207 @@
+//! The option strings of a mount, sorted by what the kernel does with them.
+//!
+//! Names are those of the OCI runtime specification, "Mounts", which are
+//! those of mount(8); an `r` in front makes an attribute recursive.
+
+use berth_kernel::{AttributeChange, MountFlags, Propagation};
+
+/// What a list of options asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MountOptions {
+    /// A bind mount, and whether it brings the mounts below its source.
+    pub(crate) bind: Option<bool>,
+    pub(crate) set: MountFlags,
+    pub(crate) clear: MountFlags,
+    pub(crate) set_all: MountFlags,
+    pub(crate) clear_all: MountFlags,
+    /// How the mount propagates, and whether all below it does.
+    pub(crate) propagation: Option<(Propagation, bool)>,
+    /// For the file system itself: `key=value` or a bare `key`.
+    pub(crate) data: Vec<(String, Option<String>)>,
+}
+
+impl MountOptions {
+    fn new() -> Self {
+        Self {
+            bind: None,
+            set: MountFlags::empty(),
+            clear: MountFlags::empty(),
+            set_all: MountFlags::empty(),
+            clear_all: MountFlags::empty(),
+            propagation: None,
+            data: Vec::new(),
+        }
+    }
+
+    /// Sorts the options; the name of one that is not supported is the error.
+    pub(crate) fn parse(options: &[String]) -> Result<Self, String> {
+        let mut parsed = Self::new();
+        for option in options {
+            parsed.add(option)?;
+        }
+        Ok(parsed)
+    }
+
+    fn add(&mut self, option: &str) -> Result<(), String> {
+        match option {
+            "bind" => self.bind = Some(self.bind.unwrap_or(false)),
+            "rbind" => self.bind = Some(true),
+            "defaults" | "async" | "remount" | "" => {}
+            "idmap" | "ridmap" | "tmpcopyup" => return Err(option.to_owned()),
+            _ => {
+                if let Some(propagation) = propagation(option) {
+                    self.propagation = Some(propagation);
+                } else if let Some((set, clear)) = attribute(option) {
+                    merge(&mut self.set, &mut self.clear, set, clear);
+                } else if let Some((set, clear)) = recursive_attribute(option) {
+                    merge(&mut self.set_all, &mut self.clear_all, set, clear);
+                } else {
+                    self.add_data(option);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_data(&mut self, option: &str) {
+        let (key, value) = match option.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (option, None),
+        };
+        self.data.push((key.to_owned(), value));
+    }
+
+    /// The change for the mount alone, if there is anything to change.
+    pub(crate) fn change(&self) -> Option<AttributeChange> {
+        change(self.set, self.clear)
+    }
+
+    /// The change for the mount and all below it.
+    pub(crate) fn recursive_change(&self) -> Option<AttributeChange> {
+        change(self.set_all, self.clear_all)
+    }
+}
+
+fn change(set: MountFlags, clear: MountFlags) -> Option<AttributeChange> {
+    (!set.is_empty() || !clear.is_empty()).then_some(AttributeChange {
+        set,
+        clear,
+        propagation: None,
+    })
+}
+
+/// Later options win over earlier ones. The access time setting is one field
+/// with several values: it is cleared as a whole before it is set.
+fn merge(set: &mut MountFlags, clear: &mut MountFlags, more: MountFlags, less: MountFlags) {
+    set.remove(less);
+    set.insert(more);
+    clear.remove(more);
+    clear.insert(less);
+    if less.contains(MountFlags::MOUNT_ATTR__ATIME) {
+        clear.insert(MountFlags::MOUNT_ATTR__ATIME);
+    }
+}
+
+fn attribute(option: &str) -> Option<(MountFlags, MountFlags)> {
+    let none = MountFlags::empty();
+    let access_time = MountFlags::MOUNT_ATTR__ATIME;
+    Some(match option {
+        "ro" => (MountFlags::MOUNT_ATTR_RDONLY, none),
+        "rw" => (none, MountFlags::MOUNT_ATTR_RDONLY),
+        "nosuid" => (MountFlags::MOUNT_ATTR_NOSUID, none),
+        "suid" => (none, MountFlags::MOUNT_ATTR_NOSUID),
+        "nodev" => (MountFlags::MOUNT_ATTR_NODEV, none),
+        "dev" => (none, MountFlags::MOUNT_ATTR_NODEV),
+        "noexec" => (MountFlags::MOUNT_ATTR_NOEXEC, none),
+        "exec" => (none, MountFlags::MOUNT_ATTR_NOEXEC),
+        "nodiratime" => (MountFlags::MOUNT_ATTR_NODIRATIME, none),
+        "diratime" => (none, MountFlags::MOUNT_ATTR_NODIRATIME),
+        "nosymfollow" => (MountFlags::MOUNT_ATTR_NOSYMFOLLOW, none),
+        "symfollow" => (none, MountFlags::MOUNT_ATTR_NOSYMFOLLOW),
+        "noatime" => (MountFlags::MOUNT_ATTR_NOATIME, access_time),
+        "strictatime" => (MountFlags::MOUNT_ATTR_STRICTATIME, access_time),
+        "relatime" | "atime" | "norelatime" | "nostrictatime" => {
+            (MountFlags::MOUNT_ATTR_RELATIME, access_time)
+        }
+        _ => return None,
+    })
+}
+
+fn recursive_attribute(option: &str) -> Option<(MountFlags, MountFlags)> {
+    // `rrelatime` is recursive, `relatime` is not: the plain names were
+    // looked up first.
+    option.strip_prefix('r').and_then(attribute)
+}
+
+fn propagation(option: &str) -> Option<(Propagation, bool)> {
+    Some(match option {
+        "private" => (Propagation::Private, false),
+        "rprivate" => (Propagation::Private, true),
+        "slave" => (Propagation::Slave, false),
+        "rslave" => (Propagation::Slave, true),
+        "shared" => (Propagation::Shared, false),
+        "rshared" => (Propagation::Shared, true),
+        "unbindable" => (Propagation::Unbindable, false),
+        "runbindable" => (Propagation::Unbindable, true),
+        _ => return None,
+    })
+}
+
+/// The word of `rootfsPropagation`, and whether it is a recursive one.
+pub(crate) fn parse_propagation(word: &str) -> Option<(Propagation, bool)> {
+    propagation(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(options: &[&str]) -> Result<MountOptions, String> {
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        MountOptions::parse(&options)
+    }
+
+    #[test]
+    fn options_go_where_the_kernel_wants_them() {
+        let parsed = parse(&[
+            "rbind", "ro", "nosuid", "rslave", "rnoexec", "size=64k", "acl",
+        ])
+        .unwrap();
+        assert_eq!(parsed.bind, Some(true));
+        assert_eq!(
+            parsed.set,
+            MountFlags::MOUNT_ATTR_RDONLY | MountFlags::MOUNT_ATTR_NOSUID
+        );
+        assert_eq!(parsed.set_all, MountFlags::MOUNT_ATTR_NOEXEC);
+        assert_eq!(parsed.propagation, Some((Propagation::Slave, true)));
+        assert_eq!(
+            parsed.data,
+            [
+                ("size".to_owned(), Some("64k".to_owned())),
+                ("acl".to_owned(), None)
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_of_two_contrary_options_wins() {
+        let parsed = parse(&["ro", "rw", "exec", "noexec"]).unwrap();
+        assert_eq!(parsed.set, MountFlags::MOUNT_ATTR_NOEXEC);
+        assert_eq!(parsed.clear, MountFlags::MOUNT_ATTR_RDONLY);
+        let parsed = parse(&["noatime", "strictatime"]).unwrap();
+        assert_eq!(parsed.set, MountFlags::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(parsed.clear, MountFlags::MOUNT_ATTR__ATIME);
+    }
+
+    #[test]
+    fn a_recursive_bind_stays_recursive() {
+        assert_eq!(parse(&["rbind", "bind"]).unwrap().bind, Some(true));
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        for option in ["idmap", "ridmap", "tmpcopyup"] {
+            assert_eq!(parse(&[option]).unwrap_err(), option);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The mounts of the spec, in its order.
+
+use crate::cgroup_mount;
+use crate::mount_options::MountOptions;
+use crate::places::{self, PlaceKind};
+use crate::report::Failure;
+use crate::step::Step;
+use berth_cgroups::HierarchyPath;
+use berth_kernel::rustix::fs::CWD;
+use berth_kernel::{AttributeChange, Errno, FilesystemContext, MountFlags, Propagation};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// One mount, ready to be made.
+#[derive(Debug)]
+pub(crate) struct MountPlan {
+    pub(crate) destination: PathBuf,
+    pub(crate) kind: MountKind,
+    pub(crate) options: MountOptions,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum MountKind {
+    Bind {
+        source: PathBuf,
+        recursive: bool,
+    },
+    /// The container's own cgroups.
+    Cgroup,
+    /// A new instance of a file system type.
+    Filesystem {
+        kind: String,
+        source: String,
+    },
+}
+
+impl MountPlan {
+    /// These are looked at by masks, sysctls and devices, and by what runs in
+    /// the container with trust in them: an image must not redirect them.
+    fn wants_ordinary_directory(&self) -> bool {
+        match &self.kind {
+            MountKind::Cgroup => true,
+            MountKind::Filesystem { kind, .. } => {
+                matches!(kind.as_str(), "proc" | "sysfs" | "devpts" | "mqueue")
+                    || self.destination.starts_with("/dev")
+            }
+            MountKind::Bind { .. } => false,
+        }
+    }
+}
+
+/// Makes and attaches one mount inside the root.
+pub(crate) fn mount(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    cgroups: &[HierarchyPath],
+) -> Result<(), Failure> {
+    let mount = match &plan.kind {
+        MountKind::Cgroup if cgroups.iter().any(|path| path.name.is_empty()) => {
+            cgroup_mount::single(cgroups)?
+        }
+        // A tree of mounts cannot be put together while it is detached.
+        MountKind::Cgroup => {
+            let place = place(root, plan, PlaceKind::Directory)?;
+            return cgroup_mount::tree(root, &place, plan, cgroups);
+        }
+        MountKind::Bind { source, recursive } => bind(source, *recursive, &plan.options)?,
+        MountKind::Filesystem { kind, source } => filesystem(kind, source, plan)?,
+    };
+    change(&mount, plan)?;
+    let kind = match places::is_directory(&mount) {
+        Ok(true) => PlaceKind::Directory,
+        Ok(false) => PlaceKind::File,
+        Err(errno) => return Err(Failure::at(Step::OpenMountSource, &plan.destination)(errno)),
+    };
+    let place = place(root, plan, kind)?;
+    guard_procfs(&mount, &place, plan)?;
+    attach(&mount, &place, &plan.destination)
+}
+
+/// Nothing but a procfs may stand at `/proc`, and nothing may cover a file
+/// in it, except those that resource views such as lxcfs are made for: else
+/// masks and labels would be written into something that only looks like it.
+fn guard_procfs(mount: &OwnedFd, place: &OwnedFd, plan: &MountPlan) -> Result<(), Failure> {
+    const VIEWS: [&str; 10] = [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "net/dev",
+        "sys/crypto/fips_enabled",
+    ];
+    let failed = || Failure::at(Step::Attach, &plan.destination);
+    let below = plan.destination.strip_prefix("/proc").ok();
+    if below.is_some_and(|below| VIEWS.iter().any(|view| below == Path::new(view))) {
+        return Ok(());
+    }
+    let whole = below.is_some_and(|below| below.as_os_str().is_empty());
+    if whole && places::is_procfs(mount).map_err(failed())? {
+        return Ok(());
+    }
+    if below.is_some() || places::is_procfs(place).map_err(failed())? {
+        return Err(failed()(Errno::PERM));
+    }
+    Ok(())
+}
+
+pub(crate) fn attach<M: AsFd>(
+    mount: M,
+    place: &OwnedFd,
+    destination: &Path,
+) -> Result<(), Failure> {
+    berth_kernel::attach(mount, place).map_err(Failure::at(Step::Attach, destination))
+}
+
+fn place(root: BorrowedFd<'_>, plan: &MountPlan, kind: PlaceKind) -> Result<OwnedFd, Failure> {
+    if plan.wants_ordinary_directory() {
+        let failed = Failure::at(Step::MountOrdinaryDirectory, &plan.destination);
+        return places::ordinary_directory(root, &plan.destination).map_err(failed);
+    }
+    places::find_or_make(root, &plan.destination, kind)
+        .map_err(Failure::at(Step::MakeMountPoint, &plan.destination))
+}
+
+fn bind(source: &Path, recursive: bool, options: &MountOptions) -> Result<OwnedFd, Failure> {
+    let failed = || Failure::at(Step::OpenMountSource, source);
+    let mount = berth_kernel::clone_tree(CWD, source, recursive).map_err(failed())?;
+    let (propagation, all) = options.propagation.unwrap_or((Propagation::Private, true));
+    let change = AttributeChange {
+        propagation: Some(propagation),
+        ..AttributeChange::default()
+    };
+    berth_kernel::set_attributes(&mount, &change, None, all).map_err(failed())?;
+    Ok(mount)
+}
+
+fn filesystem(kind: &str, source: &str, plan: &MountPlan) -> Result<OwnedFd, Failure> {
+    let subject = || format!("{kind} for {}", plan.destination.display());
+    let context = FilesystemContext::open(kind)
+        .map_err(|errno| Failure::of(Step::MakeFilesystem, &subject())(errno))?;
+    let complain = |errno| {
+        let subject = format!("{} {}", subject(), context.complaint());
+        Failure::of(Step::MakeFilesystem, subject.trim_end())(errno)
+    };
+    if !source.is_empty() {
+        context.set("source", source).map_err(complain)?;
+    }
+    for (key, value) in &plan.options.data {
+        match value {
+            Some(value) => context.set(key, value),
+            // Every devpts is an instance of its own since Linux 4.7.
+            None if kind == "devpts" && key == "newinstance" => Ok(()),
+            None => context.set_flag(key),
+        }
+        .map_err(complain)?;
+    }
+    let mount = context.mount(plan.options.set).map_err(complain)?;
+    if let Some((propagation, all)) = plan.options.propagation {
+        let change = AttributeChange {
+            propagation: Some(propagation),
+            ..AttributeChange::default()
+        };
+        berth_kernel::set_attributes(&mount, &change, None, all)
+            .map_err(Failure::at(Step::SetPropagation, &plan.destination))?;
+    }
+    Ok(mount)
+}
+
+fn change(mount: &OwnedFd, plan: &MountPlan) -> Result<(), Failure> {
+    let changes = [
+        (plan.options.change(), false),
+        (plan.options.recursive_change(), true),
+    ];
+    for (change, recursive) in changes {
+        if let Some(change) = change {
+            berth_kernel::set_attributes(mount, &change, None, recursive)
+                .map_err(Failure::at(Step::SetMountFlags, &plan.destination))?;
+        }
+    }
+    Ok(())
+}
+
+/// A small read-only directory with nothing in it, to clone from.
+pub(crate) fn empty_directory() -> berth_kernel::Result<OwnedFd> {
+    let context = FilesystemContext::open("tmpfs")?;
+    context.set("mode", "0555")?;
+    context.set("size", "4k")?;
+    context.set("nr_inodes", "2")?;
+    context.mount(
+        MountFlags::MOUNT_ATTR_RDONLY
+            | MountFlags::MOUNT_ATTR_NOSUID
+            | MountFlags::MOUNT_ATTR_NODEV
+            | MountFlags::MOUNT_ATTR_NOEXEC,
+    )
+}
+
+/// `ELOOP` and friends as an invalid argument of a spec field.
+pub(crate) fn plan(
+    destination: &Path,
+    kind: Option<&str>,
+    source: Option<&Path>,
+    options: &[String],
+    bundle: &Path,
+) -> Result<MountPlan, (Errno, String)> {
+    let options = MountOptions::parse(options).map_err(|option| (Errno::OPNOTSUPP, option))?;
+    let kind = kind.unwrap_or_default();
+    let recursive = options.bind.or((kind == "bind").then_some(false));
+    let kind = match (kind, recursive) {
+        (_, Some(recursive)) => MountKind::Bind {
+            source: bundle.join(source.ok_or((Errno::INVAL, "bind without source".to_owned()))?),
+            recursive,
+        },
+        ("cgroup" | "cgroup2", None) => MountKind::Cgroup,
+        ("", None) => return Err((Errno::INVAL, "no type".to_owned())),
+        (kind, None) => MountKind::Filesystem {
+            kind: kind.to_owned(),
+            source: source
+                .map(|source| source.to_string_lossy().into_owned())
+                .unwrap_or_default(),
+        },
+    };
+    Ok(MountPlan {
+        destination: destination.to_owned(),
+        kind,
+        options,
+    })
+}

@@ -1,0 +1,369 @@
+//! From an OCI spec to what the child has to do: every decision that needs
+//! no child is made, and every refusal spoken, before anything exists.
+
+use crate::container::Create;
+use crate::devices::{self, DevicePlan};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::mount_options::parse_propagation;
+use crate::mounts::{self, MountKind, MountPlan};
+use crate::process::ProcessPlan;
+use crate::procfs::{SysctlScope, sysctl_path, sysctl_scope};
+use crate::rootfs::RootPlan;
+use berth_kernel::rustix::fs::{CWD, Mode};
+use berth_kernel::{Errno, Namespace, NamespaceSet, NodeKind, Propagation};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Namespaces of a container.
+#[derive(Debug, Default)]
+pub(crate) struct NamespacePlan {
+    pub(crate) new: NamespaceSet,
+    pub(crate) joined: Vec<(Namespace, PathBuf, OwnedFd)>,
+}
+
+impl NamespacePlan {
+    pub(crate) fn joined(&self, kind: Namespace) -> Option<&OwnedFd> {
+        self.joined
+            .iter()
+            .find_map(|(joined, _, fd)| (*joined == kind).then_some(fd))
+    }
+
+    /// Those that are not the host's, as far as the spec tells.
+    pub(crate) fn own(&self) -> NamespaceSet {
+        self.joined
+            .iter()
+            .fold(self.new, |set, (kind, ..)| set.with(*kind))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct InitPlan {
+    pub(crate) namespaces: NamespacePlan,
+    pub(crate) root: RootPlan,
+    pub(crate) read_only_root: bool,
+    /// How the container's root propagates in the end.
+    pub(crate) root_propagation: Option<Propagation>,
+    pub(crate) mounts: Vec<MountPlan>,
+    /// Empty when the host's `/dev` is bound.
+    pub(crate) devices: Vec<DevicePlan>,
+    pub(crate) link_devices: bool,
+    pub(crate) masked: Vec<PathBuf>,
+    pub(crate) read_only: Vec<PathBuf>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    /// File below `/proc`, and value.
+    pub(crate) sysctls: Vec<(PathBuf, String)>,
+    pub(crate) process: ProcessPlan,
+    pub(crate) filter: Option<Rc<Filter>>,
+}
+
+/// Refusals of one container's spec.
+struct Refuse<'a> {
+    id: &'a str,
+}
+
+impl Refuse<'_> {
+    fn invalid(&self, field: &'static str, value: impl ToString, problem: &'static str) -> Error {
+        Error::InvalidSpec {
+            id: self.id.to_owned(),
+            field,
+            value: value.to_string(),
+            problem,
+        }
+    }
+
+    fn unsupported(&self, feature: &'static str) -> Error {
+        Error::Unsupported {
+            id: self.id.to_owned(),
+            feature,
+        }
+    }
+}
+
+impl InitPlan {
+    pub(crate) fn new(create: &Create<'_>) -> Result<Self> {
+        let refuse = Refuse { id: create.id };
+        let spec = create.spec;
+        let linux = spec
+            .linux()
+            .as_ref()
+            .ok_or_else(|| refuse.invalid("linux", "", "is missing"))?;
+        refuse_unsupported(&refuse, spec, linux)?;
+        let process = spec
+            .process()
+            .as_ref()
+            .ok_or_else(|| refuse.invalid("process", "", "is missing"))?;
+        let filter = match linux.seccomp() {
+            Some(profile) => Some(Rc::new(Filter::compile(create.id, profile)?)),
+            None => None,
+        };
+        let mut process = ProcessPlan::new(create.id, process, filter.clone())?;
+        if let Some(personality) = linux.personality() {
+            process.set_personality(personality);
+        }
+        let namespaces = namespaces(&refuse, linux)?;
+        let mounts = mounts(&refuse, spec, create.bundle)?;
+        let host_dev = mounts.iter().any(|mount| {
+            mount.destination == Path::new("/dev") && matches!(mount.kind, MountKind::Bind { .. })
+        });
+        let new_uts = namespaces.new.contains(Namespace::Uts);
+        let paths = |list: &Option<Vec<String>>| {
+            list.iter().flatten().map(PathBuf::from).collect::<Vec<_>>()
+        };
+        Ok(Self {
+            root: root(&refuse, create, linux)?,
+            read_only_root: spec.root().as_ref().and_then(|root| root.readonly()) == Some(true),
+            root_propagation: root_propagation(&refuse, linux)?,
+            devices: if host_dev {
+                Vec::new()
+            } else {
+                device_plans(&refuse, linux)?
+            },
+            link_devices: !host_dev,
+            masked: paths(linux.masked_paths()),
+            read_only: paths(linux.readonly_paths()),
+            // A joined namespace has its name already.
+            hostname: spec.hostname().clone().filter(|_| new_uts),
+            domainname: spec.domainname().clone().filter(|_| new_uts),
+            sysctls: sysctls(&refuse, linux, namespaces.own())?,
+            namespaces,
+            mounts,
+            process,
+            filter,
+        })
+    }
+}
+
+/// What is not done is refused: a container must not run with less than it
+/// asked for without anyone knowing.
+fn refuse_unsupported(refuse: &Refuse<'_>, spec: &Spec, linux: &Linux) -> Result<()> {
+    let some = |list: bool, feature| {
+        if list {
+            Err(refuse.unsupported(feature))
+        } else {
+            Ok(())
+        }
+    };
+    let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let mappings = [linux.uid_mappings(), linux.gid_mappings()];
+    let mapped = mappings
+        .iter()
+        .any(|m| m.as_ref().is_some_and(|m| !m.is_empty()));
+    some(mapped, "linux.uidMappings")?;
+    some(linux.intel_rdt().is_some(), "linux.intelRdt")?;
+    some(filled(linux.mount_label()), "linux.mountLabel")?;
+    some(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
+    let devices = linux.net_devices().as_ref();
+    some(
+        devices.is_some_and(|devices| !devices.is_empty()),
+        "linux.netDevices",
+    )?;
+    let offsets = linux.time_offsets().as_ref();
+    some(
+        offsets.is_some_and(|offsets| !offsets.is_empty()),
+        "linux.timeOffsets",
+    )?;
+    let Some(hooks) = spec.hooks() else {
+        return Ok(());
+    };
+    let empty = |list: &Option<Vec<_>>| list.as_ref().is_none_or(Vec::is_empty);
+    let none = empty(hooks.create_runtime())
+        && empty(hooks.create_container())
+        && empty(hooks.start_container())
+        && empty(hooks.poststart())
+        && empty(hooks.poststop());
+    some(!none, "hooks")
+}
+
+fn namespaces(refuse: &Refuse<'_>, linux: &Linux) -> Result<NamespacePlan> {
+    let mut plan = NamespacePlan::default();
+    for namespace in linux.namespaces().iter().flatten() {
+        let kind = match namespace.typ() {
+            LinuxNamespaceType::Mount => Namespace::Mount,
+            LinuxNamespaceType::Cgroup => Namespace::Cgroup,
+            LinuxNamespaceType::Uts => Namespace::Uts,
+            LinuxNamespaceType::Ipc => Namespace::Ipc,
+            LinuxNamespaceType::Pid => Namespace::Pid,
+            LinuxNamespaceType::Network => Namespace::Network,
+            LinuxNamespaceType::User => return Err(refuse.unsupported("a user namespace")),
+            LinuxNamespaceType::Time => return Err(refuse.unsupported("a time namespace")),
+        };
+        if plan.own().contains(kind) {
+            let name = kind.file_name();
+            return Err(refuse.invalid("linux.namespaces", name, "is given twice"));
+        }
+        match namespace
+            .path()
+            .as_ref()
+            .filter(|path| !path.as_os_str().is_empty())
+        {
+            None => plan.new = plan.new.with(kind),
+            Some(_) if kind == Namespace::Mount => {
+                return Err(refuse.unsupported("joining a mount namespace"));
+            }
+            Some(path) => {
+                let fd = berth_kernel::open_namespace(path).map_err(|source| Error::Host {
+                    id: refuse.id.to_owned(),
+                    operation: "open namespace",
+                    path: Some(path.clone()),
+                    source,
+                })?;
+                plan.joined.push((kind, path.clone(), fd));
+            }
+        }
+    }
+    if !plan.new.contains(Namespace::Mount) {
+        return Err(refuse.unsupported("running without a mount namespace"));
+    }
+    Ok(plan)
+}
+
+fn root(refuse: &Refuse<'_>, create: &Create<'_>, linux: &Linux) -> Result<RootPlan> {
+    let path = create
+        .spec
+        .root()
+        .as_ref()
+        .map(|root| root.path().as_path());
+    let path = path
+        .filter(|path| !path.as_os_str().is_empty())
+        .ok_or_else(|| refuse.invalid("root.path", "", "is missing"))?;
+    let directory = create.bundle.join(path);
+    if !create.rootfs.is_empty() {
+        match berth_kernel::rustix::fs::mkdirat(CWD, &directory, Mode::from_raw_mode(0o711)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(source) => {
+                return Err(Error::Host {
+                    id: refuse.id.to_owned(),
+                    operation: "make root directory",
+                    path: Some(directory),
+                    source,
+                });
+            }
+        }
+    }
+    // A container that mounts for the host needs its source mounts shared
+    // with the host; any other must not even be able to.
+    let shared = linux.rootfs_propagation().as_deref().map(parse_propagation);
+    let propagation = match shared.flatten() {
+        Some((Propagation::Shared, _)) => Propagation::Shared,
+        Some((Propagation::Private | Propagation::Unbindable, _)) => Propagation::Private,
+        Some((Propagation::Slave, _)) | None => Propagation::Slave,
+    };
+    Ok(RootPlan {
+        directory,
+        mounts: create.rootfs.to_vec(),
+        propagation,
+    })
+}
+
+fn root_propagation(refuse: &Refuse<'_>, linux: &Linux) -> Result<Option<Propagation>> {
+    let word = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    if word.is_empty() {
+        return Ok(None);
+    }
+    match parse_propagation(word) {
+        Some((propagation, _)) => Ok(Some(propagation)),
+        None => Err(refuse.invalid("linux.rootfsPropagation", word, "is not a propagation")),
+    }
+}
+
+fn mounts(refuse: &Refuse<'_>, spec: &Spec, bundle: &Path) -> Result<Vec<MountPlan>> {
+    let mut plans = Vec::new();
+    for mount in spec.mounts().iter().flatten() {
+        let destination = mount.destination();
+        if !destination.is_absolute() {
+            let value = destination.display();
+            return Err(refuse.invalid("mounts.destination", value, "is not absolute"));
+        }
+        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+            return Err(refuse.unsupported("an id-mapped mount"));
+        }
+        let plan = mounts::plan(
+            destination,
+            mount.typ().as_deref(),
+            mount.source().as_deref(),
+            mount.options().as_deref().unwrap_or_default(),
+            bundle,
+        )
+        .map_err(|(errno, value)| {
+            let problem = if errno == Errno::OPNOTSUPP {
+                "is not supported"
+            } else {
+                "does not describe a mount"
+            };
+            refuse.invalid("mounts", value, problem)
+        })?;
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn device_plans(refuse: &Refuse<'_>, linux: &Linux) -> Result<Vec<DevicePlan>> {
+    let mut plans = devices::defaults();
+    for device in linux.devices().iter().flatten() {
+        let plan = device_plan(refuse, device)?;
+        // The spec's own wish for a default device wins.
+        plans.retain(|known| known.path != plan.path);
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn device_plan(refuse: &Refuse<'_>, device: &LinuxDevice) -> Result<DevicePlan> {
+    let number = |value: i64| {
+        u32::try_from(value)
+            .map_err(|_| refuse.invalid("linux.devices", value, "is not a device number"))
+    };
+    let (major, minor) = (number(device.major())?, number(device.minor())?);
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => NodeKind::Character { major, minor },
+        LinuxDeviceType::B => NodeKind::Block { major, minor },
+        LinuxDeviceType::P => NodeKind::Fifo,
+        LinuxDeviceType::A => {
+            return Err(refuse.invalid("linux.devices", "a", "is not a kind of device"));
+        }
+    };
+    let path = device.path();
+    if !path.is_absolute() || path.file_name().is_none() {
+        let value = path.display();
+        return Err(refuse.invalid("linux.devices", value, "is not an absolute path"));
+    }
+    Ok(DevicePlan {
+        path: path.clone(),
+        kind,
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
+}
+
+fn sysctls(
+    refuse: &Refuse<'_>,
+    linux: &Linux,
+    own: NamespaceSet,
+) -> Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    for (name, value) in linux.sysctl().iter().flatten() {
+        let kind = match sysctl_scope(name) {
+            Some(SysctlScope::Ipc) => Namespace::Ipc,
+            Some(SysctlScope::Network) => Namespace::Network,
+            Some(SysctlScope::Uts) => Namespace::Uts,
+            None => {
+                let problem = "is a setting of the whole machine";
+                return Err(refuse.invalid("linux.sysctl", name, problem));
+            }
+        };
+        if !own.contains(kind) {
+            let problem = "needs a namespace of the container's own";
+            return Err(refuse.invalid("linux.sysctl", name, problem));
+        }
+        let path = sysctl_path(name)
+            .ok_or_else(|| refuse.invalid("linux.sysctl", name, "is not a setting's name"))?;
+        found.push((path, value.clone()));
+    }
+    found.sort();
+    Ok(found)
+}

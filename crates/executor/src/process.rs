@@ -1,0 +1,234 @@
+//! One process of a container: what its spec asks for, and the last steps in
+//! the child, which are the same for the first process and for later ones.
+
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::identity::IdentityPlan;
+use crate::limits::{Invalid, LimitsPlan};
+use crate::procfs::Procfs;
+use crate::program::ProgramPlan;
+use crate::report::{Failure, Reporter};
+use crate::stdio::{self, Streams};
+use crate::step::Step;
+use berth_kernel::rustix::fs::{CWD, Mode, OFlags};
+use berth_kernel::{Errno, WindowSize};
+use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, Process};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    program: ProgramPlan,
+    cwd: PathBuf,
+    pub(crate) identity: IdentityPlan,
+    pub(crate) limits: LimitsPlan,
+    no_new_privileges: bool,
+    filter: Option<Rc<Filter>>,
+    personality: Option<u64>,
+    /// Where in procfs the security label for the exec goes, and the label.
+    label: Option<(&'static str, String)>,
+    pub(crate) window: Option<WindowSize>,
+}
+
+impl ProcessPlan {
+    pub(crate) fn new(id: &str, process: &Process, filter: Option<Rc<Filter>>) -> Result<Self> {
+        let invalid = |(field, value, problem): Invalid| Error::InvalidSpec {
+            id: id.to_owned(),
+            field,
+            value,
+            problem,
+        };
+        let arguments = process.args().as_deref().unwrap_or_default();
+        let environment = process.env().as_deref().unwrap_or_default();
+        let name = arguments
+            .first()
+            .ok_or_else(|| invalid(("process.args", String::new(), "is empty")))?;
+        let program = ProgramPlan::new(name, arguments, environment)
+            .map_err(|_| invalid(("process.args", name.clone(), "or env has a NUL byte")))?;
+        let cwd = process.cwd().clone();
+        if !cwd.is_absolute() {
+            let value = cwd.display().to_string();
+            return Err(invalid(("process.cwd", value, "is not absolute")));
+        }
+        if process.exec_cpu_affinity().is_some() {
+            return Err(Error::Unsupported {
+                id: id.to_owned(),
+                feature: "process.execCPUAffinity",
+            });
+        }
+        Ok(Self {
+            program,
+            cwd,
+            identity: IdentityPlan::new(process.user(), process.capabilities().as_ref()),
+            limits: LimitsPlan::new(process).map_err(invalid)?,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            filter,
+            personality: None,
+            label: label(process),
+            window: window(process),
+        })
+    }
+
+    pub(crate) fn set_personality(&mut self, personality: &LinuxPersonality) {
+        self.personality = Some(match personality.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        });
+    }
+
+    /// The rest of a child's way: everything from its limits to its exec,
+    /// with the start gate in between if there is one. Returns only what
+    /// failed; without a runtime behind the gate it ends the process.
+    ///
+    /// The calling process has the container's root as its root.
+    pub(crate) fn run(
+        &self,
+        procfs: &Procfs,
+        streams: Streams,
+        reporter: &Reporter,
+        gate: bool,
+    ) -> Failure {
+        match self.prepare(procfs, streams, reporter) {
+            Ok(program) => {
+                if gate {
+                    reporter.ready();
+                    if !reporter.wait_for_gate() {
+                        berth_kernel::exit_now(1);
+                    }
+                }
+                self.enter(&program)
+            }
+            Err(failure) => failure,
+        }
+    }
+
+    fn prepare(
+        &self,
+        procfs: &Procfs,
+        streams: Streams,
+        reporter: &Reporter,
+    ) -> std::result::Result<std::ffi::CString, Failure> {
+        make_keyring(reporter)?;
+        if let Some(domain) = self.personality {
+            berth_kernel::set_personality(domain)
+                .map_err(Failure::of(Step::SetPersonality, &domain))?;
+        }
+        if let Some((file, label)) = &self.label {
+            procfs
+                .write(Path::new(file), label)
+                .map_err(Failure::of(Step::SetLabel, label))?;
+        }
+        self.limits.apply(procfs, reporter)?;
+        let reached = self.make_and_enter_directory()?;
+        stdio::connect(streams, self.identity.uid)?;
+        berth_kernel::close_on_exec_from(3).map_err(Failure::of(Step::CloseDescriptors, ""))?;
+        berth_kernel::reset_signals().map_err(Failure::of(Step::CloseDescriptors, "signals"))?;
+        if !self.no_new_privileges {
+            // After the user has changed it would be too late: loading needs
+            // either no_new_privs or CAP_SYS_ADMIN.
+            self.load_filter()?;
+        }
+        self.identity.apply(reporter)?;
+        if !reached {
+            // A directory that only the user may enter, as on NFS.
+            self.enter_directory()?;
+        }
+        check_directory(&self.cwd)?;
+        if self.no_new_privileges {
+            berth_kernel::no_new_privileges().map_err(Failure::of(Step::SetNoNewPrivileges, ""))?;
+        }
+        berth_kernel::rustix::process::umask(Mode::from_bits_truncate(self.identity.umask));
+        self.program.find().cloned()
+    }
+
+    fn enter(&self, program: &std::ffi::CString) -> Failure {
+        if self.no_new_privileges
+            && let Err(failure) = self.load_filter()
+        {
+            return failure;
+        }
+        self.program.execute(program)
+    }
+
+    fn load_filter(&self) -> std::result::Result<(), Failure> {
+        self.filter.as_ref().map_or(Ok(()), |filter| filter.load())
+    }
+
+    /// Enters the working directory, which is made when missing. False if
+    /// root may not enter it.
+    fn make_and_enter_directory(&self) -> std::result::Result<bool, Failure> {
+        match self.enter_directory() {
+            Err(failure) if failure.errno == Errno::NOENT => {
+                let root =
+                    open_root().map_err(Failure::at(Step::OpenWorkingDirectory, &self.cwd))?;
+                let kind = crate::places::PlaceKind::Directory;
+                let root = std::os::fd::AsFd::as_fd(&root);
+                crate::places::find_or_make(root, &self.cwd, kind)
+                    .map_err(Failure::at(Step::OpenWorkingDirectory, &self.cwd))?;
+                self.enter_directory().map(|()| true)
+            }
+            Err(failure) if failure.errno == Errno::ACCESS => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
+    /// No link of the proc file system on the way: `/proc/self/fd/7` would
+    /// be a directory of the host.
+    fn enter_directory(&self) -> std::result::Result<(), Failure> {
+        let enter = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let root = open_root()?;
+            let place = berth_kernel::open_in_root(&root, &self.cwd, flags, Mode::empty())?;
+            berth_kernel::rustix::process::fchdir(&place)
+        };
+        enter().map_err(Failure::at(Step::OpenWorkingDirectory, &self.cwd))
+    }
+}
+
+fn open_root() -> berth_kernel::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    berth_kernel::rustix::fs::openat(CWD, c"/", flags, Mode::empty())
+}
+
+/// The kernel marks a directory outside of the process's root.
+fn check_directory(wanted: &Path) -> std::result::Result<(), Failure> {
+    let failed = || Failure::at(Step::OpenWorkingDirectory, wanted);
+    let here = berth_kernel::rustix::process::getcwd(Vec::new()).map_err(failed())?;
+    if here.as_bytes().starts_with(b"/") {
+        Ok(())
+    } else {
+        Err(failed()(Errno::XDEV))
+    }
+}
+
+/// Keys of the runtime are not for the container; a kernel without keyrings,
+/// or a user whose quota is spent, has none to give either.
+fn make_keyring(reporter: &Reporter) -> std::result::Result<(), Failure> {
+    match berth_kernel::session_keyring(c"berth") {
+        Ok(()) | Err(Errno::NOSYS) => Ok(()),
+        Err(errno @ (Errno::DQUOT | Errno::PERM | Errno::ACCESS)) => {
+            let reason = std::io::Error::from(errno);
+            reporter.notice(Step::MakeKeyring, &reason.to_string());
+            Ok(())
+        }
+        Err(errno) => Err(Failure::of(Step::MakeKeyring, "")(errno)),
+    }
+}
+
+fn window(process: &Process) -> Option<WindowSize> {
+    let size = process.console_size()?;
+    let fit = |value| u16::try_from(value).unwrap_or(u16::MAX);
+    Some(WindowSize {
+        rows: fit(size.height()),
+        columns: fit(size.width()),
+    })
+}
+
+fn label(process: &Process) -> Option<(&'static str, String)> {
+    let filled = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
+    if let Some(profile) = filled(process.apparmor_profile()) {
+        return Some(("self/attr/apparmor/exec", format!("exec {profile}")));
+    }
+    filled(process.selinux_label()).map(|label| ("self/attr/exec", label))
+}

@@ -1,0 +1,138 @@
+//! One clone, and the first words with what came of it.
+
+use crate::error::{Error, Result};
+use crate::report::{Failure, Listener, Reporter};
+use berth_kernel::rustix::process::{Pid, WaitOptions, dumpable_behavior, waitpid};
+use berth_kernel::{Clone3, Cloned, Errno, Namespace, NamespaceSet, exit_now};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+
+/// A child of the runtime. Dropping it lets go of the descriptor only.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Ends and reaps a child that could not be set up.
+    pub(crate) fn abandon(&self) {
+        const SIGKILL: i32 = 9;
+        // Both fail only if it is gone and reaped already.
+        let _ = berth_kernel::pidfd_send_signal(&self.pidfd, SIGKILL);
+        while let Err(Errno::INTR) = waitpid(Some(self.pid), WaitOptions::empty()) {}
+    }
+}
+
+/// Where a child starts.
+#[derive(Debug)]
+pub(crate) struct Spawn<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) new: NamespaceSet,
+    /// A namespace, or a pidfd of a process in it, that the child is cloned
+    /// into.
+    pub(crate) pid_namespace: Option<BorrowedFd<'a>>,
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+impl Spawn<'_> {
+    /// Clones, and runs `body` in the child. It is told whether it started in
+    /// the unified cgroup, and answers what failed, if it comes back at all.
+    ///
+    /// The child never unwinds into the caller's frames, and cannot be traced
+    /// or looked into from the namespaces that it is about to enter.
+    pub(crate) fn run<F>(&self, body: F) -> Result<(Child, Listener)>
+    where
+        F: FnOnce(&Reporter, bool) -> Failure,
+    {
+        let host = |operation| Error::host(self.id, operation);
+        let (near, far) = berth_kernel::socket_pair().map_err(host("make a socket pair"))?;
+        let before = dumpable_behavior().map_err(host("read dumpable"))?;
+        berth_kernel::set_dumpable(false).map_err(host("set dumpable"))?;
+        let cloned = self.in_pid_namespace(|| self.clone_once());
+        let (cloned, in_unified) = match cloned {
+            Ok(cloned) => cloned,
+            Err(error) => {
+                let _ = berth_kernel::rustix::process::set_dumpable_behavior(before);
+                return Err(error);
+            }
+        };
+        match cloned {
+            Cloned::Child => {
+                drop(near);
+                let reporter = Reporter::new(far);
+                let work = AssertUnwindSafe(|| body(&reporter, in_unified));
+                if let Ok(failure) = std::panic::catch_unwind(work) {
+                    reporter.failed(&failure);
+                }
+                exit_now(1)
+            }
+            Cloned::Parent { pid, pidfd } => {
+                let child = Child { pid, pidfd };
+                if let Err(errno) = berth_kernel::rustix::process::set_dumpable_behavior(before) {
+                    child.abandon();
+                    return Err(host("restore dumpable")(errno));
+                }
+                Ok((child, Listener::new(near)))
+            }
+        }
+    }
+
+    /// Into the cgroup at once, or beside it when the kernel refuses that for
+    /// this cgroup (threaded, or with controllers for its children).
+    fn clone_once(&self) -> Result<(Cloned, bool)> {
+        // A cgroup namespace comes after joining cgroups.
+        let namespaces = self.new.without(Namespace::Cgroup);
+        let clone = |cgroup| {
+            Clone3 {
+                namespaces,
+                cgroup,
+                sibling: false,
+            }
+            .run()
+        };
+        let cloned = match (self.cgroup, clone(self.cgroup)) {
+            (Some(_), Err(Errno::BUSY | Errno::OPNOTSUPP | Errno::INVAL)) => {
+                clone(None).map(|cloned| (cloned, false))
+            }
+            (cgroup, cloned) => cloned.map(|cloned| (cloned, cgroup.is_some())),
+        };
+        cloned.map_err(Error::host(self.id, "clone"))
+    }
+
+    /// Runs `clone` with new children going to the wanted PID namespace. The
+    /// way back to the own one is always open (pid_namespaces(7)).
+    fn in_pid_namespace<F>(&self, clone: F) -> Result<(Cloned, bool)>
+    where
+        F: FnOnce() -> Result<(Cloned, bool)>,
+    {
+        let Some(wanted) = self.pid_namespace else {
+            return clone();
+        };
+        let kind = NamespaceSet::EMPTY.with(Namespace::Pid);
+        let own = berth_kernel::open_namespace(Path::new("/proc/self/ns/pid"))
+            .map_err(Error::host(self.id, "open own pid namespace"))?;
+        berth_kernel::join(wanted, kind).map_err(|errno| self.join_error(errno))?;
+        let cloned = clone();
+        if matches!(cloned, Ok((Cloned::Child, _))) {
+            return cloned;
+        }
+        if let Err(errno) = berth_kernel::join(&own, kind) {
+            if let Ok((Cloned::Parent { pid, pidfd }, _)) = cloned {
+                Child { pid, pidfd }.abandon();
+            }
+            return Err(Error::host(self.id, "return to own pid namespace")(errno));
+        }
+        cloned
+    }
+
+    fn join_error(&self, errno: Errno) -> Error {
+        if errno == Errno::SRCH {
+            return Error::NotRunning {
+                id: self.id.to_owned(),
+            };
+        }
+        Error::host(self.id, "join pid namespace")(errno)
+    }
+}

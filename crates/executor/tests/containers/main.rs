@@ -1,0 +1,81 @@
+//! Real containers, made by the process that this program is.
+//!
+//! The executor clones without exec, so its caller has one thread; the usual
+//! test harness has several. This one runs the cases one after another in
+//! its only thread. Arguments that are no flags select cases by a part of
+//! their name; `--measure` also times the whole life of a container.
+
+mod fixture;
+mod hostile;
+mod lifecycle;
+mod measure;
+mod process;
+mod rootfs;
+
+use anyhow::Result;
+use fixture::Host;
+use std::process::ExitCode;
+
+type Case = (&'static str, fn(&Host) -> Result<()>);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let cases: Vec<Case> = [
+        process::CASES,
+        rootfs::CASES,
+        hostile::CASES,
+        lifecycle::CASES,
+    ]
+    .concat();
+    if arguments.iter().any(|argument| argument == "--list") {
+        for (name, _) in cases {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    if !berth_kernel::rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root: real containers");
+        return ExitCode::SUCCESS;
+    }
+    let host = match Host::new() {
+        Ok(host) => host,
+        Err(error) => {
+            eprintln!("skipped: needs busybox and cgroups: {error:#}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let chosen = |name: &str| {
+        let mut words = arguments
+            .iter()
+            .filter(|word| !word.starts_with("--"))
+            .peekable();
+        words.peek().is_none() || words.any(|word| name.contains(word.as_str()))
+    };
+    let mut failed = 0;
+    for (name, case) in cases.into_iter().filter(|(name, _)| chosen(name)) {
+        let outcome = std::panic::catch_unwind(|| case(&host));
+        let words = match outcome {
+            Ok(Ok(())) => "ok".to_owned(),
+            Ok(Err(error)) => format!("FAILED\n    {error:#}"),
+            Err(_) => "FAILED".to_owned(),
+        };
+        failed += usize::from(words != "ok");
+        println!("test {name} ... {words}");
+    }
+    if arguments.iter().any(|argument| argument == "--measure")
+        && let Err(error) = measure::whole_life(&host)
+    {
+        println!("measure: {error:#}");
+        failed += 1;
+    }
+    if let Err(error) = host.clean() {
+        println!("cleaning up: {error:#}");
+        failed += 1;
+    }
+    println!("{failed} failed");
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -6,16 +6,17 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use berth_cgroups::{CgroupHost, CgroupPath};
 use berth_kernel::rustix;
 use berth_shim_client::{ForeignShim, Launcher, Shim, Stdio, TaskStatus, read_exit_record};
-use oci_spec::runtime::{Process, ProcessBuilder, Spec};
-use tempfile::TempDir;
 use tokio::time::timeout;
+
+mod bundle;
+
+use bundle::{Bundle, sh};
 
 /// What any step of these tests may take.
 const STEP: Duration = Duration::from_secs(20);
@@ -29,42 +30,17 @@ fn is_root(what: &str) -> bool {
     root
 }
 
-/// A bundle with a root filesystem of busybox and the libraries it needs.
-struct Bundle {
-    dir: TempDir,
-    id: String,
-    cgroup: String,
+/// What only these tests do with a bundle.
+trait Driven {
+    fn log_lines(&self) -> Vec<String>;
+    async fn launch(&self) -> Shim;
+    async fn run(&self) -> Shim;
+    fn cgroup_exists(&self) -> bool;
+    async fn end(&self, shim: &Shim);
+    async fn shut_down(&self, shim: &Shim);
 }
 
-impl Bundle {
-    fn new(name: &str, script: &str, change: impl FnOnce(&mut serde_json::Value)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let id = format!("{name}-{}", std::process::id());
-        let cgroup = format!("/berth-shim-test-{id}");
-        make_rootfs(&dir.path().join("rootfs"));
-        let mut spec = serde_json::to_value(Spec::default()).unwrap();
-        spec["process"]["args"] = serde_json::json!(["/bin/sh", "-c", script]);
-        spec["process"]["terminal"] = false.into();
-        spec["root"] = serde_json::json!({ "path": "rootfs", "readonly": false });
-        spec["linux"]["cgroupsPath"] = cgroup.clone().into();
-        change(&mut spec);
-        std::fs::write(dir.path().join("config.json"), spec.to_string()).unwrap();
-        Self { dir, id, cgroup }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn log(&self) -> Stdio {
-        let url = format!("cri-log://{}", self.path("0.log").display());
-        Stdio {
-            stdout: url.clone(),
-            stderr: url,
-            ..Stdio::default()
-        }
-    }
-
+impl Driven for Bundle {
     fn log_lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.path("0.log")).unwrap();
         text.lines().map(|line| line[31..].to_owned()).collect()
@@ -107,37 +83,6 @@ impl Bundle {
         let bundle = self.dir.path().to_str().unwrap();
         assert!(!mounts.contains(bundle), "no mount is left below {bundle}");
     }
-}
-
-fn make_rootfs(rootfs: &Path) {
-    for dir in ["bin", "proc", "sys", "dev", "etc", "tmp"] {
-        std::fs::create_dir_all(rootfs.join(dir)).unwrap();
-    }
-    std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).unwrap();
-    for name in [
-        "sh", "sleep", "cat", "echo", "true", "head", "tr", "id", "stty", "mkfifo", "grep",
-    ] {
-        std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).unwrap();
-    }
-    let listed = Command::new("ldd").arg("/bin/busybox").output().unwrap();
-    let listed = String::from_utf8(listed.stdout).unwrap();
-    for library in listed
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-    {
-        let target = rootfs.join(library.trim_start_matches('/'));
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::copy(library, target).unwrap();
-    }
-}
-
-fn sh(script: &str) -> Process {
-    ProcessBuilder::default()
-        .args(["/bin/sh", "-c", script].map(str::to_owned))
-        .env(["PATH=/bin".to_owned()])
-        .cwd("/")
-        .build()
-        .unwrap()
 }
 
 fn fifo(path: &Path) -> File {
@@ -447,4 +392,55 @@ async fn the_standard_start_protocol_leads_to_the_same_shim() {
         .await
         .unwrap();
     assert_eq!(std::fs::read_dir(bundle.path("s")).unwrap().count(), 0);
+}
+
+fn descriptors_of(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .count()
+}
+
+fn children_of(pid: u32) -> usize {
+    let path = format!("/proc/{pid}/task/{pid}/children");
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split_whitespace().count()
+}
+
+#[tokio::test]
+async fn many_execs_leave_no_descriptor_and_no_zombie_behind() {
+    if !is_root("containers") {
+        return;
+    }
+    let bundle = Bundle::new("many", "exec sleep 1000", |_| {});
+    let shim = bundle.run().await;
+    let pid = shim.launched_pid().unwrap();
+    let before = (descriptors_of(pid), children_of(pid));
+    for number in 0..100 {
+        let (status, text) = exec(&shim, &bundle, &format!("e{number}"), "echo $0; exit 1").await;
+        assert_eq!((status, text.as_str()), (1, "/bin/sh\n"));
+    }
+    assert_eq!((descriptors_of(pid), children_of(pid)), before);
+    bundle.end(&shim).await;
+}
+
+#[tokio::test]
+async fn limits_are_changed_and_counted_and_an_out_of_memory_kill_is_told() {
+    if !is_root("containers") {
+        return;
+    }
+    let script = "read go < /go; x=a; while true; do x=$x$x; done";
+    let bundle = Bundle::new("oom", script, |_| {});
+    drop(fifo(&bundle.path("rootfs/go")));
+    let shim = bundle.run().await;
+    let (type_url, value) = shim.stats().await.unwrap();
+    assert!(type_url.starts_with("io.containerd.cgroups.v") && value.len() > 20);
+    let resources: oci_spec::runtime::LinuxResources =
+        serde_json::from_str(r#"{"memory":{"limit":20971520,"swap":20971520}}"#).unwrap();
+    shim.update(&resources).await.unwrap();
+    std::fs::write(bundle.path("rootfs/go"), "\n").unwrap();
+    let exit = timeout(STEP, shim.wait(None)).await.unwrap().unwrap();
+    assert_eq!(exit.status, 137);
+    let record = read_exit_record(bundle.dir.path()).unwrap().unwrap();
+    assert!(record.oom_killed);
+    bundle.end(&shim).await;
 }

@@ -26,20 +26,15 @@ pub fn set_capabilities(
 }
 
 /// Takes every capability that is not in `keep` out of the bounding set,
-/// also those that this crate has no name for.
+/// also those that this crate has no name for. Needs CAP_SETPCAP (`EPERM`).
 pub fn drop_bounding(keep: CapabilitySet) -> Result<()> {
     for number in 0..NUMBERS {
         if keep.bits() & (1 << number) != 0 {
             continue;
         }
         // SAFETY: integer arguments only.
-        let held = unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) };
-        match check(held) {
-            Ok(0) => {}
-            // SAFETY: integer arguments only.
-            Ok(_) => {
-                check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) })?;
-            }
+        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) }) {
+            Ok(_) => {}
             // Past the last number that this kernel knows.
             Err(Errno::INVAL) => break,
             Err(errno) => return Err(errno),

@@ -21,6 +21,28 @@ struct Bundle {
     shim: Shim,
 }
 
+impl Drop for Bundle {
+    /// A failed test must not leave its shim; its process goes first.
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(pid) = self.shim.launched_pid()
+        {
+            let children = format!("/proc/{pid}/task/{pid}/children");
+            let children = std::fs::read_to_string(children).unwrap_or_default();
+            let children = children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok());
+            children.chain([pid]).for_each(kill);
+        }
+    }
+}
+
+fn kill(pid: u32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed()) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}
+
 fn process_shim() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test
@@ -160,7 +182,7 @@ async fn a_container_goes_through_its_life() {
 
 #[tokio::test]
 async fn many_waiters_are_told_the_same_exit_and_the_signal() {
-    let bundle = Bundle::running("sleep 100", &Stdio::default()).await;
+    let bundle = Bundle::running("exec sleep 100", &Stdio::default()).await;
     let waits: Vec<_> = (0..50)
         .map(|_| {
             let shim = bundle.shim.clone();
@@ -172,16 +194,17 @@ async fn many_waiters_are_told_the_same_exit_and_the_signal() {
         bundle.shim.state(None).await.unwrap().status,
         TaskStatus::Running
     );
-    bundle.shim.kill(None, 15, false).await.unwrap();
+    // SIGUSR1: plain processes inherit what the shim blocks.
+    bundle.shim.kill(None, 10, false).await.unwrap();
     for wait in waits {
-        assert_eq!(timeout(STEP, wait).await.unwrap().unwrap().status, 128 + 15);
+        assert_eq!(timeout(STEP, wait).await.unwrap().unwrap().status, 128 + 10);
     }
     bundle.end().await;
 }
 
 #[tokio::test]
 async fn a_daemon_that_comes_back_finds_the_shim_and_the_container() {
-    let bundle = Bundle::running("sleep 100", &Stdio::default()).await;
+    let bundle = Bundle::running("exec sleep 100", &Stdio::default()).await;
     let second = Shim::connect("c1", bundle.dir.path()).await.unwrap();
     assert_eq!(
         second.state(None).await.unwrap().status,
@@ -202,7 +225,7 @@ async fn a_daemon_that_comes_back_finds_the_shim_and_the_container() {
 
 #[tokio::test]
 async fn an_exec_writes_to_its_fifos_and_tells_its_exit() {
-    let bundle = Bundle::running("sleep 100", &Stdio::default()).await;
+    let bundle = Bundle::running("exec sleep 100", &Stdio::default()).await;
     let (shim, out, err) = (&bundle.shim, bundle.fifo("out"), bundle.fifo("err"));
     let stdio = Stdio {
         stdout: out.display().to_string(),
@@ -234,7 +257,7 @@ async fn an_exec_writes_to_its_fifos_and_tells_its_exit() {
 
 #[tokio::test]
 async fn input_ends_when_the_client_and_the_shim_have_closed_it() {
-    let bundle = Bundle::running("sleep 100", &Stdio::default()).await;
+    let bundle = Bundle::running("exec sleep 100", &Stdio::default()).await;
     let (shim, input, out) = (&bundle.shim, bundle.fifo("in"), bundle.fifo("out"));
     let stdio = Stdio {
         stdin: input.display().to_string(),
@@ -262,7 +285,7 @@ async fn input_ends_when_the_client_and_the_shim_have_closed_it() {
 
 #[tokio::test]
 async fn a_reader_that_vanishes_does_not_kill_the_process() {
-    let bundle = Bundle::running("sleep 100", &Stdio::default()).await;
+    let bundle = Bundle::running("exec sleep 100", &Stdio::default()).await;
     let (shim, out) = (&bundle.shim, bundle.fifo("out"));
     let stdio = Stdio {
         stdout: out.display().to_string(),
@@ -321,7 +344,7 @@ async fn output_before_the_exit_is_in_the_log_when_wait_returns() {
 
 #[tokio::test]
 async fn a_rotated_log_is_opened_again() {
-    let bundle = Bundle::launch("read x; echo two; sleep 100").await;
+    let bundle = Bundle::launch("read x; echo two; exec sleep 100").await;
     let stdio = Stdio {
         stdin: bundle.fifo("in").display().to_string(),
         ..bundle.log()
@@ -382,7 +405,7 @@ async fn an_attached_client_sees_the_output_beside_the_log() {
 
 #[tokio::test]
 async fn a_terminal_is_pumped_both_ways_and_resized() {
-    let bundle = Bundle::running("sleep 100", &Stdio::default()).await;
+    let bundle = Bundle::running("exec sleep 100", &Stdio::default()).await;
     let (shim, input, out) = (&bundle.shim, bundle.fifo("in"), bundle.fifo("out"));
     let stdio = Stdio {
         terminal: true,
@@ -429,7 +452,7 @@ async fn a_terminal_is_logged_as_standard_output() {
 
 #[tokio::test]
 async fn each_operation_is_refused_in_the_wrong_state() {
-    let bundle = Bundle::launch("sleep 100").await;
+    let bundle = Bundle::launch("exec sleep 100").await;
     let (shim, none) = (&bundle.shim, Stdio::default());
     let resources = LinuxResourcesBuilder::default().build().unwrap();
     assert!(shim.start(None).await.unwrap_err().is_not_found());
@@ -510,15 +533,11 @@ async fn a_stdio_that_cannot_be_opened_fails_the_create_only() {
 
 #[tokio::test]
 async fn a_killed_shim_is_noticed_and_its_socket_is_dead() {
-    let bundle = Bundle::running("sleep 100", &Stdio::default()).await;
+    let bundle = Bundle::running("exec sleep 100", &Stdio::default()).await;
     let (shim_pid, init) = bundle.shim.pids_of_shim_and_init().await.unwrap();
     let wait = {
         let shim = bundle.shim.clone();
         tokio::spawn(async move { shim.wait(None).await })
-    };
-    let kill = |pid: u32| {
-        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     };
     kill(shim_pid);
     timeout(STEP, bundle.shim.gone()).await.unwrap();

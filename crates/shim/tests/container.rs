@@ -49,7 +49,9 @@ impl Driven for Bundle {
     async fn launch(&self) -> Shim {
         let launcher = Launcher::new(Path::new(SHIM)).unwrap();
         assert!(launcher.is_sealed());
-        launcher.launch(&self.id, self.dir.path()).await.unwrap()
+        let shim = launcher.launch(&self.id, self.dir.path()).await.unwrap();
+        self.end_if_the_test_fails(SHIM, shim.launched_pid());
+        shim
     }
 
     async fn run(&self) -> Shim {

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
+use berth_kernel::rustix::process::{Pid, Signal, kill_process};
 use berth_shim_client::Stdio;
 use oci_spec::runtime::{Process, ProcessBuilder, Spec};
 use tempfile::TempDir;
@@ -16,6 +18,7 @@ pub struct Bundle {
     pub dir: TempDir,
     pub id: String,
     pub cgroup: String,
+    shim: OnceLock<(String, Option<u32>)>,
 }
 
 impl Bundle {
@@ -33,7 +36,12 @@ impl Bundle {
         spec["linux"]["cgroupsPath"] = cgroup.clone().into();
         change(&mut spec);
         std::fs::write(dir.path().join("config.json"), spec.to_string()).unwrap();
-        Self { dir, id, cgroup }
+        Self {
+            dir,
+            id,
+            cgroup,
+            shim: OnceLock::new(),
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -47,6 +55,29 @@ impl Bundle {
             stdout: url.clone(),
             stderr: url,
             ..Stdio::default()
+        }
+    }
+}
+
+#[allow(dead_code)]
+impl Bundle {
+    /// Tells what to clean up with after a panic, and which shim to end.
+    pub fn end_if_the_test_fails(&self, shim: &str, pid: Option<u32>) {
+        let _ = self.shim.set((shim.to_owned(), pid));
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        if let (true, Some((shim, pid))) = (std::thread::panicking(), self.shim.get()) {
+            let pid = pid.and_then(|pid| Pid::from_raw(pid.cast_signed()));
+            let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+            let mut delete = Command::new(shim);
+            delete
+                .args(["-id", &self.id, "-bundle"])
+                .arg(self.dir.path())
+                .arg("delete");
+            let _ = delete.output();
         }
     }
 }

@@ -41,7 +41,11 @@ fn victim() {
 fn whatever_a_killed_writer_left_is_complete_or_resumable() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = 0;
-    for round in 0..ROUNDS {
+    for round in 0.. {
+        // On a busy machine the victim may need longer to get anywhere at all.
+        if round >= ROUNDS && (acknowledged > 0 || round >= 20 * ROUNDS) {
+            break;
+        }
         let mut victim = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash_test::victim", "--nocapture"])
             .env(ROOT, dir.path())

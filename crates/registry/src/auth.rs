@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::challenge::Challenge;
 use crate::credentials::{basic_header, bearer_header};
-use crate::hosts::{Endpoint, is_loopback};
+use crate::hosts::{Endpoint, authority, is_loopback};
 use crate::request::{deliver, failure, read_limited};
 use crate::{Credentials, Error, Result, Secret};
 
@@ -215,7 +215,7 @@ async fn fetch(
     patience: Duration,
 ) -> Result<Token> {
     let realm = realm_url(endpoint, &key.realm)?;
-    let host = realm.host_str().unwrap_or_default().to_owned();
+    let host = authority(&realm);
     if key.credentials != Credentials::None && !may_learn_credentials(endpoint, &realm) {
         let realm = key.realm.clone();
         return Err(Error::UnsafeRealm {

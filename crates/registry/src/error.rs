@@ -155,17 +155,17 @@ impl Error {
     }
 }
 
-/// Whether TLS failed for a reason that trying again does not change.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(|e| e.get_ref());
-        if error.is::<rustls::Error>() || inner.is_some_and(|e| e.is::<rustls::Error>()) {
-            return true;
-        }
-        cause = error.source();
+/// Whether TLS failed for a reason that trying again does not change. I/O errors hide what they
+/// wrap from `source()`, several deep here, hence the two ways down.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
     }
-    false
+    if let Some(inner) = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(|e| e.get_ref())
+    {
+        return is_tls(inner);
+    }
+    error.source().is_some_and(is_tls)
 }

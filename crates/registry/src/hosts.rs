@@ -257,7 +257,8 @@ fn names_same_host(url: &Url, domain: &str) -> bool {
     Url::parse(&format!("{}://{domain}", url.scheme())).is_ok_and(|d| d.origin() == url.origin())
 }
 
-fn authority(url: &Url) -> String {
+/// `host[:port]` of a URL, for messages.
+pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::auth::{Access, Authorizer};
 use crate::challenge;
 use crate::error::Fault;
-use crate::hosts::Endpoint;
+use crate::hosts::{Endpoint, authority};
 use crate::retry::retry_after;
 use crate::{Error, Result};
 
@@ -71,7 +71,7 @@ impl Ask<'_> {
             return Err(failure(response, self.what, &endpoint.authority, self.patience).await);
         }
         // A signed URL that expired, or storage that lags: asking the registry again may help.
-        let host = response.url().host_str().unwrap_or_default().to_owned();
+        let host = authority(response.url());
         Err(unavailable(&host, &response, String::new()))
     }
 
@@ -85,7 +85,7 @@ impl Ask<'_> {
         let mut url = endpoint.url(&self.path);
         let mut strayed = false;
         for _ in 0..=MAX_REDIRECTS {
-            let host = url.host_str().unwrap_or_default().to_owned();
+            let host = authority(&url);
             let client = match strayed {
                 false => endpoint.client.clone(),
                 true => endpoint.foreign_client().await?,

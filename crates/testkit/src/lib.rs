@@ -1,3 +1,4 @@
 //! Fixtures for tests
 
 pub mod image;
+pub mod registry;

@@ -1,1 +1,36 @@
-//! Pods and containers as state machines
+//! Pods and containers as state machines.
+//!
+//! Each pod and each container is owned by one task ([`pod`], [`container`]); the rest of the
+//! program reads immutable records and sends requests. What is asked for is in [`request`], what is
+//! known in [`record`], and [`Runtime`] is the door to all of it. Steps that acquire name their
+//! undo (`undo`); a repeated request joins the first (`reservations`); a restart rebuilds
+//! everything from the runtime directory and the shims (`recovery`).
+
+mod container;
+mod core;
+mod error;
+mod exec;
+mod files;
+mod image_root;
+mod index;
+mod pod;
+pub mod record;
+mod recovery;
+pub mod request;
+mod reservations;
+mod runtime;
+pub mod signal;
+mod spec;
+mod stats;
+mod undo;
+mod user;
+
+pub use container::Container;
+pub use core::{Config, Parts};
+pub use error::{Error, Result, chain};
+pub use exec::ExecOutput;
+pub use pod::Pod;
+pub use recovery::Recovered;
+pub use runtime::Runtime;
+pub use spec::seccomp_supported;
+pub use stats::{ContainerSample, PodSample};

@@ -1,0 +1,232 @@
+//! Creating a container: everything that can be refused is refused here, before a process exists.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use berth_images::Image;
+use berth_names::ContainerId;
+
+use super::{Container, Phase, Task};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::files::ContainerFiles;
+use crate::pod::Pod;
+use crate::record::{self, ContainerRecord, ContainerState, PodRecord};
+use crate::request::{ContainerRequest, Scope};
+use crate::spec::{self, ImageDefaults, Inputs};
+use crate::undo::{Undo, blocking};
+use crate::user::ResolvedUser;
+
+const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
+
+/// Makes the container `request` asks for in `pod` and starts its task. On failure nothing stays.
+pub(crate) async fn create(
+    core: Arc<Core>,
+    pod: Arc<Pod>,
+    request: ContainerRequest,
+) -> Result<ContainerId> {
+    let id = core.new_container_id()?;
+    let mut undo = Undo::default();
+    match steps(&core, &pod, request, &id, &mut undo).await {
+        Ok(container) => Ok(container.id().clone()),
+        Err(error) => {
+            undo.run().await;
+            Err(error)
+        }
+    }
+}
+
+async fn steps(
+    core: &Arc<Core>,
+    pod: &Pod,
+    request: ContainerRequest,
+    id: &ContainerId,
+    undo: &mut Undo,
+) -> Result<Arc<Container>> {
+    let pod_record = pod.ready("create a container")?;
+    let (image, hold) = core.image(&request.image).await?;
+    let defaults = image_defaults(&image);
+    let log_path = log_path(&pod_record, &request)?;
+    let pid_namespace = pid_namespace(core, &pod_record, &request)?;
+
+    let files = ContainerFiles::new(&core.config.state_dir, id.as_str());
+    let dropped = files.clone();
+    undo.push(
+        "container directory",
+        blocking("remove", move || dropped.remove()),
+    );
+    let snapshots = Arc::clone(&core.snapshots);
+    let key = id.to_string();
+    undo.push("snapshot", {
+        let (core, key) = (Arc::clone(core), key.clone());
+        async move { core.remove_snapshot(key).await }
+    });
+
+    let cgroup = format!("{}/{id}", pod_record.cgroup_parent.trim_end_matches('/'));
+    let stop_signal = stop_signal(&request, &defaults)?;
+    let worker = Arc::clone(core);
+    let record = blocking("create", {
+        let files = files.clone();
+        let id = id.clone();
+        move || {
+            let seccomp = spec::load_profile(&request.security)?;
+            let mounts =
+                snapshots
+                    .prepare(&key, &image.layers)
+                    .map_err(|source| Error::Snapshot {
+                        id: key.clone(),
+                        source,
+                    })?;
+            drop(hold);
+            let user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
+            let spec = spec::build(&Inputs {
+                pod: &pod_record,
+                files: &worker.pod_files(&pod_record.id),
+                request: &request,
+                image: &defaults,
+                user: &user,
+                cgroup: &cgroup,
+                pid_namespace,
+                seccomp,
+                oom_score_floor: worker.config.oom_score_floor,
+            })?;
+            files.create()?;
+            write_spec(&files.spec(), &spec)?;
+            let record = created_record(
+                id,
+                &pod_record,
+                request,
+                &image,
+                log_path,
+                cgroup,
+                user,
+                stop_signal,
+            );
+            record::write(&files.record(), &record)?;
+            Ok(record)
+        }
+    })
+    .await?;
+    pod.ready("create a container")?;
+    core.store_container(&record);
+    Ok(Task::spawn(Arc::clone(core), record, files, Phase::Created))
+}
+
+#[allow(clippy::too_many_arguments)] // one field each, used once
+fn created_record(
+    id: ContainerId,
+    pod: &PodRecord,
+    request: ContainerRequest,
+    image: &Image,
+    log_path: Option<PathBuf>,
+    cgroup: String,
+    user: ResolvedUser,
+    stop_signal: String,
+) -> ContainerRecord {
+    ContainerRecord {
+        id,
+        pod: pod.id.clone(),
+        request,
+        state: ContainerState::Created,
+        created_at: record::now(),
+        started_at: 0,
+        exit: None,
+        pid: None,
+        image_id: image.id.clone(),
+        log_path,
+        cgroup,
+        stop_signal,
+        user: user.identity,
+    }
+}
+
+fn write_spec(path: &Path, spec: &oci_spec::runtime::Spec) -> Result<()> {
+    let failed = |source| Error::State {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
+    fs::write(path, bytes).map_err(failed)
+}
+
+fn image_defaults(image: &Image) -> ImageDefaults {
+    let config = &image.config;
+    ImageDefaults {
+        env: config.env().to_vec(),
+        entrypoint: config.entrypoint().to_vec(),
+        cmd: config.cmd().to_vec(),
+        working_dir: config.working_dir().to_owned(),
+        stop_signal: config.stop_signal().to_owned(),
+    }
+}
+
+fn stop_signal(request: &ContainerRequest, image: &ImageDefaults) -> Result<String> {
+    if let Some(asked) = &request.stop_signal {
+        return crate::signal::parse(asked)
+            .map(|_| asked.clone())
+            .ok_or_else(|| Error::invalid("stop_signal", format!("{asked:?} is not a signal")));
+    }
+    // An image's nonsense must not keep its containers from running: it was never checked.
+    let named = crate::signal::parse(&image.stop_signal).map(|_| image.stop_signal.clone());
+    Ok(named.unwrap_or_else(|| DEFAULT_STOP_SIGNAL.to_owned()))
+}
+
+/// The log lies inside the pod's log directory, whatever the request says (CVE-2025-0750).
+fn log_path(pod: &PodRecord, request: &ContainerRequest) -> Result<Option<PathBuf>> {
+    if pod.request.log_directory.is_empty() || request.log_path.is_empty() {
+        return Ok(None);
+    }
+    let relative = Path::new(&request.log_path);
+    if relative
+        .components()
+        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        let problem = format!(
+            "{:?} leads out of the pod's log directory",
+            request.log_path
+        );
+        return Err(Error::invalid("log_path", problem));
+    }
+    let directory = Path::new(&pod.request.log_directory);
+    if !directory.is_absolute() {
+        let problem = format!("{:?} is not absolute", pod.request.log_directory);
+        return Err(Error::invalid("log_directory", problem));
+    }
+    Ok(Some(directory.join(relative)))
+}
+
+fn pid_namespace(
+    core: &Core,
+    pod: &PodRecord,
+    request: &ContainerRequest,
+) -> Result<Option<PathBuf>> {
+    let of = |pid: u32| Some(PathBuf::from(format!("/proc/{pid}/ns/pid")));
+    match &request.security.pid {
+        Scope::Container | Scope::Node => Ok(None),
+        Scope::Pod => match pod.init_pid {
+            Some(pid) => Ok(of(pid)),
+            None => Err(Error::invalid(
+                "namespace_options.pid",
+                "the pod was not made with a shared PID namespace",
+            )),
+        },
+        Scope::Target(id) => {
+            let target = core.container(id)?.view();
+            if target.pod != pod.id {
+                let problem = format!("container {id} is not in this pod");
+                return Err(Error::invalid("namespace_options.target_id", problem));
+            }
+            match (target.state, target.pid) {
+                (ContainerState::Running, Some(pid)) => Ok(of(pid)),
+                (state, _) => Err(Error::ContainerState {
+                    id: target.id.clone(),
+                    state: super::state_name(state),
+                    expected: "running",
+                    action: "share its PID namespace",
+                }),
+            }
+        }
+    }
+}

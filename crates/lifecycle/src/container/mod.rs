@@ -1,0 +1,162 @@
+//! One container: its state, and the task that alone changes it.
+//!
+//! ```text
+//!   create ──▶ Created ──start──▶ Running ──exit──▶ Exited ──remove──▶ (gone)
+//!                 │                  ▲  │               ▲
+//!                 │             signal, then kill       │
+//!                 └──start fails: StartError────────────┘
+//! ```
+//!
+//! Everyone else reads [`Container::view`], which never waits, and sends [`Command`]s. Stopping is
+//! not a state of its own but a set of deadlines in the task: further requests are served, and a
+//! shorter grace overtakes a longer one.
+
+mod create;
+mod start;
+mod stop;
+mod task;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_names::ContainerId;
+use berth_shim_client::Shim;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use create::create;
+pub(crate) use stop::{dispose, kill_cgroup, recorded};
+pub(crate) use task::{Phase, Task};
+
+use crate::error::{Error, Result};
+use crate::files::ContainerFiles;
+use crate::record::{ContainerRecord, ContainerState};
+use crate::request::Resources;
+
+type Reply = oneshot::Sender<Result<()>>;
+
+pub(crate) enum Command {
+    Start(Reply),
+    Stop {
+        grace: Duration,
+        reply: Reply,
+    },
+    Remove(Reply),
+    Update {
+        resources: Box<Resources>,
+        reply: Reply,
+    },
+    ReopenLog(Reply),
+}
+
+/// A container as others see it.
+pub struct Container {
+    id: ContainerId,
+    pub(crate) files: ContainerFiles,
+    view: RwLock<Arc<ContainerRecord>>,
+    shim: RwLock<Option<Arc<Shim>>>,
+    inbox: mpsc::Sender<Command>,
+}
+
+/// Requests that may wait for a container's task; more than that and senders wait.
+const INBOX: usize = 64;
+
+impl Container {
+    pub(crate) fn new(
+        record: ContainerRecord,
+        files: ContainerFiles,
+    ) -> (Arc<Self>, mpsc::Receiver<Command>) {
+        let (inbox, commands) = mpsc::channel(INBOX);
+        let container = Self {
+            id: record.id.clone(),
+            files,
+            view: RwLock::new(Arc::new(record)),
+            shim: RwLock::new(None),
+            inbox,
+        };
+        (Arc::new(container), commands)
+    }
+
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// The container at this moment.
+    pub fn view(&self) -> Arc<ContainerRecord> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// The shim of a container that runs.
+    pub fn running(&self, action: &'static str) -> Result<Arc<Shim>> {
+        let view = self.view();
+        match (view.state, self.shim.read().clone()) {
+            (ContainerState::Running, Some(shim)) => Ok(shim),
+            (state, _) => Err(Error::ContainerState {
+                id: self.id.clone(),
+                state: state_name(state),
+                expected: "running",
+                action,
+            }),
+        }
+    }
+
+    pub async fn start(&self) -> Result<()> {
+        self.ask("start", Command::Start).await
+    }
+
+    /// Signals, waits for `grace`, kills, and returns when the processes are gone.
+    pub async fn stop(&self, grace: Duration) -> Result<()> {
+        self.ask("stop", |reply| Command::Stop { grace, reply })
+            .await
+    }
+
+    /// Removes the container, killing it first where it runs.
+    pub async fn remove(&self) -> Result<()> {
+        match self.ask("remove", Command::Remove).await {
+            // The task ends with its container: a second remover comes too late, not in vain.
+            Err(Error::TaskGone { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub async fn update(&self, resources: Resources) -> Result<()> {
+        let resources = Box::new(resources);
+        self.ask("update", |reply| Command::Update { resources, reply })
+            .await
+    }
+
+    pub async fn reopen_log(&self) -> Result<()> {
+        self.ask("reopen the log of", Command::ReopenLog).await
+    }
+
+    async fn ask(
+        &self,
+        action: &'static str,
+        command: impl FnOnce(Reply) -> Command,
+    ) -> Result<()> {
+        let gone = || Error::TaskGone {
+            id: self.id.to_string(),
+            action,
+        };
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    fn show(&self, record: ContainerRecord) {
+        *self.view.write() = Arc::new(record);
+    }
+
+    fn attach(&self, shim: Option<Arc<Shim>>) {
+        *self.shim.write() = shim;
+    }
+}
+
+pub(crate) fn state_name(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Creating => "being created",
+        ContainerState::Created => "created",
+        ContainerState::Running => "running",
+        ContainerState::Exited => "exited",
+    }
+}

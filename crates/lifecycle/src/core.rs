@@ -1,0 +1,263 @@
+//! What every task shares: the rooms below, and the index of what is present.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_cgroups::{CgroupHost, CgroupPath};
+use berth_images::{Hold, Image, Images};
+use berth_metadata::{Batch, Key, Store, Table, schema};
+use berth_names::{ChainId, ContainerId, SandboxId};
+use berth_network::Network;
+use berth_shim_client::Launcher;
+use berth_snapshots::{Mount, Snapshotter};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::files::PodFiles;
+use crate::image_root;
+use crate::index::Index;
+use crate::pod::Pod;
+use crate::record::{ContainerRecord, PodRecord};
+use crate::request::RunAs;
+use crate::reservations::Reservations;
+use crate::undo::blocking;
+use crate::user::{Database, ResolvedUser};
+
+/// Where things are and how they are bounded.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Runtime directory, on a tmpfs.
+    pub state_dir: PathBuf,
+    /// Cgroup parent for pods that name none.
+    pub cgroup_parent: String,
+    /// The only process of a pod that shares its PID namespace; a static binary.
+    pub pod_init: PathBuf,
+    /// Lowest `oom_score_adj` that may be handed to a container.
+    pub oom_score_floor: i32,
+    /// Names under which the built-in runtime is known, beside the empty one.
+    pub handlers: Vec<String>,
+}
+
+/// The rooms below.
+pub struct Parts {
+    pub images: Arc<Images>,
+    pub snapshots: Arc<dyn Snapshotter>,
+    pub network: Network,
+    pub launcher: Launcher,
+    pub cgroups: CgroupHost,
+    pub store: Store,
+}
+
+/// User databases of recently used images, by their top layer. Layers never change.
+const CACHED_DATABASES: usize = 64;
+
+pub(crate) struct Core {
+    pub config: Config,
+    pub images: Arc<Images>,
+    pub snapshots: Arc<dyn Snapshotter>,
+    pub network: Network,
+    pub launcher: Launcher,
+    pub cgroups: CgroupHost,
+    store: Store,
+    pub pods: Index<Pod>,
+    pub containers: Index<Container>,
+    pub pod_names: Reservations<SandboxId>,
+    pub container_names: Reservations<ContainerId>,
+    databases: Mutex<HashMap<ChainId, Arc<Database>>>,
+}
+
+impl Core {
+    pub fn new(config: Config, parts: Parts) -> Self {
+        Self {
+            config,
+            images: parts.images,
+            snapshots: parts.snapshots,
+            network: parts.network,
+            launcher: parts.launcher,
+            cgroups: parts.cgroups,
+            store: parts.store,
+            pods: Index::default(),
+            containers: Index::default(),
+            pod_names: Reservations::default(),
+            container_names: Reservations::default(),
+            databases: Mutex::default(),
+        }
+    }
+
+    pub fn pod(&self, id: &str) -> Result<Arc<Pod>> {
+        match self.pods.find(id) {
+            Ok(Some(pod)) => Ok(pod),
+            Ok(None) => Err(Error::PodNotFound(id.to_owned())),
+            Err(_) => Err(Error::Ambiguous {
+                kind: "pod sandbox",
+                prefix: id.to_owned(),
+            }),
+        }
+    }
+
+    pub fn container(&self, id: &str) -> Result<Arc<Container>> {
+        match self.containers.find(id) {
+            Ok(Some(container)) => Ok(container),
+            Ok(None) => Err(Error::ContainerNotFound(id.to_owned())),
+            Err(_) => Err(Error::Ambiguous {
+                kind: "container",
+                prefix: id.to_owned(),
+            }),
+        }
+    }
+
+    pub fn containers_of(&self, pod: &SandboxId) -> Vec<Arc<Container>> {
+        let mut all = self.containers.all();
+        all.retain(|container| container.view().pod == *pod);
+        all
+    }
+
+    pub fn pod_files(&self, id: &SandboxId) -> PodFiles {
+        PodFiles::new(&self.config.state_dir, id.as_str())
+    }
+
+    /// The image, and a hold that keeps its layers until a snapshot stands on them.
+    pub async fn image(&self, name: &str) -> Result<(Arc<Image>, Hold)> {
+        let held = self.images.acquire(name).await;
+        held.ok_or_else(|| Error::ImageMissing {
+            image: name.to_owned(),
+        })
+    }
+
+    pub fn new_container_id(&self) -> Result<ContainerId> {
+        random().map(ContainerId::from_random)
+    }
+
+    pub fn new_pod_id(&self) -> Result<SandboxId> {
+        random().map(SandboxId::from_random)
+    }
+
+    /// Blocking: reads the image's user database unless it is known.
+    pub fn resolve_user(
+        &self,
+        image: &Image,
+        mounts: &[Mount],
+        run_as: &RunAs,
+    ) -> Result<ResolvedUser> {
+        let Some(top) = image.layers.last() else {
+            return Database::default().resolve(run_as, image.config.user());
+        };
+        let known = self.databases.lock().get(top).cloned();
+        let database = match known {
+            Some(database) => database,
+            None => {
+                let root = image_root::open(mounts)?;
+                let read = root.map(|root| Database::read(root.as_fd())).transpose()?;
+                let database = Arc::new(read.unwrap_or_default());
+                let mut databases = self.databases.lock();
+                if databases.len() >= CACHED_DATABASES {
+                    databases.clear();
+                }
+                databases.insert(top.clone(), Arc::clone(&database));
+                database
+            }
+        };
+        database.resolve(run_as, image.config.user())
+    }
+
+    /// Removes a writable layer; the deletion of its files goes on behind.
+    pub async fn remove_snapshot(self: &Arc<Self>, key: String) -> Result<()> {
+        let snapshots = Arc::clone(&self.snapshots);
+        blocking("remove the snapshot of", move || {
+            snapshots
+                .remove(&key)
+                .map_err(|source| Error::Snapshot { id: key, source })
+        })
+        .await?;
+        let snapshots = Arc::clone(&self.snapshots);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = snapshots.purge_trash() {
+                tracing::warn!(error = crate::error::chain(&error), "trash not purged");
+            }
+        });
+        Ok(())
+    }
+
+    /// Blocking: kills what is in the cgroup and removes it.
+    pub fn remove_cgroup(&self, path: &str) -> Result<()> {
+        let failed = |source| Error::Cgroup {
+            path: path.to_owned(),
+            source,
+        };
+        let opened = CgroupPath::parse(path).and_then(|path| self.cgroups.open(&path));
+        match opened {
+            Ok(cgroup) => cgroup
+                .kill_all(9)
+                .and_then(|()| cgroup.remove())
+                .map_err(failed),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Writes behind: what must survive the daemon is in the runtime directory already.
+    pub fn store_pod(&self, record: &PodRecord) {
+        self.put(schema::pods(), &record.id, record);
+    }
+
+    pub fn store_container(&self, record: &ContainerRecord) {
+        self.put(schema::containers(), &record.id, record);
+    }
+
+    fn put<K: Key, V: Serialize>(&self, table: Table<K, V>, key: &K, record: &V) {
+        let mut batch = Batch::new();
+        match batch.put(table, key, record) {
+            Ok(_) => self.store.commit_lazily(batch),
+            Err(error) => tracing::error!(error = crate::error::chain(&error), "not stored"),
+        }
+    }
+
+    pub fn forget_pod(&self, record: &PodRecord) {
+        self.pods.remove(record.id.as_str());
+        self.pod_names.release(&record.request.key());
+        let mut batch = Batch::new();
+        batch.remove(schema::pods::<PodRecord>(), &record.id);
+        self.store.commit_lazily(batch);
+    }
+
+    pub fn forget_container(&self, record: &ContainerRecord) {
+        self.containers.remove(record.id.as_str());
+        self.container_names.release(&container_key(record));
+        let mut batch = Batch::new();
+        batch.remove(schema::containers::<ContainerRecord>(), &record.id);
+        self.store.commit_lazily(batch);
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// The identity under which a repeated request for a container joins the first one.
+pub(crate) fn container_key(record: &ContainerRecord) -> String {
+    name_key(
+        record.pod.as_str(),
+        &record.request.name,
+        record.request.attempt,
+    )
+}
+
+pub(crate) fn name_key(pod: &str, name: &str, attempt: u32) -> String {
+    format!("{name}_{pod}_{attempt}")
+}
+
+fn random() -> Result<[u8; 32]> {
+    let mut bits = [0; 32];
+    rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(|errno| {
+        Error::State {
+            action: "read",
+            path: "/dev/urandom".into(),
+            source: errno.into(),
+        }
+    })?;
+    Ok(bits)
+}

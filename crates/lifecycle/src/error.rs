@@ -1,0 +1,141 @@
+//! What can go wrong with pods and containers, in terms that a door can map to its statuses.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_names::{ContainerId, SandboxId};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("pod sandbox {0:?} not found")]
+    PodNotFound(String),
+    #[error("container {0:?} not found")]
+    ContainerNotFound(String),
+    #[error("{kind} {prefix:?} is ambiguous: give more characters of the id")]
+    Ambiguous { kind: &'static str, prefix: String },
+    #[error("image {image:?} is not present: pull it first")]
+    ImageMissing { image: String },
+    #[error("a pod sandbox named {key:?} exists already: {id}")]
+    PodExists { key: String, id: SandboxId },
+    #[error("a container named {key:?} exists already: {id}")]
+    ContainerExists { key: String, id: ContainerId },
+    #[error("pod sandbox {id} is {state}: it must be ready to {action}")]
+    PodState {
+        id: SandboxId,
+        state: &'static str,
+        action: &'static str,
+    },
+    #[error("container {id} is {state}: it must be {expected} to {action}")]
+    ContainerState {
+        id: ContainerId,
+        state: &'static str,
+        expected: &'static str,
+        action: &'static str,
+    },
+    #[error("{field}: {problem}")]
+    Invalid {
+        field: &'static str,
+        problem: String,
+    },
+    #[error("user {user:?} is not in the image's /etc/passwd")]
+    UnknownUser { user: String },
+    #[error("group {group:?} is not in the image's /etc/group")]
+    UnknownGroup { group: String },
+    #[error("cannot {action} {path:?}")]
+    State {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {path} of the image")]
+    ImageFile {
+        path: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("seccomp profile {path:?} cannot be used")]
+    SeccompFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("seccomp profile {path:?} is not valid")]
+    SeccompProfile {
+        path: PathBuf,
+        #[source]
+        source: berth_seccomp::Error,
+    },
+    #[error("the container's specification cannot be formed")]
+    Spec(#[from] oci_spec::OciSpecError),
+    #[error("image store")]
+    Images(#[from] berth_images::Error),
+    #[error("snapshot of {id}")]
+    Snapshot {
+        id: String,
+        #[source]
+        source: berth_snapshots::Error,
+    },
+    #[error("network of pod {id}")]
+    Network {
+        id: SandboxId,
+        #[source]
+        source: berth_network::Error,
+    },
+    #[error("cgroup {path}")]
+    Cgroup {
+        path: String,
+        #[source]
+        source: berth_cgroups::Error,
+    },
+    #[error("cannot {action} container {id}")]
+    Shim {
+        action: &'static str,
+        id: String,
+        #[source]
+        source: berth_shim_client::Error,
+    },
+    #[error("runtime handler {0:?} is not configured")]
+    UnknownHandler(String),
+    #[error("command {command:?} did not finish within {timeout:?}")]
+    ExecTimeout { command: String, timeout: Duration },
+    #[error("container {id} did not stop: its processes are still there after {waited:?}")]
+    WillNotStop { id: ContainerId, waited: Duration },
+    #[error("the task of {id} ended: {action} was not carried out")]
+    TaskGone { id: String, action: &'static str },
+    /// The failure of an operation that several callers waited for.
+    #[error("{0}")]
+    Shared(std::sync::Arc<Error>),
+}
+
+impl Error {
+    /// The error itself, where several callers were given it.
+    pub fn root(&self) -> &Error {
+        match self {
+            Error::Shared(inner) => inner.root(),
+            other => other,
+        }
+    }
+
+    pub fn invalid(field: &'static str, problem: impl Into<String>) -> Self {
+        Error::Invalid {
+            field,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// The message of `error` with those of its sources, as a person should read it.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,196 @@
+//! The init of a pod that shares its PID namespace: our own static binary in an empty root.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_shim_client::{Shim, Stdio};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use oci_spec::runtime::{
+    LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, MountBuilder, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder,
+};
+
+use crate::container::kill_cgroup;
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::files::{PodFiles, make_dir};
+use crate::record::PodRecord;
+use crate::undo::{Undo, blocking};
+
+/// A running init. Its end is awaited by the pod's task.
+pub(crate) struct Init {
+    shim: Arc<Shim>,
+    pid: u32,
+    cgroup: String,
+    ended: BoxFuture<'static, ()>,
+}
+
+impl Init {
+    pub(super) async fn start(
+        core: &Arc<Core>,
+        record: &PodRecord,
+        files: &PodFiles,
+        undo: &mut Undo,
+    ) -> Result<Self> {
+        let id = record.id.as_str();
+        let failed = |action| {
+            move |source| Error::Shim {
+                action,
+                id: id.to_owned(),
+                source,
+            }
+        };
+        let bundle = files.init_bundle();
+        let spec = spec(core, record, files)?;
+        let prepared = bundle.clone();
+        blocking("prepare the init of", move || {
+            write_bundle(&prepared, &spec)
+        })
+        .await?;
+        let shim = core
+            .launcher
+            .launch(id, &bundle)
+            .await
+            .map_err(failed("launch the init of"))?;
+        let shim = Arc::new(shim);
+        let cgroup = cgroup(record);
+        undo.push("pod init", end(Arc::clone(core), Arc::clone(&shim), cgroup));
+        let pid = shim
+            .create(&[], &Stdio::default())
+            .await
+            .map_err(failed("create the init of"))?;
+        shim.start(None)
+            .await
+            .map_err(failed("start the init of"))?;
+        Ok(Self::adopt(record, shim, pid))
+    }
+
+    /// Takes over an init that runs, as after a restart.
+    pub(crate) fn adopt(record: &PodRecord, shim: Arc<Shim>, pid: u32) -> Self {
+        let waiting = Arc::clone(&shim);
+        let ended = async move {
+            let _ = waiting.wait(None).await;
+        };
+        Self {
+            shim,
+            pid,
+            cgroup: cgroup(record),
+            ended: ended.boxed(),
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Resolves when the process has ended or its shim is gone. Cancel-safe.
+    pub(super) async fn ended(&mut self) {
+        (&mut self.ended).await;
+    }
+
+    pub(super) async fn stop(self, core: Arc<Core>) -> Result<()> {
+        end(core, self.shim, self.cgroup).await
+    }
+}
+
+/// Where the init's own cgroup is; pods without an init have none there.
+pub(super) fn cgroup(record: &PodRecord) -> String {
+    format!(
+        "{}/{}",
+        record.cgroup_parent.trim_end_matches('/'),
+        record.id
+    )
+}
+
+async fn end(core: Arc<Core>, shim: Arc<Shim>, cgroup: String) -> Result<()> {
+    let farewell = async {
+        let _ = shim.kill(None, 9, true).await;
+        let _ = shim.wait(None).await;
+        let _ = shim.delete(None).await;
+        let _ = shim.shutdown().await;
+    };
+    if tokio::time::timeout(std::time::Duration::from_secs(5), farewell)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            cgroup,
+            "a pod's init does not answer; cleaning up behind it"
+        );
+    }
+    kill_cgroup(&core, &cgroup).await;
+    Ok(())
+}
+
+fn write_bundle(bundle: &std::path::Path, spec: &Spec) -> Result<()> {
+    make_dir(&bundle.join("rootfs"))?;
+    let path = bundle.join("config.json");
+    let failed = |source| Error::State {
+        action: "write",
+        path: path.clone(),
+        source,
+    };
+    let bytes = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
+    std::fs::write(&path, bytes).map_err(failed)
+}
+
+/// One process without capabilities in a root that holds nothing but itself.
+fn spec(core: &Core, record: &PodRecord, files: &PodFiles) -> Result<Spec> {
+    let own = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+    let joined = |typ, path: PathBuf| LinuxNamespaceBuilder::default().typ(typ).path(path).build();
+    let mut namespaces = vec![
+        own(LinuxNamespaceType::Pid)?,
+        own(LinuxNamespaceType::Mount)?,
+    ];
+    if files.ipcns().exists() {
+        namespaces.push(joined(LinuxNamespaceType::Ipc, files.ipcns())?);
+    }
+    if files.netns().exists() {
+        namespaces.push(joined(LinuxNamespaceType::Network, files.netns())?);
+    }
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces)
+        .cgroups_path(PathBuf::from(cgroup(record)))
+        .build()?;
+    linux
+        .set_masked_paths(None)
+        .set_readonly_paths(None)
+        .set_devices(None)
+        .set_resources(None);
+    let mut process = ProcessBuilder::default()
+        .args(vec!["/init".to_owned()])
+        .env(Vec::<String>::new())
+        .cwd("/")
+        .no_new_privileges(true)
+        .build()?;
+    process
+        .set_capabilities(Some(Default::default()))
+        .set_rlimits(None);
+    let binary = MountBuilder::default()
+        .destination("/init")
+        .typ("bind")
+        .source(&core.config.pod_init)
+        .options(vec!["bind".to_owned(), "ro".to_owned()])
+        .build()?;
+    let proc = MountBuilder::default()
+        .destination("/proc")
+        .typ("proc")
+        .source("proc")
+        .options(["nosuid", "noexec", "nodev"].map(str::to_owned).to_vec())
+        .build()?;
+    let mut spec = SpecBuilder::default()
+        .version("1.2.0")
+        .root(
+            RootBuilder::default()
+                .path("rootfs")
+                .readonly(false)
+                .build()?,
+        )
+        .process(process)
+        .mounts(vec![proc, binary])
+        .linux(linux)
+        .build()?;
+    spec.set_hostname(None);
+    Ok(spec)
+}

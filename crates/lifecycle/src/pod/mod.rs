@@ -1,0 +1,109 @@
+//! One pod sandbox: its state, and the task that alone changes it.
+//!
+//! ```text
+//!   run ──▶ Ready ──stop, or its init ends──▶ NotReady ──remove──▶ (gone)
+//! ```
+//!
+//! There is no pause process: the namespaces are pinned by bind mounts. A pod that shares its PID
+//! namespace has an init of ours, run like any container, whose end makes the pod not ready.
+
+mod init;
+mod run;
+mod task;
+
+use std::sync::Arc;
+
+use berth_names::SandboxId;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use init::Init;
+pub(crate) use run::{run, undo_half_made, unpin};
+pub(crate) use task::Task;
+
+use crate::error::{Error, Result};
+use crate::record::{PodRecord, PodState};
+
+type Reply = oneshot::Sender<Result<()>>;
+
+pub(crate) enum Command {
+    Stop(Reply),
+    Remove(Reply),
+}
+
+const INBOX: usize = 64;
+
+/// A pod as others see it.
+pub struct Pod {
+    id: SandboxId,
+    view: RwLock<Arc<PodRecord>>,
+    inbox: mpsc::Sender<Command>,
+}
+
+impl Pod {
+    fn new(record: PodRecord) -> (Arc<Self>, mpsc::Receiver<Command>) {
+        let (inbox, commands) = mpsc::channel(INBOX);
+        let id = record.id.clone();
+        (
+            Arc::new(Self {
+                id,
+                view: RwLock::new(Arc::new(record)),
+                inbox,
+            }),
+            commands,
+        )
+    }
+
+    pub fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    /// The pod at this moment.
+    pub fn view(&self) -> Arc<PodRecord> {
+        Arc::clone(&self.view.read())
+    }
+
+    /// The pod, if it is ready for `action`.
+    pub fn ready(&self, action: &'static str) -> Result<Arc<PodRecord>> {
+        let view = self.view();
+        match view.state {
+            PodState::Ready => Ok(view),
+            PodState::Creating | PodState::NotReady => Err(Error::PodState {
+                id: self.id.clone(),
+                state: "not ready",
+                action,
+            }),
+        }
+    }
+
+    /// Kills the pod's containers and releases its network and namespaces.
+    pub async fn stop(&self) -> Result<()> {
+        self.ask("stop", Command::Stop).await
+    }
+
+    /// Stops the pod where that is still to be done, and removes it with its containers.
+    pub async fn remove(&self) -> Result<()> {
+        match self.ask("remove", Command::Remove).await {
+            Err(Error::TaskGone { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn ask(
+        &self,
+        action: &'static str,
+        command: impl FnOnce(Reply) -> Command,
+    ) -> Result<()> {
+        let gone = || Error::TaskGone {
+            id: self.id.to_string(),
+            action,
+        };
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(command(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    fn show(&self, record: PodRecord) {
+        *self.view.write() = Arc::new(record);
+    }
+}

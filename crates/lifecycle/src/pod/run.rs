@@ -1,0 +1,270 @@
+//! Making a pod: namespaces, network, files and, where PIDs are shared, an init.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use berth_names::SandboxId;
+use berth_network::PodNetwork;
+use berth_network::netns::{self, PinRequest};
+
+use super::{Init, Task};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::files::{self, PodFiles};
+use crate::record::{self, PodRecord, PodState};
+use crate::request::{PodRequest, Protocol, Scope};
+use crate::undo::{Undo, blocking};
+
+type Sysctls = Vec<(String, String)>;
+
+/// Makes the pod that `request` asks for and starts its task. On failure nothing stays.
+pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxId> {
+    check(&core, &request)?;
+    let mut record = PodRecord {
+        id: core.new_pod_id()?,
+        cgroup_parent: cgroup_parent(&core, &request)?,
+        request,
+        state: PodState::Creating,
+        created_at: record::now(),
+        ips: Vec::new(),
+        network_held: false,
+        init_pid: None,
+    };
+    let mut undo = Undo::default();
+    match steps(&core, &mut record, &mut undo).await {
+        Ok(init) => {
+            let id = record.id.clone();
+            Task::spawn(core, record, init);
+            Ok(id)
+        }
+        Err(error) => {
+            undo.run().await;
+            Err(error)
+        }
+    }
+}
+
+async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Result<Option<Init>> {
+    let files = core.pod_files(&record.id);
+    let dropped = files.clone();
+    undo.push(
+        "pod directory",
+        blocking("remove", move || dropped.remove()),
+    );
+    let pinned = files.clone();
+    undo.push("namespaces", blocking("unpin", move || unpin(&pinned)));
+    let deferred = prepare(&files, record).await?;
+
+    if record.request.namespaces.network != Scope::Node {
+        record.network_held = true;
+        undo.push("network", detach(Arc::clone(core), record.clone()));
+        record.ips = attach(core, record, &files).await?;
+        apply_deferred(record, &files, deferred).await?;
+    }
+    let init = match record.request.namespaces.pid {
+        Scope::Pod => Some(Init::start(core, record, &files, undo).await?),
+        _ => None,
+    };
+    record.init_pid = init.as_ref().map(Init::pid);
+    record.state = PodState::Ready;
+    let (path, ready) = (files.record(), record.clone());
+    blocking("write the record of", move || record::write(&path, &ready)).await?;
+    core.store_pod(record);
+    Ok(init)
+}
+
+/// The directory with its first record, the namespaces and the files.
+async fn prepare(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
+    let (files, record) = (files.clone(), record.clone());
+    blocking("prepare", move || {
+        files.create()?;
+        record::write(&files.record(), &record)?;
+        let deferred = pin(&files, &record)?;
+        files.populate(&record.request)?;
+        Ok(deferred)
+    })
+    .await
+}
+
+/// The namespaces, and the sysctls that have to wait for the pod's interfaces.
+fn pin(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
+    let request = &record.request;
+    let own_network = request.namespaces.network != Scope::Node;
+    let pin = PinRequest {
+        net: own_network.then(|| files.netns()),
+        ipc: (request.namespaces.ipc != Scope::Node).then(|| files.ipcns()),
+        uts: own_network.then(|| (files.utsns(), files::hostname(request))),
+        sysctls: request
+            .sysctls
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+    };
+    let failed = |source| Error::Network {
+        id: record.id.clone(),
+        source,
+    };
+    netns::create_pinned(pin)
+        .map(|pinned| pinned.deferred_sysctls)
+        .map_err(failed)
+}
+
+/// Blocking: releases the pinned namespaces; repeating it is harmless.
+pub(crate) fn unpin(files: &PodFiles) -> Result<()> {
+    for path in [files.netns(), files.ipcns(), files.utsns()] {
+        netns::unpin(&path).map_err(|source| Error::State {
+            action: "unpin",
+            path: path.clone(),
+            source: std::io::Error::other(source),
+        })?;
+    }
+    Ok(())
+}
+
+async fn attach(core: &Core, record: &PodRecord, files: &PodFiles) -> Result<Vec<IpAddr>> {
+    let attached = core.network.setup(&pod_network(record, files)).await;
+    match attached {
+        Ok(attachment) => Ok(attachment.ips),
+        Err(source) => Err(Error::Network {
+            id: record.id.clone(),
+            source,
+        }),
+    }
+}
+
+async fn apply_deferred(record: &PodRecord, files: &PodFiles, sysctls: Sysctls) -> Result<()> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    let (id, netns) = (record.id.clone(), files.netns());
+    blocking("set the sysctls of", move || {
+        netns::apply_sysctls(&netns, &sysctls).map_err(|source| Error::Network { id, source })
+    })
+    .await
+}
+
+/// Releases what the network holds for a pod; repeating it is harmless.
+pub(super) async fn detach(core: Arc<Core>, record: PodRecord) -> Result<()> {
+    core.network
+        .teardown(&record.id)
+        .await
+        .map_err(|source| Error::Network {
+            id: record.id.clone(),
+            source,
+        })
+}
+
+/// Takes back a pod whose making was cut short, as found after a restart.
+pub(crate) async fn undo_half_made(core: &Arc<Core>, record: &PodRecord) -> Result<()> {
+    let files = core.pod_files(&record.id);
+    crate::container::kill_cgroup(core, &super::init::cgroup(record)).await;
+    if record.request.namespaces.network != Scope::Node {
+        detach(Arc::clone(core), record.clone()).await?;
+    }
+    blocking("undo", move || {
+        unpin(&files)?;
+        files.remove()
+    })
+    .await
+}
+
+fn pod_network(record: &PodRecord, files: &PodFiles) -> PodNetwork {
+    let request = &record.request;
+    let dns = request.dns.clone().unwrap_or_default();
+    let ports = request
+        .port_mappings
+        .iter()
+        .map(|port| berth_network::PortMapping {
+            protocol: match port.protocol {
+                Protocol::Tcp => berth_network::Protocol::Tcp,
+                Protocol::Udp => berth_network::Protocol::Udp,
+                Protocol::Sctp => berth_network::Protocol::Sctp,
+            },
+            container_port: port.container_port,
+            host_port: port.host_port,
+            host_ip: port.host_ip.parse().ok(),
+        });
+    let annotations: BTreeMap<String, String> = request.annotations.clone();
+    PodNetwork {
+        id: record.id.clone(),
+        name: request.name.clone(),
+        namespace: request.namespace.clone(),
+        uid: request.uid.clone(),
+        netns: files.netns(),
+        port_mappings: ports.filter(|port| port.host_port != 0).collect(),
+        bandwidth: None,
+        dns: berth_network::Dns {
+            servers: dns.servers,
+            searches: dns.searches,
+            options: dns.options,
+        },
+        annotations,
+        cgroup_parent: Some(record.cgroup_parent.clone()),
+    }
+}
+
+fn check(core: &Core, request: &PodRequest) -> Result<()> {
+    let handler = &request.runtime_handler;
+    if !handler.is_empty() && !core.config.handlers.contains(handler) {
+        return Err(Error::UnknownHandler(handler.clone()));
+    }
+    if request.name.is_empty() || request.uid.is_empty() {
+        return Err(Error::invalid("metadata", "a pod needs a name and a uid"));
+    }
+    if request.hostname.len() > 64 {
+        return Err(Error::invalid(
+            "hostname",
+            "it is longer than 64 characters",
+        ));
+    }
+    for port in &request.port_mappings {
+        if !port.host_ip.is_empty() && port.host_ip.parse::<IpAddr>().is_err() {
+            let problem = format!("{:?} is not an address", port.host_ip);
+            return Err(Error::invalid("port_mappings.host_ip", problem));
+        }
+    }
+    check_sysctls(request)
+}
+
+/// A sysctl may be set only in a namespace that is the pod's own: anything else changes the host.
+fn check_sysctls(request: &PodRequest) -> Result<()> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    for name in request.sysctls.keys() {
+        let dotted = name.replace('/', ".");
+        let network = dotted.starts_with("net.");
+        let ipc = IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
+        let own = (network && request.namespaces.network != Scope::Node)
+            || (ipc && request.namespaces.ipc != Scope::Node);
+        if !own || dotted.split('.').any(|part| part.is_empty()) {
+            let problem = format!("{name:?} is not confined to a namespace of this pod");
+            return Err(Error::invalid("sysctls", problem));
+        }
+    }
+    Ok(())
+}
+
+fn cgroup_parent(core: &Core, request: &PodRequest) -> Result<String> {
+    let parent = &request.cgroup_parent;
+    if parent.is_empty() {
+        return Ok(core.config.cgroup_parent.clone());
+    }
+    if parent.ends_with(".slice") {
+        let problem = format!("{parent:?} is a systemd slice; this daemon drives cgroupfs");
+        return Err(Error::invalid("cgroup_parent", problem));
+    }
+    let absolute = format!("/{}", parent.trim_matches('/'));
+    match berth_cgroups::CgroupPath::parse(&absolute) {
+        Ok(_) => Ok(absolute),
+        Err(error) => Err(Error::invalid("cgroup_parent", error.to_string())),
+    }
+}

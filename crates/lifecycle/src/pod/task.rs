@@ -1,0 +1,163 @@
+//! The task that owns a pod's transitions.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::mpsc;
+
+use super::{Command, Init, Pod, Reply, run};
+use crate::core::Core;
+use crate::error::{Error, Result, chain};
+use crate::record::{self, PodRecord, PodState};
+use crate::undo::blocking;
+
+pub(crate) struct Task {
+    core: Arc<Core>,
+    pod: Arc<Pod>,
+    record: PodRecord,
+    init: Option<Init>,
+}
+
+impl Task {
+    /// Starts the task of a pod and makes the pod findable.
+    pub(crate) fn spawn(core: Arc<Core>, record: PodRecord, init: Option<Init>) -> Arc<Pod> {
+        let (pod, inbox) = Pod::new(record.clone());
+        core.pods.insert(record.id.as_str(), Arc::clone(&pod));
+        let task = Self {
+            core,
+            pod: Arc::clone(&pod),
+            record,
+            init,
+        };
+        tokio::spawn(task.run(inbox));
+        pod
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        loop {
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::Stop(reply)) => {
+                        let outcome = self.stop().await;
+                        let _ = reply.send(outcome);
+                    }
+                    Some(Command::Remove(reply)) => {
+                        if self.remove(reply).await {
+                            return;
+                        }
+                    }
+                    None => return,
+                },
+                () = init_ended(&mut self.init) => {
+                    tracing::warn!(id = %self.record.id, "the pod's init ended");
+                    if let Err(error) = self.stop().await {
+                        tracing::warn!(id = %self.record.id, error = chain(&error), "stop failed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops what runs and releases what is held. A failure does not keep the rest from being
+    /// done; what is left is tried again by the next stop.
+    async fn stop(&mut self) -> Result<()> {
+        let mut failures = Failures::default();
+        if self.record.state != PodState::NotReady {
+            self.record.state = PodState::NotReady;
+            self.persist().await;
+        }
+        let containers = self.core.containers_of(&self.record.id);
+        let stops = containers
+            .iter()
+            .map(|container| container.stop(Duration::ZERO));
+        for outcome in join_all(stops).await {
+            match outcome {
+                Err(Error::TaskGone { .. }) => {}
+                outcome => failures.note(outcome),
+            }
+        }
+        if let Some(init) = self.init.take() {
+            failures.note(init.stop(Arc::clone(&self.core)).await);
+            self.record.init_pid = None;
+        }
+        if self.record.network_held {
+            let released = run::detach(Arc::clone(&self.core), self.record.clone()).await;
+            self.record.network_held = released.is_err();
+            failures.note(released);
+        }
+        if !self.record.network_held {
+            let files = self.core.pod_files(&self.record.id);
+            failures.note(blocking("unpin", move || run::unpin(&files)).await);
+        }
+        self.persist().await;
+        failures.first()
+    }
+
+    /// True when the pod is gone and the task may end.
+    async fn remove(&mut self, reply: Reply) -> bool {
+        let outcome = self.release().await;
+        let gone = outcome.is_ok();
+        if gone {
+            self.core.forget_pod(&self.record);
+        }
+        let _ = reply.send(outcome);
+        gone
+    }
+
+    async fn release(&mut self) -> Result<()> {
+        self.stop().await?;
+        let containers = self.core.containers_of(&self.record.id);
+        let mut failures = Failures::default();
+        for outcome in join_all(containers.iter().map(|container| container.remove())).await {
+            failures.note(outcome);
+        }
+        failures.first()?;
+        let files = self.core.pod_files(&self.record.id);
+        blocking("remove", move || files.remove()).await
+    }
+
+    async fn persist(&mut self) {
+        self.pod.show(self.record.clone());
+        self.core.store_pod(&self.record);
+        let files = self.core.pod_files(&self.record.id);
+        let record = self.record.clone();
+        let written = blocking("write the record of", move || {
+            // After a reboot the runtime directory is empty, and the record has nowhere to be.
+            if files.dir().exists() {
+                record::write(&files.record(), &record)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(error) = written.await {
+            tracing::error!(id = %self.record.id, error = chain(&error), "record not written");
+        }
+    }
+}
+
+/// Failures of steps that must all be tried: the first is reported, the others are logged.
+#[derive(Default)]
+struct Failures(Option<Error>);
+
+impl Failures {
+    fn note(&mut self, outcome: Result<()>) {
+        match (outcome, &self.0) {
+            (Ok(()), _) => {}
+            (Err(error), None) => self.0 = Some(error),
+            (Err(error), Some(_)) => tracing::warn!(error = chain(&error), "also failed"),
+        }
+    }
+
+    fn first(self) -> Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
+async fn init_ended(init: &mut Option<Init>) {
+    match init {
+        Some(init) => init.ended().await,
+        None => pending().await,
+    }
+}

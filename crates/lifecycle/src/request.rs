@@ -1,0 +1,262 @@
+//! What a door asks for: pods and containers in the core's own terms.
+//!
+//! Doors translate their wire types into these; records keep them, so that what was asked for can
+//! be shown, and enforced again, after a restart.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A pod sandbox as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodRequest {
+    pub name: String,
+    pub uid: String,
+    pub namespace: String,
+    pub attempt: u32,
+    /// Empty means the host's own name where the network is the host's.
+    pub hostname: String,
+    /// Directory that container log paths are relative to; empty means no logs.
+    pub log_directory: String,
+    pub dns: Option<Dns>,
+    pub port_mappings: Vec<PortMapping>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// Cgroup under which the pod's containers live; empty means the daemon's default.
+    pub cgroup_parent: String,
+    pub sysctls: BTreeMap<String, String>,
+    pub namespaces: Namespaces,
+    pub privileged: bool,
+    pub runtime_handler: String,
+}
+
+impl PodRequest {
+    /// The identity under which a repeated request joins the first one.
+    pub fn key(&self) -> String {
+        format!(
+            "{}_{}_{}_{}",
+            self.name, self.namespace, self.uid, self.attempt
+        )
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    pub servers: Vec<String>,
+    pub searches: Vec<String>,
+    pub options: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    pub protocol: Protocol,
+    pub container_port: u16,
+    /// Zero means that nothing is published for this port.
+    pub host_port: u16,
+    /// Empty means every address of the host.
+    pub host_ip: String,
+}
+
+/// Whose namespace a container uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Shared by the containers of the pod.
+    #[default]
+    Pod,
+    /// One of its own.
+    Container,
+    /// The host's.
+    Node,
+    /// That of another container in the pod.
+    Target(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    pub network: Scope,
+    pub pid: Scope,
+    pub ipc: Scope,
+}
+
+/// A container as it was asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRequest {
+    pub name: String,
+    pub attempt: u32,
+    /// Id, digest reference or tag of an image that is present.
+    pub image: String,
+    /// What the user wrote for the image, kept for display.
+    pub user_specified_image: String,
+    pub image_annotations: BTreeMap<String, String>,
+    /// Replaces the image's entrypoint.
+    pub command: Vec<String>,
+    /// Replaces the image's command.
+    pub args: Vec<String>,
+    pub working_dir: String,
+    pub envs: Vec<(String, String)>,
+    pub mounts: Vec<MountRequest>,
+    pub devices: Vec<DeviceRequest>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// Relative to the pod's log directory; empty means that output is dropped.
+    pub log_path: String,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    pub tty: bool,
+    pub resources: Resources,
+    pub security: Security,
+    /// Overrides the image's stop signal; a name such as `SIGTERM`.
+    pub stop_signal: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToContainer,
+    Bidirectional,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRequest {
+    pub container_path: String,
+    pub host_path: String,
+    pub readonly: bool,
+    pub recursive_read_only: bool,
+    pub propagation: Propagation,
+    pub selinux_relabel: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRequest {
+    pub container_path: String,
+    pub host_path: String,
+    /// Any of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+/// Limits; a field that is `None` (or an empty string) leaves the kernel's value alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// Microseconds per period; negative lifts the limit.
+    pub cpu_quota: Option<i64>,
+    pub cpu_shares: Option<u64>,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+    /// Bytes of memory and swap together; -1 means no limit.
+    pub memory_swap_limit: Option<i64>,
+    pub oom_score_adj: Option<i32>,
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    /// Page size such as `2MB`, and bytes.
+    pub hugepage_limits: Vec<(String, u64)>,
+    /// Files of the v2 hierarchy, written as they are.
+    pub unified: BTreeMap<String, String>,
+}
+
+impl Resources {
+    /// Takes every value that `update` sets over the present one.
+    pub fn merge(&mut self, update: &Resources) {
+        macro_rules! take {
+            ($($field:ident),*) => { $( if update.$field.is_some() { self.$field = update.$field; } )* };
+        }
+        take!(
+            cpu_period,
+            cpu_quota,
+            cpu_shares,
+            memory_limit,
+            memory_swap_limit,
+            oom_score_adj
+        );
+        if !update.cpuset_cpus.is_empty() {
+            self.cpuset_cpus.clone_from(&update.cpuset_cpus);
+        }
+        if !update.cpuset_mems.is_empty() {
+            self.cpuset_mems.clone_from(&update.cpuset_mems);
+        }
+        for (size, bytes) in &update.hugepage_limits {
+            self.hugepage_limits.retain(|(present, _)| present != size);
+            self.hugepage_limits.push((size.clone(), *bytes));
+        }
+        self.unified
+            .extend(update.unified.iter().map(|(k, v)| (k.clone(), v.clone())));
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    #[default]
+    Unconfined,
+    RuntimeDefault,
+    /// A profile file on the host.
+    Localhost(PathBuf),
+}
+
+/// Who the process runs as, in the order in which they win.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAs {
+    pub uid: Option<u32>,
+    pub username: String,
+    /// Only valid beside `uid` or `username`.
+    pub gid: Option<u32>,
+    pub supplemental_groups: Vec<u32>,
+    /// Leaves out the groups that the image's group file lists for the user.
+    pub strict_groups: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    pub privileged: bool,
+    pub add_capabilities: Vec<String>,
+    pub drop_capabilities: Vec<String>,
+    pub add_ambient_capabilities: Vec<String>,
+    /// Pid scope as the container asks for it; network and IPC are the pod's.
+    pub pid: Scope,
+    pub run_as: RunAs,
+    pub readonly_rootfs: bool,
+    pub no_new_privs: bool,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub seccomp: Seccomp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_changes_only_what_it_names() {
+        let mut present = Resources {
+            cpu_shares: Some(512),
+            memory_limit: Some(1 << 20),
+            cpuset_cpus: "0".into(),
+            hugepage_limits: vec![("2MB".into(), 1)],
+            ..Resources::default()
+        };
+        present.merge(&Resources {
+            memory_limit: Some(2 << 20),
+            hugepage_limits: vec![("2MB".into(), 2), ("1GB".into(), 3)],
+            ..Resources::default()
+        });
+        assert_eq!(present.cpu_shares, Some(512));
+        assert_eq!(present.memory_limit, Some(2 << 20));
+        assert_eq!(present.cpuset_cpus, "0");
+        assert_eq!(
+            present.hugepage_limits,
+            [("2MB".into(), 2), ("1GB".into(), 3)]
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! Device nodes that a request asks for, and the rules of the device cgroup.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use oci_spec::runtime::{
+    LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
+};
+
+use crate::error::{Error, Result};
+use crate::request::{ContainerRequest, DeviceRequest};
+
+/// A node to make, and what may be done with it.
+pub(super) struct Requested {
+    pub node: LinuxDevice,
+    pub permissions: String,
+}
+
+/// Nodes that every container has, by major and minor: null, zero, full, random, urandom, tty,
+/// console, ptmx, and the slave side of every pseudo terminal.
+const DEFAULT_NODES: [(i64, Option<i64>); 9] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
+];
+
+pub(super) fn requested(request: &ContainerRequest) -> Result<Vec<Requested>> {
+    let mut devices = request
+        .devices
+        .iter()
+        .map(|device| resolve(device))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>();
+    if request.security.privileged {
+        for found in under(Path::new("/dev"), Path::new("/dev"), "rwm")? {
+            if !devices
+                .iter()
+                .any(|device| device.node.path() == found.node.path())
+            {
+                devices.push(found);
+            }
+        }
+    }
+    Ok(devices)
+}
+
+/// Deny everything, then allow making any node, using the default ones and those asked for.
+pub(super) fn rules(privileged: bool, devices: &[Requested]) -> Result<Vec<LinuxDeviceCgroup>> {
+    if privileged {
+        return Ok(vec![
+            LinuxDeviceCgroupBuilder::default()
+                .allow(true)
+                .access("rwm")
+                .build()?,
+        ]);
+    }
+    let allow = |typ, major, minor, access: &str| {
+        let mut rule = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(typ)
+            .access(access)
+            .build()?;
+        rule.set_major(major).set_minor(minor);
+        Ok::<_, Error>(rule)
+    };
+    let mut rules = vec![
+        LinuxDeviceCgroupBuilder::default()
+            .allow(false)
+            .access("rwm")
+            .build()?,
+        allow(LinuxDeviceType::C, None, None, "m")?,
+        allow(LinuxDeviceType::B, None, None, "m")?,
+    ];
+    for (major, minor) in DEFAULT_NODES {
+        rules.push(allow(LinuxDeviceType::C, Some(major), minor, "rwm")?);
+    }
+    for device in devices {
+        let node = &device.node;
+        let (major, minor) = (Some(node.major()), Some(node.minor()));
+        rules.push(allow(node.typ(), major, minor, &device.permissions)?);
+    }
+    Ok(rules)
+}
+
+/// A path that names a directory stands for every device below it.
+fn resolve(request: &DeviceRequest) -> Result<Vec<Requested>> {
+    if let Some(bad) = request.permissions.chars().find(|c| !"rwm".contains(*c)) {
+        let problem = format!("{bad:?} in {:?}: use r, w and m", request.permissions);
+        return Err(Error::invalid("devices.permissions", problem));
+    }
+    let host = Path::new(&request.host_path);
+    let metadata = fs::metadata(host).map_err(|error| {
+        Error::invalid(
+            "devices.host_path",
+            format!("{:?}: {error}", request.host_path),
+        )
+    })?;
+    let target = Path::new(&request.container_path);
+    if metadata.is_dir() {
+        return under(host, target, &request.permissions);
+    }
+    match node(host, target)? {
+        Some(node) => Ok(vec![Requested {
+            node,
+            permissions: request.permissions.clone(),
+        }]),
+        None => {
+            let problem = format!("{:?} is not a device", request.host_path);
+            Err(Error::invalid("devices.host_path", problem))
+        }
+    }
+}
+
+/// Names below /dev that a container gets from its own mounts.
+const OWN: [&str; 6] = ["pts", "shm", "fd", "mqueue", ".udev", "console"];
+
+fn under(host: &Path, target: &Path, permissions: &str) -> Result<Vec<Requested>> {
+    let read = |source| Error::State {
+        action: "list",
+        path: host.to_owned(),
+        source,
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(host).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        let name = entry.file_name();
+        let kind = entry.file_type().map_err(read)?;
+        if OWN.iter().any(|own| name == *own) || kind.is_symlink() {
+            continue;
+        }
+        let (from, to) = (entry.path(), target.join(&name));
+        if kind.is_dir() {
+            found.extend(under(&from, &to, permissions)?);
+        } else if let Some(node) = node(&from, &to)? {
+            found.push(Requested {
+                node,
+                permissions: permissions.to_owned(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn node(host: &Path, target: &Path) -> Result<Option<LinuxDevice>> {
+    // A device may go away between listing and looking; then there is nothing to make.
+    let Ok(metadata) = fs::metadata(host) else {
+        return Ok(None);
+    };
+    let typ = if metadata.file_type().is_char_device() {
+        LinuxDeviceType::C
+    } else if metadata.file_type().is_block_device() {
+        LinuxDeviceType::B
+    } else {
+        return Ok(None);
+    };
+    let device = metadata.rdev();
+    let node = LinuxDeviceBuilder::default()
+        .path(target)
+        .typ(typ)
+        .major(i64::from(rustix::fs::major(device)))
+        .minor(i64::from(rustix::fs::minor(device)))
+        .file_mode(metadata.mode() & 0o7777)
+        .uid(metadata.uid())
+        .gid(metadata.gid())
+        .build()?;
+    Ok(Some(node))
+}

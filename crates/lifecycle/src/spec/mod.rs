@@ -1,0 +1,157 @@
+//! From a request, an image and a pod to the OCI runtime specification of one container.
+//!
+//! Pure: what has to be looked up on the host or in the image is given in [`Inputs`].
+
+mod devices;
+mod mounts;
+mod process;
+mod resources;
+mod seccomp;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{
+    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder,
+    Spec, SpecBuilder,
+};
+
+pub use process::exec_process;
+pub use resources::linux_resources;
+pub use seccomp::{load_profile, supported as seccomp_supported};
+
+use crate::error::Result;
+use crate::files::PodFiles;
+use crate::record::PodRecord;
+use crate::request::{ContainerRequest, Propagation, Scope};
+use crate::user::ResolvedUser;
+
+/// What an image says about how it wants to be run.
+#[derive(Debug, Clone, Default)]
+pub struct ImageDefaults {
+    pub env: Vec<String>,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub working_dir: String,
+    /// Empty where the image names none.
+    pub stop_signal: String,
+}
+
+/// Everything that a specification is made from.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    pub pod: &'a PodRecord,
+    pub files: &'a PodFiles,
+    pub request: &'a ContainerRequest,
+    pub image: &'a ImageDefaults,
+    pub user: &'a ResolvedUser,
+    pub cgroup: &'a str,
+    /// PID namespace to join: that of the pod or of a target container.
+    pub pid_namespace: Option<PathBuf>,
+    pub seccomp: Option<oci_spec::runtime::LinuxSeccomp>,
+    /// Lowest `oom_score_adj` that this daemon may hand out.
+    pub oom_score_floor: i32,
+}
+
+/// Forms the specification.
+pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
+    let request = inputs.request;
+    let root = RootBuilder::default()
+        .path("rootfs")
+        .readonly(request.security.readonly_rootfs)
+        .build()?;
+    let annotations: HashMap<String, String> = request
+        .annotations
+        .iter()
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    let mut spec = SpecBuilder::default()
+        .version("1.2.0")
+        .root(root)
+        .process(process::container_process(inputs)?)
+        .mounts(mounts::all(inputs)?)
+        .annotations(annotations)
+        .linux(linux(inputs)?)
+        .build()?;
+    // The builder's defaults describe a host of its own; a pod names its host by namespace.
+    spec.set_hostname(None);
+    Ok(spec)
+}
+
+fn linux(inputs: &Inputs<'_>) -> Result<Linux> {
+    let request = inputs.request;
+    let privileged = request.security.privileged;
+    let devices = devices::requested(request)?;
+    let mut linux_resources = resources::linux_resources(&request.resources)?;
+    linux_resources.set_devices(Some(devices::rules(privileged, &devices)?));
+    let mut linux = LinuxBuilder::default()
+        .cgroups_path(PathBuf::from(inputs.cgroup))
+        .resources(linux_resources)
+        .namespaces(namespaces(inputs)?)
+        .devices(
+            devices
+                .into_iter()
+                .map(|device| device.node)
+                .collect::<Vec<_>>(),
+        )
+        .rootfs_propagation(rootfs_propagation(request))
+        .build()?;
+    linux
+        .set_uid_mappings(None)
+        .set_gid_mappings(None)
+        .set_seccomp(inputs.seccomp.clone());
+    if privileged {
+        linux.set_masked_paths(None).set_readonly_paths(None);
+    } else {
+        linux
+            .set_masked_paths(Some(request.security.masked_paths.clone()))
+            .set_readonly_paths(Some(request.security.readonly_paths.clone()));
+    }
+    Ok(linux)
+}
+
+/// A mount that propagates needs a root that lets it.
+fn rootfs_propagation(request: &ContainerRequest) -> &'static str {
+    let asks = |wanted| {
+        request
+            .mounts
+            .iter()
+            .any(|mount| mount.propagation == wanted)
+    };
+    if asks(Propagation::Bidirectional) {
+        "shared"
+    } else if asks(Propagation::HostToContainer) {
+        "slave"
+    } else {
+        "private"
+    }
+}
+
+fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>> {
+    let own = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
+    let joined = |typ, path: &Path| LinuxNamespaceBuilder::default().typ(typ).path(path).build();
+    let mut list = vec![
+        own(LinuxNamespaceType::Mount)?,
+        own(LinuxNamespaceType::Cgroup)?,
+    ];
+    if inputs.request.security.privileged {
+        // Privileged containers see the host's cgroup tree, as those who manage it expect.
+        list.retain(|namespace| namespace.typ() != LinuxNamespaceType::Cgroup);
+    }
+    let scopes = &inputs.pod.request.namespaces;
+    if scopes.network != Scope::Node {
+        list.push(joined(LinuxNamespaceType::Network, &inputs.files.netns())?);
+        list.push(joined(LinuxNamespaceType::Uts, &inputs.files.utsns())?);
+    }
+    if scopes.ipc != Scope::Node {
+        list.push(joined(LinuxNamespaceType::Ipc, &inputs.files.ipcns())?);
+    }
+    match (&inputs.request.security.pid, &inputs.pid_namespace) {
+        (Scope::Node, _) => {}
+        (_, Some(path)) => list.push(joined(LinuxNamespaceType::Pid, path)?),
+        (_, None) => list.push(own(LinuxNamespaceType::Pid)?),
+    }
+    Ok(list)
+}

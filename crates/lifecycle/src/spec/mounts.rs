@@ -1,0 +1,169 @@
+//! The mounts of a container: the base set, the pod's files, the request's.
+//!
+//! What the request mounts wins over anything else at the same place.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Mount, MountBuilder};
+
+use super::Inputs;
+use crate::error::{Error, Result};
+use crate::request::{MountRequest, Propagation, Scope};
+
+pub(super) fn all(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
+    let requested = inputs
+        .request
+        .mounts
+        .iter()
+        .map(bind)
+        .collect::<Result<Vec<Mount>>>()?;
+    let mut mounts = base(inputs)?;
+    mounts.extend(pod_files(inputs)?);
+    mounts.retain(|base| !requested.iter().any(|wish| same_place(wish, base)));
+    let mut requested = requested;
+    // A parent must be there before what is mounted inside it; equal depths keep their order.
+    requested.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(requested);
+    Ok(mounts)
+}
+
+fn same_place(a: &Mount, b: &Mount) -> bool {
+    a.destination()
+        .components()
+        .eq(b.destination().components())
+}
+
+fn base(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
+    let privileged = inputs.request.security.privileged;
+    let access = if privileged { "rw" } else { "ro" };
+    let mqueue = if inputs.pod.request.namespaces.ipc == Scope::Node {
+        mount(
+            "/dev/mqueue",
+            "bind",
+            "/dev/mqueue",
+            &["rbind", "nosuid", "noexec", "nodev"],
+        )
+    } else {
+        mount(
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            &["nosuid", "noexec", "nodev"],
+        )
+    }?;
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"])?,
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        )?,
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        )?,
+        mount(
+            "/sys",
+            "sysfs",
+            "sysfs",
+            &["nosuid", "noexec", "nodev", access],
+        )?,
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", access],
+        )?,
+    ];
+    if !(inputs.pod.request.namespaces.ipc == Scope::Node && !Path::new("/dev/mqueue").exists()) {
+        mounts.push(mqueue);
+    }
+    Ok(mounts)
+}
+
+fn pod_files(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
+    let files = inputs.files;
+    let access = if inputs.request.security.readonly_rootfs {
+        "ro"
+    } else {
+        "rw"
+    };
+    let shm = if inputs.pod.request.namespaces.ipc == Scope::Node {
+        PathBuf::from("/dev/shm")
+    } else {
+        files.shm()
+    };
+    let mut mounts = vec![mount(
+        "/dev/shm",
+        "bind",
+        &shm.to_string_lossy(),
+        &["rbind", "rprivate", "rw"],
+    )?];
+    for (target, source) in [
+        ("/etc/resolv.conf", files.resolv_conf()),
+        ("/etc/hostname", files.hostname()),
+    ] {
+        let options = ["rbind", "rprivate", "nosuid", "nodev", "noexec", access];
+        mounts.push(mount(target, "bind", &source.to_string_lossy(), &options)?);
+    }
+    Ok(mounts)
+}
+
+fn bind(request: &MountRequest) -> Result<Mount> {
+    if !request.container_path.starts_with('/') {
+        let problem = format!("{:?} is not absolute", request.container_path);
+        return Err(Error::invalid("mounts.container_path", problem));
+    }
+    if !request.host_path.starts_with('/') {
+        let problem = format!("{:?} is not absolute", request.host_path);
+        return Err(Error::invalid("mounts.host_path", problem));
+    }
+    if request.recursive_read_only && !request.readonly {
+        let problem = "recursive_read_only needs readonly";
+        return Err(Error::invalid("mounts.recursive_read_only", problem));
+    }
+    if request.recursive_read_only && request.propagation != Propagation::Private {
+        let problem = "recursive_read_only needs private propagation";
+        return Err(Error::invalid("mounts.recursive_read_only", problem));
+    }
+    let propagation = match request.propagation {
+        Propagation::Private => "rprivate",
+        Propagation::HostToContainer => "rslave",
+        Propagation::Bidirectional => "rshared",
+    };
+    let access = match (request.readonly, request.recursive_read_only) {
+        (_, true) => "rro",
+        (true, false) => "ro",
+        (false, false) => "rw",
+    };
+    mount(
+        &request.container_path,
+        "bind",
+        &request.host_path,
+        &["rbind", propagation, access],
+    )
+}
+
+fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount> {
+    Ok(MountBuilder::default()
+        .destination(target)
+        .typ(kind)
+        .source(source)
+        .options(
+            options
+                .iter()
+                .map(|&option| option.to_owned())
+                .collect::<Vec<_>>(),
+        )
+        .build()?)
+}

@@ -1,0 +1,235 @@
+//! What a specification looks like for what was asked.
+
+use std::net::IpAddr;
+
+use berth_names::SandboxId;
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
+
+use super::{ImageDefaults, Inputs, build};
+use crate::error::Error;
+use crate::files::PodFiles;
+use crate::record::{PodRecord, PodState};
+use crate::request::{
+    ContainerRequest, MountRequest, PodRequest, Propagation, Resources, Scope, Security,
+};
+use crate::user::ResolvedUser;
+
+fn pod() -> PodRecord {
+    PodRecord {
+        id: SandboxId::from_random([7; 32]),
+        request: PodRequest {
+            hostname: "web".into(),
+            ..PodRequest::default()
+        },
+        state: PodState::Ready,
+        created_at: 1,
+        ips: Vec::<IpAddr>::new(),
+        cgroup_parent: "/pods".into(),
+        network_held: true,
+        init_pid: None,
+    }
+}
+
+fn request() -> ContainerRequest {
+    ContainerRequest {
+        name: "app".into(),
+        security: Security {
+            pid: Scope::Container,
+            ..Security::default()
+        },
+        ..ContainerRequest::default()
+    }
+}
+
+fn image() -> ImageDefaults {
+    ImageDefaults {
+        env: vec!["PATH=/bin".into(), "A=image".into()],
+        entrypoint: vec!["/entry".into()],
+        cmd: vec!["arg".into()],
+        working_dir: "/srv".into(),
+        stop_signal: String::new(),
+    }
+}
+
+fn made(pod: &PodRecord, request: &ContainerRequest) -> Result<Spec, Error> {
+    build(&Inputs {
+        pod,
+        files: &PodFiles::new(std::path::Path::new("/run/berth"), pod.id.as_str()),
+        request,
+        image: &image(),
+        user: &ResolvedUser {
+            home: "/home/u".into(),
+            ..ResolvedUser::default()
+        },
+        cgroup: "/pods/c",
+        pid_namespace: None,
+        seccomp: None,
+        oom_score_floor: -500,
+    })
+}
+
+fn args(request: &ContainerRequest) -> Vec<String> {
+    let spec = made(&pod(), request).unwrap();
+    spec.process().as_ref().unwrap().args().clone().unwrap()
+}
+
+#[test]
+fn command_and_arguments_replace_the_image_s_as_kubernetes_says() {
+    let with = |command: &[&str], given: &[&str]| ContainerRequest {
+        command: command.iter().map(|&s| s.to_owned()).collect(),
+        args: given.iter().map(|&s| s.to_owned()).collect(),
+        ..request()
+    };
+    let cases: [(&[&str], &[&str], &[&str]); 4] = [
+        (&[], &[], &["/entry", "arg"]),
+        (&[], &["x"], &["/entry", "x"]),
+        (&["/c"], &[], &["/c"]),
+        (&["/c"], &["x"], &["/c", "x"]),
+    ];
+    for (command, given, expected) in cases {
+        assert_eq!(
+            args(&with(command, given)),
+            expected,
+            "{command:?} {given:?}"
+        );
+    }
+    assert!(made(&pod(), &with(&[""], &[])).is_err(), "an empty program");
+}
+
+#[test]
+fn the_environment_is_the_image_s_with_the_request_s_over_it() {
+    let mut request = request();
+    request.envs = vec![("A".into(), "request".into()), ("B".into(), "=x=".into())];
+    let spec = made(&pod(), &request).unwrap();
+    let env = spec.process().as_ref().unwrap().env().clone().unwrap();
+    assert_eq!(
+        env,
+        [
+            "HOSTNAME=web",
+            "PATH=/bin",
+            "A=request",
+            "B==x=",
+            "HOME=/home/u"
+        ]
+    );
+}
+
+#[test]
+fn inheritable_capabilities_stay_empty_and_drop_all_means_all() {
+    let mut request = request();
+    request.security.drop_capabilities = vec!["ALL".into()];
+    request.security.add_capabilities = vec!["cap_net_admin".into()];
+    let spec = made(&pod(), &request).unwrap();
+    let caps = spec
+        .process()
+        .as_ref()
+        .unwrap()
+        .capabilities()
+        .clone()
+        .unwrap();
+    assert!(caps.inheritable().as_ref().unwrap().is_empty());
+    assert_eq!(
+        caps.bounding().as_ref().unwrap().iter().collect::<Vec<_>>(),
+        [&Capability::NetAdmin]
+    );
+    request.security.add_capabilities = vec!["NOT_A_CAP".into()];
+    assert!(matches!(made(&pod(), &request), Err(Error::Invalid { .. })));
+}
+
+#[test]
+fn a_requested_mount_wins_over_the_pod_s_file() {
+    let mut request = request();
+    request.mounts = vec![
+        MountRequest {
+            container_path: "/etc/resolv.conf".into(),
+            host_path: "/mine".into(),
+            readonly: true,
+            ..MountRequest::default()
+        },
+        MountRequest {
+            container_path: "/data".into(),
+            host_path: "/d".into(),
+            propagation: Propagation::Bidirectional,
+            ..MountRequest::default()
+        },
+    ];
+    let spec = made(&pod(), &request).unwrap();
+    let mounts = spec.mounts().clone().unwrap();
+    let resolv: Vec<_> = mounts
+        .iter()
+        .filter(|m| m.destination().ends_with("resolv.conf"))
+        .collect();
+    assert_eq!(resolv.len(), 1);
+    assert_eq!(
+        resolv[0].source().as_deref(),
+        Some(std::path::Path::new("/mine"))
+    );
+    assert!(
+        resolv[0]
+            .options()
+            .as_ref()
+            .unwrap()
+            .contains(&"ro".to_owned())
+    );
+    let propagation = spec.linux().as_ref().unwrap().rootfs_propagation().clone();
+    assert_eq!(propagation.as_deref(), Some("shared"));
+}
+
+#[test]
+fn bad_mounts_are_refused_by_field() {
+    let cases = [
+        ("relative", "/host", false, false),
+        ("/ok", "relative", false, false),
+        ("/ok", "/host", false, true),
+    ];
+    for (container, host, readonly, recursive) in cases {
+        let mut request = request();
+        request.mounts = vec![MountRequest {
+            container_path: container.into(),
+            host_path: host.into(),
+            readonly,
+            recursive_read_only: recursive,
+            ..MountRequest::default()
+        }];
+        assert!(
+            matches!(made(&pod(), &request), Err(Error::Invalid { .. })),
+            "{container}"
+        );
+    }
+}
+
+#[test]
+fn namespaces_follow_the_pod_and_the_container() {
+    let types = |pod: &PodRecord, request: &ContainerRequest| {
+        let spec = made(pod, request).unwrap();
+        let list = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+        list.iter()
+            .map(|n| (n.typ(), n.path().is_some()))
+            .collect::<Vec<_>>()
+    };
+    let own = types(&pod(), &request());
+    assert!(own.contains(&(LinuxNamespaceType::Network, true)));
+    assert!(own.contains(&(LinuxNamespaceType::Pid, false)));
+    let mut host = pod();
+    host.request.namespaces.network = Scope::Node;
+    host.request.namespaces.ipc = Scope::Node;
+    let mut sharing = request();
+    sharing.security.pid = Scope::Node;
+    let shared = types(&host, &sharing);
+    assert!(
+        shared
+            .iter()
+            .all(|(typ, _)| matches!(typ, LinuxNamespaceType::Mount | LinuxNamespaceType::Cgroup))
+    );
+}
+
+#[test]
+fn oom_scores_are_raised_to_what_may_be_given() {
+    let mut request = request();
+    request.resources = Resources {
+        oom_score_adj: Some(-998),
+        ..Resources::default()
+    };
+    let spec = made(&pod(), &request).unwrap();
+    assert_eq!(spec.process().as_ref().unwrap().oom_score_adj(), Some(-500));
+}

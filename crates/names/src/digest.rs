@@ -52,22 +52,28 @@ pub struct Digest {
 
 impl Digest {
     pub fn parse(text: &str) -> Result<Self, DigestError> {
-        let (name, encoded) =
-            text.split_once(':').ok_or_else(|| DigestError::NoAlgorithm(clip(text)))?;
+        let (name, encoded) = text
+            .split_once(':')
+            .ok_or_else(|| DigestError::NoAlgorithm(clip(text)))?;
         let algorithm = match name {
             "sha256" => Algorithm::Sha256,
             "sha512" => Algorithm::Sha512,
             other => return Err(DigestError::UnknownAlgorithm(clip(other))),
         };
         let canonical = encoded.len() == algorithm.hex_len()
-            && encoded.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            && encoded
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !canonical {
             return Err(DigestError::Malformed {
                 digest: clip(text),
                 expected: algorithm.hex_len(),
             });
         }
-        Ok(Self { text: text.to_owned(), algorithm })
+        Ok(Self {
+            text: text.to_owned(),
+            algorithm,
+        })
     }
 
     pub fn algorithm(&self) -> Algorithm {
@@ -89,11 +95,17 @@ impl Digest {
     }
 
     pub fn from_sha256(sum: [u8; 32]) -> Self {
-        Self { text: format!("sha256:{}", hex::encode(sum)), algorithm: Algorithm::Sha256 }
+        Self {
+            text: format!("sha256:{}", hex::encode(sum)),
+            algorithm: Algorithm::Sha256,
+        }
     }
 
     pub fn from_sha512(sum: [u8; 64]) -> Self {
-        Self { text: format!("sha512:{}", hex::encode(sum)), algorithm: Algorithm::Sha512 }
+        Self {
+            text: format!("sha512:{}", hex::encode(sum)),
+            algorithm: Algorithm::Sha512,
+        }
     }
 
     /// Whether `bytes` hash to this digest.
@@ -234,7 +246,10 @@ mod tests {
         let (a, b) = (Digest::sha256_of(b"a"), Digest::sha256_of(b"b"));
         let stack = ChainId::stack([&a, &b]);
         assert_eq!(stack[0].digest(), &a);
-        assert_eq!(stack[1].digest(), &Digest::sha256_of(format!("{a} {b}").as_bytes()));
+        assert_eq!(
+            stack[1].digest(),
+            &Digest::sha256_of(format!("{a} {b}").as_bytes())
+        );
         assert_ne!(stack[1], ChainId::stack([&b, &a])[1]);
     }
 }

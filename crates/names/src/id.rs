@@ -98,7 +98,10 @@ pub fn short(id: &str) -> &str {
 }
 
 fn is_id(text: &str) -> bool {
-    text.len() == LEN && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.len() == LEN
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]
@@ -115,8 +118,15 @@ mod tests {
 
     #[test]
     fn anything_that_could_be_a_path_is_no_id() {
-        for text in ["", "..", "../../x", "abc", &"G".repeat(64), &"a/".repeat(32), &"a".repeat(65)]
-        {
+        for text in [
+            "",
+            "..",
+            "../../x",
+            "abc",
+            &"G".repeat(64),
+            &"a/".repeat(32),
+            &"a".repeat(65),
+        ] {
             assert!(SandboxId::parse(text).is_err(), "{text:?} was taken");
         }
     }

@@ -72,7 +72,12 @@ impl ImageRef {
             (None, None) => Some(DEFAULT_TAG.to_owned()),
             (tag, _) => tag.map(str::to_owned),
         };
-        Ok(Self { domain, path, tag, digest })
+        Ok(Self {
+            domain,
+            path,
+            tag,
+            digest,
+        })
     }
 
     /// Registry host, with its port if it has one.
@@ -100,12 +105,18 @@ impl ImageRef {
 
     /// The same repository, by digest alone.
     pub fn with_digest(&self, digest: Digest) -> Self {
-        Self { tag: None, digest: Some(digest), ..self.clone() }
+        Self {
+            tag: None,
+            digest: Some(digest),
+            ..self.clone()
+        }
     }
 
     /// `repository:tag`, where there is a tag.
     pub fn tagged(&self) -> Option<String> {
-        self.tag.as_ref().map(|tag| format!("{}:{tag}", self.repository()))
+        self.tag
+            .as_ref()
+            .map(|tag| format!("{}:{tag}", self.repository()))
     }
 }
 
@@ -162,7 +173,10 @@ fn split_tag(text: &str) -> (&str, Option<&str>) {
     let path_start = text.rfind('/').map_or(0, |slash| slash + 1);
     match text[path_start..].find(':') {
         None => (text, None),
-        Some(colon) => (&text[..path_start + colon], Some(&text[path_start + colon + 1..])),
+        Some(colon) => (
+            &text[..path_start + colon],
+            Some(&text[path_start + colon + 1..]),
+        ),
     }
 }
 
@@ -179,7 +193,11 @@ fn split_domain(name: &str) -> (String, String) {
         }
         _ => (DEFAULT_DOMAIN, name),
     };
-    let domain = if domain == LEGACY_DOMAIN { DEFAULT_DOMAIN } else { domain };
+    let domain = if domain == LEGACY_DOMAIN {
+        DEFAULT_DOMAIN
+    } else {
+        domain
+    };
     if domain == DEFAULT_DOMAIN && !path.contains('/') {
         (domain.to_owned(), format!("{OFFICIAL_PREFIX}{path}"))
     } else {
@@ -196,7 +214,9 @@ fn is_domain(domain: &str) -> bool {
                 if inner.parse::<std::net::Ipv6Addr>().is_err() {
                     return false;
                 }
-                return domain[end + 1..].strip_prefix(':').map_or(end + 1 == domain.len(), is_port);
+                return domain[end + 1..]
+                    .strip_prefix(':')
+                    .map_or(end + 1 == domain.len(), is_port);
             }
         }
     } else {
@@ -207,7 +227,9 @@ fn is_domain(domain: &str) -> bool {
     };
     let label = |label: &str| {
         !label.is_empty()
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -265,19 +287,32 @@ mod tests {
         let cases = [
             ("busybox", "docker.io/library/busybox:latest".to_owned()),
             ("busybox:1.36", "docker.io/library/busybox:1.36".to_owned()),
-            ("index.docker.io/busybox", "docker.io/library/busybox:latest".to_owned()),
+            (
+                "index.docker.io/busybox",
+                "docker.io/library/busybox:latest".to_owned(),
+            ),
             ("user/app", "docker.io/user/app:latest".to_owned()),
             ("localhost/app", "localhost/app:latest".to_owned()),
             ("localhost:5000/app:v1", "localhost:5000/app:v1".to_owned()),
-            ("127.0.0.1:5000/a/b__c/d-e", "127.0.0.1:5000/a/b__c/d-e:latest".to_owned()),
+            (
+                "127.0.0.1:5000/a/b__c/d-e",
+                "127.0.0.1:5000/a/b__c/d-e:latest".to_owned(),
+            ),
             ("[::1]:5000/app", "[::1]:5000/app:latest".to_owned()),
             (&by_digest, format!("docker.io/library/busybox@{DIGEST}")),
-            ("registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.9".to_owned()),
+            (
+                "registry.k8s.io/pause:3.9",
+                "registry.k8s.io/pause:3.9".to_owned(),
+            ),
         ];
         for (typed, canonical) in cases {
             let parsed = ImageRef::parse(typed).unwrap();
             assert_eq!(parsed.to_string(), canonical, "{typed}");
-            assert_eq!(ImageRef::parse(&canonical).unwrap(), parsed, "{canonical} again");
+            assert_eq!(
+                ImageRef::parse(&canonical).unwrap(),
+                parsed,
+                "{canonical} again"
+            );
         }
     }
 

@@ -83,6 +83,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-images",
             "berth-network",
             "berth-registry",
+            "berth-cgroups",
             "berth-api",
             "berth-names",
         ],

@@ -1,0 +1,420 @@
+//! Requests: from the CRI's types to the core's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use berth_api::cri::v1::{
+    self as cri, AuthConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode,
+    NamespaceOption, security_profile::ProfileType,
+};
+use berth_lifecycle::request::{
+    ContainerRequest, DeviceRequest, Dns, MountRequest, Namespaces, PodRequest, PortMapping,
+    Propagation, Protocol, Resources, RunAs, Scope, Seccomp, Security,
+};
+use berth_registry::Credentials;
+use tonic::Status;
+
+use crate::status::invalid;
+
+type Result<T> = std::result::Result<T, Status>;
+
+pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<PodRequest> {
+    let config = config.ok_or_else(|| invalid("config is missing"))?;
+    let metadata = config
+        .metadata
+        .ok_or_else(|| invalid("config.metadata is missing"))?;
+    let linux = config.linux.unwrap_or_default();
+    let security = linux.security_context.unwrap_or_default();
+    let options = security.namespace_options.clone().unwrap_or_default();
+    refuse_user_namespace(&options)?;
+    Ok(PodRequest {
+        name: metadata.name,
+        uid: metadata.uid,
+        namespace: metadata.namespace,
+        attempt: metadata.attempt,
+        hostname: config.hostname,
+        log_directory: config.log_directory,
+        dns: config.dns_config.map(|dns| Dns {
+            servers: dns.servers,
+            searches: dns.searches,
+            options: dns.options,
+        }),
+        port_mappings: config
+            .port_mappings
+            .iter()
+            .map(port)
+            .collect::<Result<_>>()?,
+        labels: sorted(config.labels),
+        annotations: sorted(config.annotations),
+        cgroup_parent: linux.cgroup_parent,
+        sysctls: sorted(linux.sysctls),
+        namespaces: Namespaces {
+            network: scope(options.network, "")?,
+            pid: scope(options.pid, "")?,
+            ipc: scope(options.ipc, "")?,
+        },
+        privileged: security.privileged,
+        runtime_handler: handler,
+    })
+}
+
+pub fn container(
+    config: Option<cri::ContainerConfig>,
+    seccomp_dir: &Path,
+) -> Result<ContainerRequest> {
+    let config = config.ok_or_else(|| invalid("config is missing"))?;
+    let metadata = config
+        .metadata
+        .ok_or_else(|| invalid("config.metadata is missing"))?;
+    let image = config
+        .image
+        .ok_or_else(|| invalid("config.image is missing"))?;
+    if !config.cdi_devices.is_empty() {
+        return Err(Status::unimplemented(
+            "CDI devices are not implemented by this runtime",
+        ));
+    }
+    let linux = config.linux.unwrap_or_default();
+    let stop_signal = stop_signal(config.stop_signal)?;
+    Ok(ContainerRequest {
+        name: metadata.name,
+        attempt: metadata.attempt,
+        image: image.image,
+        user_specified_image: image.user_specified_image,
+        image_annotations: sorted(image.annotations),
+        command: config.command,
+        args: config.args,
+        working_dir: config.working_dir,
+        envs: config
+            .envs
+            .into_iter()
+            .map(|env| (env.key, env.value))
+            .collect(),
+        mounts: config
+            .mounts
+            .into_iter()
+            .map(mount)
+            .collect::<Result<_>>()?,
+        devices: config
+            .devices
+            .into_iter()
+            .map(|device| DeviceRequest {
+                container_path: device.container_path,
+                host_path: device.host_path,
+                permissions: device.permissions,
+            })
+            .collect(),
+        labels: sorted(config.labels),
+        annotations: sorted(config.annotations),
+        log_path: config.log_path,
+        stdin: config.stdin,
+        stdin_once: config.stdin_once,
+        tty: config.tty,
+        resources: linux
+            .resources
+            .map(resources)
+            .transpose()?
+            .unwrap_or_default(),
+        security: security(linux.security_context.unwrap_or_default(), seccomp_dir)?,
+        stop_signal,
+    })
+}
+
+/// Limits: the contract's zero means "not set".
+pub fn resources(limits: LinuxContainerResources) -> Result<Resources> {
+    let unsigned = |field: &str, value: i64| match u64::try_from(value) {
+        Ok(0) => Ok(None),
+        Ok(value) => Ok(Some(value)),
+        Err(_) => Err(invalid(format!(
+            "{field} is {value}: it cannot be negative"
+        ))),
+    };
+    let signed = |value: i64| (value != 0).then_some(value);
+    let score = i32::try_from(limits.oom_score_adj)
+        .ok()
+        .filter(|score| (-1000..=1000).contains(score))
+        .ok_or_else(|| {
+            invalid(format!(
+                "oom_score_adj is {}: it lies in -1000..=1000",
+                limits.oom_score_adj
+            ))
+        })?;
+    Ok(Resources {
+        cpu_period: unsigned("cpu_period", limits.cpu_period)?,
+        cpu_quota: signed(limits.cpu_quota),
+        cpu_shares: unsigned("cpu_shares", limits.cpu_shares)?,
+        memory_limit: signed(limits.memory_limit_in_bytes),
+        memory_swap_limit: signed(limits.memory_swap_limit_in_bytes),
+        oom_score_adj: Some(score),
+        cpuset_cpus: limits.cpuset_cpus,
+        cpuset_mems: limits.cpuset_mems,
+        hugepage_limits: limits
+            .hugepage_limits
+            .into_iter()
+            .map(|limit| (limit.page_size, limit.limit))
+            .collect(),
+        unified: sorted(limits.unified),
+    })
+}
+
+pub fn credentials(auth: Option<AuthConfig>) -> Result<Credentials> {
+    let Some(auth) = auth else {
+        return Ok(Credentials::None);
+    };
+    Credentials::from_parts(
+        &auth.username,
+        &auth.password,
+        &auth.auth,
+        &auth.identity_token,
+        &auth.registry_token,
+    )
+    .map_err(|error| invalid(format!("auth: {error}")))
+}
+
+fn security(context: LinuxContainerSecurityContext, seccomp_dir: &Path) -> Result<Security> {
+    let options = context.namespace_options.clone().unwrap_or_default();
+    refuse_user_namespace(&options)?;
+    let apparmor = context
+        .apparmor
+        .as_ref()
+        .is_some_and(|profile| profile.profile_type() == ProfileType::Localhost);
+    if apparmor && !Path::new("/sys/module/apparmor").exists() {
+        return Err(invalid("apparmor: the kernel of this host has no AppArmor"));
+    }
+    let capabilities = context.capabilities.clone().unwrap_or_default();
+    let strict = context.supplemental_groups_policy() == cri::SupplementalGroupsPolicy::Strict;
+    Ok(Security {
+        privileged: context.privileged,
+        seccomp: seccomp(&context, seccomp_dir)?,
+        add_capabilities: capabilities.add_capabilities,
+        drop_capabilities: capabilities.drop_capabilities,
+        add_ambient_capabilities: capabilities.add_ambient_capabilities,
+        pid: scope(options.pid, &options.target_id)?,
+        run_as: RunAs {
+            uid: context
+                .run_as_user
+                .map(|uid| id("run_as_user", uid.value))
+                .transpose()?,
+            username: context.run_as_username,
+            gid: context
+                .run_as_group
+                .map(|gid| id("run_as_group", gid.value))
+                .transpose()?,
+            supplemental_groups: context
+                .supplemental_groups
+                .iter()
+                .map(|gid| id("supplemental_groups", *gid))
+                .collect::<Result<_>>()?,
+            strict_groups: strict,
+        },
+        readonly_rootfs: context.readonly_rootfs,
+        no_new_privs: context.no_new_privs,
+        masked_paths: context.masked_paths,
+        readonly_paths: context.readonly_paths,
+    })
+}
+
+/// No profile means unconfined, as the contract has it.
+#[allow(deprecated)] // the old path is still what some clients send
+fn seccomp(context: &LinuxContainerSecurityContext, dir: &Path) -> Result<Seccomp> {
+    let local = |reference: &str| {
+        if reference.is_empty() {
+            return Err(invalid(
+                "seccomp.localhost_ref is empty: name a profile file",
+            ));
+        }
+        // Absolute references stay; others are looked up in the configured directory.
+        Ok(Seccomp::Localhost(dir.join(reference)))
+    };
+    if let Some(profile) = &context.seccomp {
+        return match ProfileType::try_from(profile.profile_type) {
+            Ok(ProfileType::RuntimeDefault) => Ok(Seccomp::RuntimeDefault),
+            Ok(ProfileType::Unconfined) => Ok(Seccomp::Unconfined),
+            Ok(ProfileType::Localhost) => local(&profile.localhost_ref),
+            Err(_) => Err(invalid(format!(
+                "seccomp.profile_type {}",
+                profile.profile_type
+            ))),
+        };
+    }
+    match context.seccomp_profile_path.as_str() {
+        "" | "unconfined" => Ok(Seccomp::Unconfined),
+        "runtime/default" | "docker/default" => Ok(Seccomp::RuntimeDefault),
+        path => match path.strip_prefix("localhost/") {
+            Some(reference) => local(reference),
+            None => Err(invalid(format!(
+                "seccomp_profile_path {path:?} is not a profile"
+            ))),
+        },
+    }
+}
+
+fn refuse_user_namespace(options: &NamespaceOption) -> Result<()> {
+    match &options.userns_options {
+        Some(userns) if userns.mode() == NamespaceMode::Pod => Err(Status::unimplemented(
+            "user namespaces are not implemented by this runtime",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn scope(mode: i32, target: &str) -> Result<Scope> {
+    match NamespaceMode::try_from(mode) {
+        Ok(NamespaceMode::Pod) => Ok(Scope::Pod),
+        Ok(NamespaceMode::Container) => Ok(Scope::Container),
+        Ok(NamespaceMode::Node) => Ok(Scope::Node),
+        Ok(NamespaceMode::Target) if target.is_empty() => {
+            Err(invalid("namespace_options.target_id is empty"))
+        }
+        Ok(NamespaceMode::Target) => Ok(Scope::Target(target.to_owned())),
+        Err(_) => Err(invalid(format!(
+            "namespace_options: mode {mode} is not known"
+        ))),
+    }
+}
+
+/// Ids are 32 bits wide in the kernel and 64 on the wire: what does not fit is refused, because
+/// what is cut off could be root (CVE-2024-40635).
+fn id(field: &str, value: i64) -> Result<u32> {
+    u32::try_from(value)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| {
+            invalid(format!(
+                "{field} {value} is not an id: 0 to {}",
+                u32::MAX - 1
+            ))
+        })
+}
+
+fn port(mapping: &cri::PortMapping) -> Result<PortMapping> {
+    let number = |field: &str, value: i32| {
+        u16::try_from(value)
+            .map_err(|_| invalid(format!("port_mappings.{field} {value} is not a port")))
+    };
+    Ok(PortMapping {
+        protocol: match mapping.protocol() {
+            cri::Protocol::Tcp => Protocol::Tcp,
+            cri::Protocol::Udp => Protocol::Udp,
+            cri::Protocol::Sctp => Protocol::Sctp,
+        },
+        container_port: number("container_port", mapping.container_port)?,
+        host_port: number("host_port", mapping.host_port)?,
+        host_ip: mapping.host_ip.clone(),
+    })
+}
+
+fn mount(mount: cri::Mount) -> Result<MountRequest> {
+    if mount
+        .image
+        .as_ref()
+        .is_some_and(|image| !image.image.is_empty())
+    {
+        return Err(Status::unimplemented(
+            "image volumes are not implemented by this runtime",
+        ));
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return Err(Status::unimplemented(
+            "idmapped mounts are not implemented by this runtime",
+        ));
+    }
+    let propagation = match mount.propagation() {
+        cri::MountPropagation::PropagationPrivate => Propagation::Private,
+        cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
+        cri::MountPropagation::PropagationBidirectional => Propagation::Bidirectional,
+    };
+    Ok(MountRequest {
+        container_path: mount.container_path,
+        host_path: mount.host_path,
+        readonly: mount.readonly,
+        recursive_read_only: mount.recursive_read_only,
+        propagation,
+        selinux_relabel: mount.selinux_relabel,
+    })
+}
+
+fn stop_signal(signal: i32) -> Result<Option<String>> {
+    match cri::Signal::try_from(signal) {
+        Ok(cri::Signal::RuntimeDefault) => Ok(None),
+        Ok(signal) => Ok(Some(signal_name(signal))),
+        Err(_) => Err(invalid(format!("stop_signal {signal} is not known"))),
+    }
+}
+
+/// The contract spells `SIGRTMIN+1` as `SIGRTMINPLUS1`.
+fn signal_name(signal: cri::Signal) -> String {
+    signal
+        .as_str_name()
+        .replace("PLUS", "+")
+        .replace("MINUS", "-")
+}
+
+/// The contract's signal for a name as records keep it.
+pub fn signal_of(name: &str) -> cri::Signal {
+    let wire = name
+        .to_ascii_uppercase()
+        .replace('+', "PLUS")
+        .replace('-', "MINUS");
+    let wire = if wire.starts_with("SIG") {
+        wire
+    } else {
+        format!("SIG{wire}")
+    };
+    cri::Signal::from_str_name(&wire).unwrap_or(cri::Signal::RuntimeDefault)
+}
+
+fn sorted(map: HashMap<String, String>) -> BTreeMap<String, String> {
+    map.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_would_be_cut_to_root_are_refused() {
+        for value in [-1, 1 << 32, (1 << 32) + 1, i64::from(u32::MAX), i64::MAX] {
+            assert!(id("run_as_user", value).is_err(), "{value} was taken");
+        }
+        assert_eq!(id("run_as_user", 1 << 31).unwrap(), 1 << 31);
+    }
+
+    #[test]
+    fn every_stop_signal_of_the_contract_has_a_number_and_a_way_back() {
+        for value in 1..=65 {
+            let name = stop_signal(value).unwrap().unwrap();
+            assert!(berth_lifecycle::signal::parse(&name).is_some(), "{name}");
+            assert_eq!(signal_of(&name) as i32, value, "{name}");
+        }
+        assert_eq!(stop_signal(0).unwrap(), None);
+        assert!(stop_signal(66).is_err());
+    }
+
+    #[test]
+    fn negative_limits_are_refused_where_they_mean_nothing() {
+        let limits = LinuxContainerResources {
+            cpu_shares: -1,
+            ..Default::default()
+        };
+        assert!(resources(limits).is_err());
+        let limits = LinuxContainerResources {
+            oom_score_adj: 1001,
+            ..Default::default()
+        };
+        assert!(resources(limits).is_err());
+        let limits = LinuxContainerResources {
+            cpu_quota: -1,
+            ..Default::default()
+        };
+        assert_eq!(resources(limits).unwrap().cpu_quota, Some(-1));
+    }
+
+    #[test]
+    fn missing_parts_are_named() {
+        let error = pod(None, String::new()).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument);
+        let error = pod(Some(Default::default()), String::new()).unwrap_err();
+        assert!(error.message().contains("metadata"), "{}", error.message());
+    }
+}

@@ -1,0 +1,575 @@
+//! `runtime.v1.RuntimeService`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
+use berth_images::Images;
+use berth_lifecycle::record::{self, ContainerRecord, PodRecord};
+use berth_lifecycle::{Container, Runtime};
+use berth_network::Network;
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status};
+
+use crate::status::{invalid, of, unbuilt};
+use crate::{Facts, ask, tell, usage};
+
+/// The version of the CRI that is spoken.
+const API_VERSION: &str = "v1";
+/// What Version answers for the client's own version, by the contract's long habit.
+const KUBE_API_VERSION: &str = "0.1.0";
+
+type Answer<T> = Result<Response<T>, Status>;
+/// The stream type of RPCs that are not built.
+type Unbuilt<T> = BoxStream<'static, Result<T, Status>>;
+
+pub struct RuntimeDoor {
+    runtime: Runtime,
+    images: Arc<Images>,
+    network: Network,
+    facts: Arc<Facts>,
+}
+
+impl RuntimeDoor {
+    pub(crate) fn new(
+        runtime: Runtime,
+        images: Arc<Images>,
+        network: Network,
+        facts: Arc<Facts>,
+    ) -> Self {
+        Self {
+            runtime,
+            images,
+            network,
+            facts,
+        }
+    }
+
+    async fn conditions(&self) -> Vec<cri::RuntimeCondition> {
+        let network = match self.network.ready().await {
+            Ok(()) => (true, String::new(), String::new()),
+            Err(missing) => (false, missing.reason.to_owned(), missing.message),
+        };
+        let condition = |name: &str, (status, reason, message)| cri::RuntimeCondition {
+            r#type: name.to_owned(),
+            status,
+            reason,
+            message,
+        };
+        vec![
+            condition("RuntimeReady", (true, String::new(), String::new())),
+            condition("NetworkReady", network),
+        ]
+    }
+
+    fn handlers(&self) -> Vec<cri::RuntimeHandler> {
+        let features = cri::RuntimeHandlerFeatures {
+            recursive_read_only_mounts: true,
+            user_namespaces: false,
+        };
+        std::iter::once(String::new())
+            .chain(self.facts.handlers.iter().cloned())
+            .map(|name| cri::RuntimeHandler {
+                name,
+                features: Some(features),
+            })
+            .collect()
+    }
+
+    fn chosen_containers(&self, filter: &ContainerFilter) -> Vec<Arc<Container>> {
+        let mut all = self.runtime.containers();
+        all.retain(|container| filter.takes(&container.view()));
+        all
+    }
+}
+
+/// What a list of containers is narrowed by; empty fields do not narrow.
+#[derive(Default)]
+struct ContainerFilter {
+    id: String,
+    pod: String,
+    state: Option<i32>,
+    labels: HashMap<String, String>,
+}
+
+impl ContainerFilter {
+    fn takes(&self, record: &ContainerRecord) -> bool {
+        record.id.as_str().starts_with(&self.id)
+            && record.pod.as_str().starts_with(&self.pod)
+            && self
+                .state
+                .is_none_or(|state| tell::container_state(record.state) as i32 == state)
+            && labelled(&record.request.labels, &self.labels)
+    }
+
+    fn of_list(filter: Option<cri::ContainerFilter>) -> Self {
+        filter.map_or_else(Self::default, |filter| Self {
+            id: filter.id,
+            pod: filter.pod_sandbox_id,
+            state: filter.state.map(|value| value.state),
+            labels: filter.label_selector,
+        })
+    }
+
+    fn of_stats(filter: Option<cri::ContainerStatsFilter>) -> Self {
+        filter.map_or_else(Self::default, |filter| Self {
+            id: filter.id,
+            pod: filter.pod_sandbox_id,
+            state: None,
+            labels: filter.label_selector,
+        })
+    }
+}
+
+fn pod_taken(record: &PodRecord, filter: &cri::PodSandboxFilter) -> bool {
+    record.id.as_str().starts_with(&filter.id)
+        && filter
+            .state
+            .as_ref()
+            .is_none_or(|value| tell::pod_state(record.state) as i32 == value.state)
+        && labelled(&record.request.labels, &filter.label_selector)
+}
+
+fn labelled(labels: &BTreeMap<String, String>, selector: &HashMap<String, String>) -> bool {
+    selector
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
+}
+
+fn info(value: serde_json::Value) -> HashMap<String, String> {
+    HashMap::from([("info".to_owned(), value.to_string())])
+}
+
+fn to_json(record: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(record).unwrap_or_default()
+}
+
+fn duration(field: &str, seconds: i64) -> Result<Duration, Status> {
+    u64::try_from(seconds)
+        .map(Duration::from_secs)
+        .map_err(|_| invalid(format!("{field} is {seconds}: it cannot be negative")))
+}
+
+#[tonic::async_trait]
+impl RuntimeService for RuntimeDoor {
+    async fn version(&self, _: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
+        Ok(Response::new(cri::VersionResponse {
+            version: KUBE_API_VERSION.to_owned(),
+            runtime_name: "berth".to_owned(),
+            runtime_version: self.facts.version.clone(),
+            runtime_api_version: API_VERSION.to_owned(),
+        }))
+    }
+
+    async fn run_pod_sandbox(
+        &self,
+        request: Request<cri::RunPodSandboxRequest>,
+    ) -> Answer<cri::RunPodSandboxResponse> {
+        let request = request.into_inner();
+        let pod = ask::pod(request.config, request.runtime_handler)?;
+        let id = self.runtime.run_pod(pod).await.map_err(of)?;
+        Ok(Response::new(cri::RunPodSandboxResponse {
+            pod_sandbox_id: id.to_string(),
+        }))
+    }
+
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<cri::StopPodSandboxRequest>,
+    ) -> Answer<cri::StopPodSandboxResponse> {
+        self.runtime
+            .stop_pod(&request.into_inner().pod_sandbox_id)
+            .await
+            .map_err(of)?;
+        Ok(Response::new(cri::StopPodSandboxResponse {}))
+    }
+
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<cri::RemovePodSandboxRequest>,
+    ) -> Answer<cri::RemovePodSandboxResponse> {
+        self.runtime
+            .remove_pod(&request.into_inner().pod_sandbox_id)
+            .await
+            .map_err(of)?;
+        Ok(Response::new(cri::RemovePodSandboxResponse {}))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<cri::PodSandboxStatusRequest>,
+    ) -> Answer<cri::PodSandboxStatusResponse> {
+        let request = request.into_inner();
+        let pod = self.runtime.pod(&request.pod_sandbox_id).map_err(of)?;
+        let view = pod.view();
+        let containers = self.runtime.containers_of(pod.id());
+        Ok(Response::new(cri::PodSandboxStatusResponse {
+            status: Some(tell::pod_status(&view)),
+            info: if request.verbose {
+                info(to_json(&*view))
+            } else {
+                HashMap::new()
+            },
+            containers_statuses: containers
+                .iter()
+                .map(|container| tell::container_status(&container.view()))
+                .collect(),
+            timestamp: record::now(),
+        }))
+    }
+
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<cri::ListPodSandboxRequest>,
+    ) -> Answer<cri::ListPodSandboxResponse> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let items = self.runtime.pods();
+        let items = items
+            .iter()
+            .map(|pod| pod.view())
+            .filter(|view| pod_taken(view, &filter));
+        Ok(Response::new(cri::ListPodSandboxResponse {
+            items: items.map(|view| tell::pod(&view)).collect(),
+        }))
+    }
+
+    async fn create_container(
+        &self,
+        request: Request<cri::CreateContainerRequest>,
+    ) -> Answer<cri::CreateContainerResponse> {
+        let request = request.into_inner();
+        let container = ask::container(request.config, &self.facts.seccomp_dir)?;
+        let id = self
+            .runtime
+            .create_container(&request.pod_sandbox_id, container)
+            .await
+            .map_err(of)?;
+        Ok(Response::new(cri::CreateContainerResponse {
+            container_id: id.to_string(),
+        }))
+    }
+
+    async fn start_container(
+        &self,
+        request: Request<cri::StartContainerRequest>,
+    ) -> Answer<cri::StartContainerResponse> {
+        self.runtime
+            .start_container(&request.into_inner().container_id)
+            .await
+            .map_err(of)?;
+        Ok(Response::new(cri::StartContainerResponse {}))
+    }
+
+    async fn stop_container(
+        &self,
+        request: Request<cri::StopContainerRequest>,
+    ) -> Answer<cri::StopContainerResponse> {
+        let request = request.into_inner();
+        // Kubelets send negative grace periods for pods that are already overdue.
+        let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
+        self.runtime
+            .stop_container(&request.container_id, grace)
+            .await
+            .map_err(of)?;
+        Ok(Response::new(cri::StopContainerResponse {}))
+    }
+
+    async fn remove_container(
+        &self,
+        request: Request<cri::RemoveContainerRequest>,
+    ) -> Answer<cri::RemoveContainerResponse> {
+        self.runtime
+            .remove_container(&request.into_inner().container_id)
+            .await
+            .map_err(of)?;
+        Ok(Response::new(cri::RemoveContainerResponse {}))
+    }
+
+    async fn list_containers(
+        &self,
+        request: Request<cri::ListContainersRequest>,
+    ) -> Answer<cri::ListContainersResponse> {
+        let filter = ContainerFilter::of_list(request.into_inner().filter);
+        let containers = self.chosen_containers(&filter);
+        Ok(Response::new(cri::ListContainersResponse {
+            containers: containers
+                .iter()
+                .map(|c| tell::container(&c.view()))
+                .collect(),
+        }))
+    }
+
+    async fn container_status(
+        &self,
+        request: Request<cri::ContainerStatusRequest>,
+    ) -> Answer<cri::ContainerStatusResponse> {
+        let request = request.into_inner();
+        let view = self
+            .runtime
+            .container(&request.container_id)
+            .map_err(of)?
+            .view();
+        Ok(Response::new(cri::ContainerStatusResponse {
+            status: Some(tell::container_status(&view)),
+            info: if request.verbose {
+                info(to_json(&*view))
+            } else {
+                HashMap::new()
+            },
+        }))
+    }
+
+    async fn update_container_resources(
+        &self,
+        request: Request<cri::UpdateContainerResourcesRequest>,
+    ) -> Answer<cri::UpdateContainerResourcesResponse> {
+        let request = request.into_inner();
+        let container = self.runtime.container(&request.container_id).map_err(of)?;
+        let limits = request
+            .linux
+            .ok_or_else(|| invalid("linux resources are missing"))?;
+        let mut resources = ask::resources(limits)?;
+        // An update cannot say "no change" for this one; the process keeps what it was given.
+        resources.oom_score_adj = None;
+        container.update(resources).await.map_err(of)?;
+        Ok(Response::new(cri::UpdateContainerResourcesResponse {}))
+    }
+
+    async fn reopen_container_log(
+        &self,
+        request: Request<cri::ReopenContainerLogRequest>,
+    ) -> Answer<cri::ReopenContainerLogResponse> {
+        let container = self
+            .runtime
+            .container(&request.into_inner().container_id)
+            .map_err(of)?;
+        container.reopen_log().await.map_err(of)?;
+        Ok(Response::new(cri::ReopenContainerLogResponse {}))
+    }
+
+    async fn exec_sync(
+        &self,
+        request: Request<cri::ExecSyncRequest>,
+    ) -> Answer<cri::ExecSyncResponse> {
+        let request = request.into_inner();
+        let timeout = duration("timeout", request.timeout)?;
+        let container = self.runtime.container(&request.container_id).map_err(of)?;
+        let output = container
+            .exec_sync(&request.cmd, timeout)
+            .await
+            .map_err(of)?;
+        Ok(Response::new(cri::ExecSyncResponse {
+            stdout: output.stdout.into(),
+            stderr: output.stderr.into(),
+            exit_code: output.exit_code,
+        }))
+    }
+
+    async fn container_stats(
+        &self,
+        request: Request<cri::ContainerStatsRequest>,
+    ) -> Answer<cri::ContainerStatsResponse> {
+        let container = self
+            .runtime
+            .container(&request.into_inner().container_id)
+            .map_err(of)?;
+        let sample = self.runtime.container_stats(&container).await.map_err(of)?;
+        let stats = usage::container(&sample, &self.facts.snapshot_dir);
+        Ok(Response::new(cri::ContainerStatsResponse {
+            stats: Some(stats),
+        }))
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<cri::ListContainerStatsRequest>,
+    ) -> Answer<cri::ListContainerStatsResponse> {
+        let filter = ContainerFilter::of_stats(request.into_inner().filter);
+        let chosen = self.chosen_containers(&filter);
+        let samples = self.runtime.containers_stats(chosen).await.map_err(of)?;
+        let stats = samples
+            .iter()
+            .filter(|sample| sample.cgroup.is_some())
+            .map(|sample| usage::container(sample, &self.facts.snapshot_dir));
+        Ok(Response::new(cri::ListContainerStatsResponse {
+            stats: stats.collect(),
+        }))
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<cri::PodSandboxStatsRequest>,
+    ) -> Answer<cri::PodSandboxStatsResponse> {
+        let pod = self
+            .runtime
+            .pod(&request.into_inner().pod_sandbox_id)
+            .map_err(of)?;
+        let sample = self.runtime.pod_stats(&pod).await.map_err(of)?;
+        let stats = usage::pod(&sample, &self.facts.snapshot_dir);
+        Ok(Response::new(cri::PodSandboxStatsResponse {
+            stats: Some(stats),
+        }))
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<cri::ListPodSandboxStatsRequest>,
+    ) -> Answer<cri::ListPodSandboxStatsResponse> {
+        let filter = request.into_inner().filter.unwrap_or_default();
+        let mut stats = Vec::new();
+        for pod in self.runtime.pods() {
+            let view = pod.view();
+            if view.id.as_str().starts_with(&filter.id)
+                && labelled(&view.request.labels, &filter.label_selector)
+            {
+                let sample = self.runtime.pod_stats(&pod).await.map_err(of)?;
+                stats.push(usage::pod(&sample, &self.facts.snapshot_dir));
+            }
+        }
+        Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<cri::UpdateRuntimeConfigRequest>,
+    ) -> Answer<cri::UpdateRuntimeConfigResponse> {
+        let network = request
+            .into_inner()
+            .runtime_config
+            .and_then(|config| config.network_config);
+        if let Some(cidr) = network
+            .map(|network| network.pod_cidr)
+            .filter(|cidr| !cidr.is_empty())
+        {
+            tracing::info!(
+                cidr,
+                "pod CIDR announced; addresses come from the network's own range"
+            );
+        }
+        Ok(Response::new(cri::UpdateRuntimeConfigResponse {}))
+    }
+
+    async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
+        let verbose = request.into_inner().verbose;
+        let shown = || {
+            HashMap::from([
+                ("config".to_owned(), self.facts.config.to_string()),
+                ("images".to_owned(), self.images.list().len().to_string()),
+            ])
+        };
+        Ok(Response::new(cri::StatusResponse {
+            status: Some(cri::RuntimeStatus {
+                conditions: self.conditions().await,
+            }),
+            info: if verbose { shown() } else { HashMap::new() },
+            runtime_handlers: self.handlers(),
+            features: Some(cri::RuntimeFeatures {
+                supplemental_groups_policy: true,
+                user_namespaces_host_network: false,
+            }),
+        }))
+    }
+
+    async fn runtime_config(
+        &self,
+        _: Request<cri::RuntimeConfigRequest>,
+    ) -> Answer<cri::RuntimeConfigResponse> {
+        Ok(Response::new(cri::RuntimeConfigResponse {
+            linux: Some(cri::LinuxRuntimeConfiguration {
+                cgroup_driver: cri::CgroupDriver::Cgroupfs as i32,
+            }),
+        }))
+    }
+
+    type StreamPodSandboxesStream = Unbuilt<cri::StreamPodSandboxesResponse>;
+    async fn stream_pod_sandboxes(
+        &self,
+        _: Request<cri::StreamPodSandboxesRequest>,
+    ) -> Answer<Self::StreamPodSandboxesStream> {
+        Err(unbuilt("StreamPodSandboxes"))
+    }
+
+    type StreamContainersStream = Unbuilt<cri::StreamContainersResponse>;
+    async fn stream_containers(
+        &self,
+        _: Request<cri::StreamContainersRequest>,
+    ) -> Answer<Self::StreamContainersStream> {
+        Err(unbuilt("StreamContainers"))
+    }
+
+    async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        Err(unbuilt("Exec"))
+    }
+
+    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        Err(unbuilt("Attach"))
+    }
+
+    async fn port_forward(
+        &self,
+        _: Request<cri::PortForwardRequest>,
+    ) -> Answer<cri::PortForwardResponse> {
+        Err(unbuilt("PortForward"))
+    }
+
+    type StreamContainerStatsStream = Unbuilt<cri::StreamContainerStatsResponse>;
+    async fn stream_container_stats(
+        &self,
+        _: Request<cri::StreamContainerStatsRequest>,
+    ) -> Answer<Self::StreamContainerStatsStream> {
+        Err(unbuilt("StreamContainerStats"))
+    }
+
+    type StreamPodSandboxStatsStream = Unbuilt<cri::StreamPodSandboxStatsResponse>;
+    async fn stream_pod_sandbox_stats(
+        &self,
+        _: Request<cri::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Self::StreamPodSandboxStatsStream> {
+        Err(unbuilt("StreamPodSandboxStats"))
+    }
+
+    async fn checkpoint_container(
+        &self,
+        _: Request<cri::CheckpointContainerRequest>,
+    ) -> Answer<cri::CheckpointContainerResponse> {
+        Err(unbuilt("CheckpointContainer"))
+    }
+
+    type GetContainerEventsStream = Unbuilt<cri::ContainerEventResponse>;
+    async fn get_container_events(
+        &self,
+        _: Request<cri::GetEventsRequest>,
+    ) -> Answer<Self::GetContainerEventsStream> {
+        Err(unbuilt("GetContainerEvents"))
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: Request<cri::ListMetricDescriptorsRequest>,
+    ) -> Answer<cri::ListMetricDescriptorsResponse> {
+        Err(unbuilt("ListMetricDescriptors"))
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::ListPodSandboxMetricsRequest>,
+    ) -> Answer<cri::ListPodSandboxMetricsResponse> {
+        Err(unbuilt("ListPodSandboxMetrics"))
+    }
+
+    type StreamPodSandboxMetricsStream = Unbuilt<cri::StreamPodSandboxMetricsResponse>;
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        _: Request<cri::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Self::StreamPodSandboxMetricsStream> {
+        Err(unbuilt("StreamPodSandboxMetrics"))
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
+        Err(unbuilt("UpdatePodSandboxResources"))
+    }
+}

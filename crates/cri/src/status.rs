@@ -1,0 +1,91 @@
+//! Which gRPC status an error of the core becomes.
+
+use berth_lifecycle::{Error, chain};
+use tonic::{Code, Status};
+
+/// The status of a failed operation: its code by kind, its message with every cause in words.
+pub fn of(error: Error) -> Status {
+    let code = code(error.root());
+    let message = chain(&error);
+    if matches!(code, Code::Internal | Code::Unknown) {
+        tracing::error!(error = message, "request failed");
+    } else {
+        tracing::info!(error = message, code = %code, "request refused");
+    }
+    Status::new(code, message)
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::PodNotFound(_) | Error::ContainerNotFound(_) | Error::ImageMissing { .. } => {
+            Code::NotFound
+        }
+        Error::PodExists { .. } | Error::ContainerExists { .. } => Code::AlreadyExists,
+        Error::PodState { .. } | Error::ContainerState { .. } => Code::FailedPrecondition,
+        Error::Ambiguous { .. }
+        | Error::Invalid { .. }
+        | Error::UnknownUser { .. }
+        | Error::UnknownGroup { .. }
+        | Error::UnknownHandler(_)
+        | Error::ImageFile { .. }
+        | Error::SeccompFile { .. }
+        | Error::SeccompProfile { .. } => Code::InvalidArgument,
+        Error::ExecTimeout { .. } | Error::WillNotStop { .. } => Code::DeadlineExceeded,
+        Error::State { source, .. } => storage(source),
+        Error::Images(source) => image_code(source),
+        Error::TaskGone { .. } => Code::Unavailable,
+        Error::Shim { source, .. } if source.is_gone() => Code::NotFound,
+        Error::Spec(_)
+        | Error::Snapshot { .. }
+        | Error::Network { .. }
+        | Error::Cgroup { .. }
+        | Error::Shim { .. } => Code::Unknown,
+        Error::Shared(inner) => code(inner),
+    }
+}
+
+fn storage(error: &std::io::Error) -> Code {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Code::ResourceExhausted
+        }
+        _ => Code::Internal,
+    }
+}
+
+/// The status of a failed image operation. Kubelets look for `RegistryUnavailable` at the start of
+/// the message to tell a registry that is down from an image that is not there.
+pub fn of_image(error: &berth_images::Error) -> Status {
+    let code = image_code(error);
+    let text = chain(error);
+    let message = match code {
+        Code::Unavailable => format!("RegistryUnavailable: {text}"),
+        _ => text,
+    };
+    tracing::info!(error = message, code = %code, "image request refused");
+    Status::new(code, message)
+}
+
+fn image_code(error: &berth_images::Error) -> Code {
+    use berth_images::ErrorKind as Kind;
+    match error.kind() {
+        Kind::NotFound => Code::NotFound,
+        Kind::Invalid => Code::InvalidArgument,
+        Kind::Unauthorized => Code::Unauthenticated,
+        Kind::RegistryUnavailable => Code::Unavailable,
+        Kind::DigestMismatch => Code::DataLoss,
+        Kind::NoSpace => Code::ResourceExhausted,
+        Kind::Cancelled => Code::Cancelled,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+/// An argument that cannot be meant.
+pub fn invalid(message: impl Into<String>) -> Status {
+    Status::invalid_argument(message)
+}
+
+/// An RPC of the contract that is not built.
+pub fn unbuilt(rpc: &'static str) -> Status {
+    Status::unimplemented(format!("{rpc} is not implemented by this runtime"))
+}

@@ -1,2 +1,43 @@
 //! `berthd`: the node's container runtime daemon.
-fn main() {}
+//!
+//! It reads its configuration ([`config`]), opens what is on disk, takes over what runs
+//! ([`wiring`]), serves the CRI on a unix socket ([`serve`]), and leaves containers running when it
+//! ends.
+
+mod config;
+mod serve;
+mod telemetry;
+mod wiring;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+use crate::config::{Config, Flags};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berthd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> Result<()> {
+    let config = Config::load(flags)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("berthd")
+        .build()
+        .context("cannot start worker threads")?;
+    runtime.block_on(async {
+        let telemetry = telemetry::start(&config)?;
+        let outcome = serve::serve(&config).await;
+        telemetry.flush();
+        outcome
+    })
+}

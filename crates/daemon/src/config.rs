@@ -1,0 +1,384 @@
+//! The configuration: defaults, a TOML file, its drop-ins, flags; each over the one before.
+//!
+//! The file is `/etc/berth/berthd.toml`, if it is there, or the one that `--config` names, which
+//! must be. Beside it, every `*.toml` in a directory of the same name with `.d` appended
+//! (`berthd.toml.d/`) is read over it in the order of names. A key that is not known is an error
+//! that names file and line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+
+const DEFAULT_FILE: &str = "/etc/berth/berthd.toml";
+
+/// Berth's daemon: runs pods for a kubelet through the Container Runtime Interface.
+#[derive(Debug, Default, Parser)]
+#[command(name = "berthd", version)]
+pub struct Flags {
+    /// Configuration file [default: /etc/berth/berthd.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What survives a reboot: images, layers, metadata [default: /var/lib/berth]
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// What lives as long as the boot: pods, containers, sockets [default: /run/berth]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Socket of the CRI [default: cri.sock in the state directory]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Registry hosts, a directory with hosts.toml for each [default: /etc/berth/hosts]
+    #[arg(long, value_name = "DIR")]
+    hosts_dir: Option<PathBuf>,
+    /// CNI configurations [default: /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    cni_conf_dir: Option<PathBuf>,
+    /// CNI plugins [default: /opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    cni_bin_dir: Option<PathBuf>,
+}
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// What survives a reboot: images, layers, metadata.
+    pub root: PathBuf,
+    /// What lives as long as the boot. A tmpfs.
+    pub state: PathBuf,
+    /// Socket of the CRI; empty means `cri.sock` in `state`.
+    pub socket: PathBuf,
+    /// Registry hosts: a directory per host with its `hosts.toml`.
+    pub hosts_dir: PathBuf,
+    pub cni_conf_dir: PathBuf,
+    pub cni_bin_dir: PathBuf,
+    /// The shim; empty means `containerd-shim-berth-v1` beside the daemon's own binary.
+    pub shim: PathBuf,
+    /// The init of pods with a shared PID namespace; empty means `berth-pod-init` beside the
+    /// daemon's own binary.
+    pub pod_init: PathBuf,
+    /// Where relative localhost seccomp profiles are found.
+    pub seccomp_dir: PathBuf,
+    /// Cgroup parent for pods that name none.
+    pub cgroup_parent: String,
+    /// Names by which pods may ask for this runtime, beside the empty one.
+    pub runtime_handlers: Vec<String>,
+    pub bridge: Bridge,
+    pub pull: Pull,
+    pub log: Log,
+    pub trace: Trace,
+}
+
+/// The built-in network, used while there is no CNI configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Bridge {
+    /// False reports the network as not ready until a CNI configuration appears.
+    pub enabled: bool,
+    /// Name of the interface; many daemons on a host need one each.
+    pub name: String,
+    /// At most one of each family; empty chooses a range that no route of the host touches.
+    pub subnets: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Pull {
+    /// Layers fetched and unpacked at once, over all pulls.
+    pub layers_at_once: usize,
+    /// Seconds without a byte after which a transfer is given up and resumed.
+    pub progress_timeout_secs: u64,
+    /// Further attempts after the first.
+    pub retries: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Log {
+    /// Filter as `tracing` writes it: a level, or targets with levels.
+    pub filter: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Trace {
+    /// OTLP endpoint (gRPC), such as `http://127.0.0.1:4317`; empty exports nothing.
+    pub otlp_endpoint: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/berth".into(),
+            state: "/run/berth".into(),
+            socket: PathBuf::new(),
+            hosts_dir: "/etc/berth/hosts".into(),
+            cni_conf_dir: "/etc/cni/net.d".into(),
+            cni_bin_dir: "/opt/cni/bin".into(),
+            shim: PathBuf::new(),
+            pod_init: PathBuf::new(),
+            seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            cgroup_parent: "/berth".into(),
+            runtime_handlers: vec!["berth".into()],
+            bridge: Bridge::default(),
+            pull: Pull::default(),
+            log: Log::default(),
+            trace: Trace::default(),
+        }
+    }
+}
+
+impl Default for Bridge {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            name: "berth0".into(),
+            subnets: Vec::new(),
+        }
+    }
+}
+
+impl Default for Pull {
+    fn default() -> Self {
+        Self {
+            layers_at_once: 4,
+            progress_timeout_secs: 30,
+            retries: 5,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            filter: "info".into(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+impl Config {
+    /// Reads file, drop-ins and flags, and fills in what depends on others.
+    pub fn load(flags: Flags) -> Result<Self> {
+        let merged = match &flags.config {
+            Some(named) => read_with_drop_ins(named, true)?,
+            None => read_with_drop_ins(Path::new(DEFAULT_FILE), false)?,
+        };
+        let mut config = Self::deserialize(toml::Value::Table(merged))
+            .context("the configuration files do not fit together")?;
+        config.take(flags);
+        config.complete()?;
+        Ok(config)
+    }
+
+    fn take(&mut self, flags: Flags) {
+        let set = |place: &mut PathBuf, given: Option<PathBuf>| {
+            if let Some(given) = given {
+                *place = given;
+            }
+        };
+        set(&mut self.root, flags.root);
+        set(&mut self.state, flags.state);
+        set(&mut self.socket, flags.socket);
+        set(&mut self.hosts_dir, flags.hosts_dir);
+        set(&mut self.cni_conf_dir, flags.cni_conf_dir);
+        set(&mut self.cni_bin_dir, flags.cni_bin_dir);
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        let own = std::env::current_exe().context("cannot find the daemon's own binary")?;
+        let beside = |name: &str| own.with_file_name(name);
+        if self.socket.as_os_str().is_empty() {
+            self.socket = self.state.join("cri.sock");
+        }
+        if self.shim.as_os_str().is_empty() {
+            self.shim = beside("containerd-shim-berth-v1");
+        }
+        if self.pod_init.as_os_str().is_empty() {
+            self.pod_init = beside("berth-pod-init");
+        }
+        if !self.cgroup_parent.starts_with('/') {
+            bail!(
+                "cgroup-parent {:?} is not absolute: write it as /name",
+                self.cgroup_parent
+            );
+        }
+        for (name, path) in [("root", &self.root), ("state", &self.state)] {
+            if !path.is_absolute() {
+                bail!("{name} {path:?} is not absolute");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_with_drop_ins(file: &Path, required: bool) -> Result<toml::Table> {
+    let mut merged = toml::Table::new();
+    match fs::read_to_string(file) {
+        Ok(text) => merge(&mut merged, parse(file, &text)?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read {file:?}")),
+    }
+    for drop_in in drop_ins(file)? {
+        let text =
+            fs::read_to_string(&drop_in).with_context(|| format!("cannot read {drop_in:?}"))?;
+        merge(&mut merged, parse(&drop_in, &text)?);
+    }
+    Ok(merged)
+}
+
+fn drop_ins(file: &Path) -> Result<Vec<PathBuf>> {
+    let mut dir = file.as_os_str().to_owned();
+    dir.push(".d");
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot list {dir:?}")),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("cannot list {dir:?}"))?
+            .path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A file on its own must be a valid configuration: that is how an error gets its line.
+fn parse(file: &Path, text: &str) -> Result<toml::Table> {
+    let located = |error: toml::de::Error| {
+        let line = error
+            .span()
+            .map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        anyhow::anyhow!("{}:{line}: {}", file.display(), error.message())
+    };
+    toml::from_str::<Config>(text).map_err(located)?;
+    toml::from_str(text).map_err(located)
+}
+
+/// Tables are merged key by key; anything else replaces what was there.
+fn merge(into: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(present)), toml::Value::Table(table)) => merge(present, table),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(dir: &Path, text: &str, drop_in: Option<&str>) -> Result<Config> {
+        let file = dir.join("berthd.toml");
+        fs::write(&file, text).unwrap();
+        if let Some(drop_in) = drop_in {
+            fs::create_dir_all(dir.join("berthd.toml.d")).unwrap();
+            fs::write(dir.join("berthd.toml.d/10.toml"), drop_in).unwrap();
+        }
+        Config::load(Flags {
+            config: Some(file),
+            ..Flags::default()
+        })
+    }
+
+    #[test]
+    fn drop_ins_are_read_over_the_file_and_flags_over_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "root = \"/a\"\nstate = \"/s\"\n[bridge]\nname = \"b1\"\n";
+        let config = load(
+            dir.path(),
+            text,
+            Some("root = \"/b\"\n[pull]\nretries = 9\n"),
+        )
+        .unwrap();
+        assert_eq!(config.root, Path::new("/b"));
+        assert_eq!(
+            (config.bridge.name.as_str(), config.pull.retries),
+            ("b1", 9)
+        );
+        assert_eq!(config.socket, Path::new("/s/cri.sock"));
+        let flags = Flags {
+            config: Some(dir.path().join("berthd.toml")),
+            root: Some("/c".into()),
+            ..Flags::default()
+        };
+        assert_eq!(Config::load(flags).unwrap().root, Path::new("/c"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_file_and_line() {
+        let cases = [
+            (
+                "root = \"/a\"\nrooot = \"/b\"\n",
+                ":2: unknown field `rooot`",
+            ),
+            (
+                "[bridge]\nname = \"x\"\ncolour = 1\n",
+                ":3: unknown field `colour`",
+            ),
+            ("root = 7\n", ":1: invalid type"),
+            ("root = \"/a\n", ":1: "),
+            ("[log]\nformat = \"xml\"\n", ":2: unknown variant `xml`"),
+        ];
+        for (text, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let error = format!("{:#}", load(dir.path(), text, None).unwrap_err());
+            assert!(
+                error.contains("berthd.toml") && error.contains(expected),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_drop_in_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = load(dir.path(), "", Some("\nnope = 1\n")).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("10.toml:2: unknown field `nope`"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn a_named_file_must_be_there_and_paths_absolute() {
+        let missing = Flags {
+            config: Some("/nonexistent/x.toml".into()),
+            ..Flags::default()
+        };
+        assert!(Config::load(missing).is_err());
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load(dir.path(), "root = \"relative\"\n", None).is_err());
+        assert!(load(dir.path(), "cgroup-parent = \"x\"\n", None).is_err());
+    }
+
+    #[test]
+    fn the_shipped_example_is_valid() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/berthd.toml");
+        let text = fs::read_to_string(&example).unwrap();
+        parse(&example, &text).unwrap();
+    }
+}

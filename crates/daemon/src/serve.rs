@@ -1,0 +1,108 @@
+//! Serving until told to stop.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use berth_cri::Facts;
+use berth_network::Network;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::config::Config;
+use crate::wiring;
+
+/// How long requests in flight may take to finish at the end.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// How often the network's rules are looked at: flushed by others, they are restored within this.
+const HEAL: Duration = Duration::from_secs(5);
+
+/// Opens the house, serves the CRI, and returns when a signal said so. Containers keep running.
+pub async fn serve(config: &Config) -> Result<()> {
+    let house = wiring::open(config).await?;
+    let listener = listen(&config.socket).await?;
+    tokio::spawn(heal(house.network.clone()));
+    let (runtime, images) =
+        berth_cri::services(house.runtime, house.images, house.network, facts(config));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = Server::builder()
+        .trace_fn(|request| tracing::info_span!("grpc", method = request.uri().path()))
+        .add_service(runtime)
+        .add_service(images)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+            let _ = stopped.await;
+        });
+    let mut server = tokio::spawn(server);
+    tracing::info!(socket = %config.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
+
+    tokio::select! {
+        name = told_to_stop() => tracing::info!(signal = name?, "stopping; containers keep running"),
+        ended = &mut server => {
+            ended.context("the server was cut short")?.context("the server failed")?;
+            bail!("the server ended by itself");
+        }
+    }
+    let _ = stop.send(());
+    if tokio::time::timeout(FAREWELL, server).await.is_err() {
+        tracing::warn!("requests were still in flight");
+    }
+    let _ = fs::remove_file(&config.socket);
+    Ok(())
+}
+
+fn facts(config: &Config) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        config: serde_json::to_value(config).unwrap_or_default(),
+        handlers: config.runtime_handlers.clone(),
+        seccomp_dir: config.seccomp_dir.clone(),
+        image_dir: config.root.join("content"),
+        snapshot_dir: config.root.join("snapshots"),
+    }
+}
+
+/// A socket that a dead daemon left is replaced; one that answers is somebody's.
+async fn listen(path: &Path) -> Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {parent:?}"))?;
+    }
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            bail!("{path:?} is served by another process: choose another --socket");
+        }
+        fs::remove_file(path).with_context(|| format!("cannot replace {path:?}"))?;
+    }
+    // Made under a name that nobody knows, so that it is never there with other permissions.
+    let hidden = path.with_extension(format!("{}.tmp", std::process::id()));
+    let listener =
+        UnixListener::bind(&hidden).with_context(|| format!("cannot listen on {path:?}"))?;
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&hidden, path))
+        .with_context(|| format!("cannot listen on {path:?}"))?;
+    Ok(listener)
+}
+
+async fn heal(network: Network) {
+    let mut every = tokio::time::interval(HEAL);
+    loop {
+        every.tick().await;
+        match network.heal().await {
+            Ok(true) => tracing::warn!("the network's rules were gone: restored"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the network's rules cannot be checked"),
+        }
+    }
+}
+
+async fn told_to_stop() -> Result<&'static str> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+    })
+}

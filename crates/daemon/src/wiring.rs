@@ -1,0 +1,177 @@
+//! From a configuration to the open rooms, bottom to top.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use berth_cgroups::CgroupHost;
+use berth_images::Images;
+use berth_lifecycle::{Parts, Runtime};
+use berth_network::{BridgeConfig, Network, NetworkConfig, Subnet};
+use berth_registry::RegistryConfig;
+use berth_shim_client::Launcher;
+use berth_snapshots::{Overlay, Snapshotter};
+
+use crate::config::Config;
+
+/// The open rooms that the doors need.
+pub struct House {
+    pub runtime: Runtime,
+    pub images: Arc<Images>,
+    pub network: Network,
+}
+
+/// Opens everything and takes over what runs.
+pub async fn open(config: &Config) -> Result<House> {
+    let blocking = config.clone();
+    let (parts, network) = tokio::task::spawn_blocking(move || rooms(&blocking))
+        .await
+        .context("opening was cut short")??;
+    let images = Arc::clone(&parts.images);
+    let (runtime, recovered) = Runtime::open(lifecycle_config(config), parts)
+        .await
+        .context("cannot take over what was there")?;
+    tracing::info!(
+        pods = recovered.pods,
+        containers = recovered.containers,
+        running = recovered.running,
+        undone = recovered.undone,
+        unreadable = recovered.unreadable,
+        "took over what was there"
+    );
+    Ok(House {
+        runtime,
+        images,
+        network,
+    })
+}
+
+fn rooms(config: &Config) -> Result<(Parts, Network)> {
+    private_dir(&config.root)?;
+    private_dir(&config.state)?;
+    for below in ["pods", "containers", "network"] {
+        private_dir(&config.state.join(below))?;
+    }
+    let store = berth_metadata::Options::new(&config.root.join("meta"))
+        .on_fatal(|error| {
+            // What was acknowledged is on disk; nothing more can be. Containers go on.
+            eprintln!("berthd: the metadata cannot be written: {error}");
+            std::process::exit(70);
+        })
+        .open()
+        .context("cannot open the metadata")?;
+    let content = berth_content::Store::open(&config.root.join("content"))
+        .context("cannot open the content store")?;
+    let overlay =
+        Overlay::open(&config.root.join("snapshots")).context("cannot open the snapshots")?;
+    let snapshots: Arc<dyn Snapshotter> = Arc::new(overlay);
+    snapshots
+        .purge_trash()
+        .context("cannot remove what was left to delete")?;
+    let registry = berth_registry::Client::new(RegistryConfig {
+        hosts_dir: Some(config.hosts_dir.clone()),
+        progress_timeout: Duration::from_secs(config.pull.progress_timeout_secs),
+        retries: config.pull.retries,
+        ..RegistryConfig::default()
+    })
+    .context("cannot set up the registry client")?;
+    let images = Images::open(
+        content,
+        Arc::clone(&snapshots),
+        registry,
+        store.clone(),
+        berth_images::Config {
+            layers_at_once: config.pull.layers_at_once,
+            ..berth_images::Config::default()
+        },
+    )
+    .context("cannot read the images")?;
+    let network = Network::new(network_config(config)?).context("cannot open the network")?;
+    let launcher = Launcher::new(&config.shim)
+        .with_context(|| format!("the shim {:?} cannot be used", config.shim))?;
+    let cgroups = CgroupHost::detect().context("cannot use this host's cgroups")?;
+    let parts = Parts {
+        images,
+        snapshots,
+        network: network.clone(),
+        launcher,
+        cgroups,
+        store,
+    };
+    Ok((parts, network))
+}
+
+fn lifecycle_config(config: &Config) -> berth_lifecycle::Config {
+    berth_lifecycle::Config {
+        state_dir: config.state.clone(),
+        cgroup_parent: config.cgroup_parent.trim_end_matches('/').to_owned(),
+        pod_init: config.pod_init.clone(),
+        oom_score_floor: oom_score_floor(),
+        handlers: config.runtime_handlers.clone(),
+    }
+}
+
+/// Without CAP_SYS_RESOURCE no process may have a lower score than this one; handing out a lower
+/// one would fail every start.
+fn oom_score_floor() -> i32 {
+    let own = fs::read_to_string("/proc/self/oom_score_adj")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0);
+    if may_lower_scores() {
+        return -1000;
+    }
+    tracing::warn!(
+        floor = own,
+        "CAP_SYS_RESOURCE is missing: lower OOM scores are raised to this"
+    );
+    own
+}
+
+fn may_lower_scores() -> bool {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
+        .is_some_and(|bits| bits & (1 << CAP_SYS_RESOURCE) != 0)
+}
+
+fn network_config(config: &Config) -> Result<NetworkConfig> {
+    let subnets = config
+        .bridge
+        .subnets
+        .iter()
+        .map(|text| {
+            text.parse::<Subnet>()
+                .with_context(|| format!("bridge.subnets: {text:?} is no subnet"))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let bridge = BridgeConfig {
+        name: config.bridge.name.clone(),
+        subnets,
+        ..BridgeConfig::default()
+    };
+    Ok(NetworkConfig {
+        bridge: config.bridge.enabled.then_some(bridge),
+        ..NetworkConfig::new(
+            &config.cni_conf_dir,
+            &config.cni_bin_dir,
+            config.state.join("network"),
+        )
+    })
+}
+
+/// Others may pass through, to what a container's user must reach, but list nothing.
+fn private_dir(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o711)))
+        .with_context(|| format!("cannot create {path:?}"))
+}

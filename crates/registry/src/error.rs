@@ -8,7 +8,7 @@ use crate::hosts_file::HostsError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    #[error("{what} does not exist at {host}")]
+    #[error("{what} was not found at {host}")]
     NotFound { what: String, host: String },
     /// Missing, wrong or insufficient credentials.
     #[error("{host} does not authorize pulling {what}: {reason}")]

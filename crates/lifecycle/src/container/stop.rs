@@ -1,6 +1,5 @@
 //! The end of a container's processes, as its shim or, failing that, the kernel tells it.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,26 +65,24 @@ pub(crate) fn recorded(bundle: &Path) -> Option<(Exit, bool)> {
 }
 
 /// Releases a shim and what it holds: the stopped process, the mounts, the cgroup, itself.
-pub(crate) fn dispose(
+pub(crate) async fn dispose(
     core: Arc<Core>,
     record: ContainerRecord,
     shim: Arc<Shim>,
-) -> impl Future<Output = Result<()>> + Send + 'static {
-    async move {
-        let farewell = async {
-            // Deleting what still runs is refused; a process that is gone cannot be killed.
-            let _ = shim.kill(None, SIGKILL, true).await;
-            if let Err(error) = shim.delete(None).await {
-                tracing::debug!(id = %record.id, error = chain(&error), "the shim did not delete");
-            }
-            let _ = shim.shutdown().await;
-        };
-        if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-            tracing::warn!(id = %record.id, "the shim does not answer; cleaning up behind it");
+) -> Result<()> {
+    let farewell = async {
+        // Deleting what still runs is refused; a process that is gone cannot be killed.
+        let _ = shim.kill(None, SIGKILL, true).await;
+        if let Err(error) = shim.delete(None).await {
+            tracing::debug!(id = %record.id, error = chain(&error), "the shim did not delete");
         }
-        kill_cgroup(&core, &record.cgroup).await;
-        Ok(())
+        let _ = shim.shutdown().await;
+    };
+    if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+        tracing::warn!(id = %record.id, "the shim does not answer; cleaning up behind it");
     }
+    kill_cgroup(&core, &record.cgroup).await;
+    Ok(())
 }
 
 /// Kills what is in `cgroup` and removes it; one that is gone already is fine.

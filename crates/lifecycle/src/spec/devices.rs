@@ -35,7 +35,7 @@ pub(super) fn requested(request: &ContainerRequest) -> Result<Vec<Requested>> {
     let mut devices = request
         .devices
         .iter()
-        .map(|device| resolve(device))
+        .map(resolve)
         .collect::<Result<Vec<_>>>()?
         .into_iter()
         .flatten()

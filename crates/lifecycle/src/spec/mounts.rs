@@ -85,7 +85,7 @@ fn base(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
             &["nosuid", "noexec", "nodev", "relatime", access],
         )?,
     ];
-    if !(inputs.pod.request.namespaces.ipc == Scope::Node && !Path::new("/dev/mqueue").exists()) {
+    if inputs.pod.request.namespaces.ipc != Scope::Node || Path::new("/dev/mqueue").exists() {
         mounts.push(mqueue);
     }
     Ok(mounts)

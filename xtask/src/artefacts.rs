@@ -2,7 +2,7 @@
 //! the daemon finds its shim, and the shim the pod init, beside itself.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -26,6 +26,8 @@ const STATIC: [(&str, &str); 2] = [
 
 const DAEMON: &str = "berthd";
 
+const HELLO: &str = "berth-hello";
+
 /// Builds everything; quick when nothing has changed.
 pub fn build() -> Result<()> {
     let out = workspace::artefacts();
@@ -46,26 +48,40 @@ pub fn build() -> Result<()> {
     )?;
 
     for (package, program) in STATIC {
-        println!("building {program}");
-        run(cargo()
-            .current_dir(workspace::root())
-            .env("RUSTFLAGS", STATIC_FLAGS)
-            .args([
-                "build",
-                "--quiet",
-                "--profile",
-                "shim",
-                "--target",
-                STATIC_TARGET,
-            ])
-            .args(["--package", package, "--bin", program]))?;
-        let built = workspace::target()
-            .join(STATIC_TARGET)
-            .join("shim")
-            .join(program);
-        place(&built, &out.join(program))?;
+        build_static(package, program)?;
     }
     Ok(())
+}
+
+/// Builds the only program of the demo's image.
+pub fn build_hello() -> Result<()> {
+    build_static("berth-testkit", HELLO)
+}
+
+/// Where it is then.
+pub fn hello() -> PathBuf {
+    workspace::artefacts().join(HELLO)
+}
+
+fn build_static(package: &str, program: &str) -> Result<()> {
+    println!("building {program}");
+    run(cargo()
+        .current_dir(workspace::root())
+        .env("RUSTFLAGS", STATIC_FLAGS)
+        .args([
+            "build",
+            "--quiet",
+            "--profile",
+            "shim",
+            "--target",
+            STATIC_TARGET,
+        ])
+        .args(["--package", package, "--bin", program]))?;
+    let built = workspace::target()
+        .join(STATIC_TARGET)
+        .join("shim")
+        .join(program);
+    place(&built, &workspace::artefacts().join(program))
 }
 
 /// Replaces by rename: a running program's file cannot be written.

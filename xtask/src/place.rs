@@ -92,8 +92,8 @@ impl Place {
         Ok(mounts)
     }
 
-    /// Pids that work in this place (by command line or current directory),
-    /// ourselves excluded, each before its descendants.
+    /// Pids that work in this place (by command line, current directory or open
+    /// files), ourselves excluded, each before its descendants.
     pub fn processes(&self) -> Result<Vec<i32>> {
         let mut parents = BTreeMap::new();
         let mut found = Vec::new();
@@ -133,6 +133,18 @@ impl Place {
         let cwd = fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(place));
         let arguments = fs::read(proc.join("cmdline")).unwrap_or_default();
         cwd || String::from_utf8_lossy(&arguments).contains(&*place.to_string_lossy())
+            || self.has_open_files_here(proc)
+    }
+
+    /// A shim that outlives its daemon is known by nothing but its log.
+    fn has_open_files_here(&self, proc: &Path) -> bool {
+        let Ok(descriptors) = fs::read_dir(proc.join("fd")) else {
+            return false;
+        };
+        descriptors
+            .flatten()
+            .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+            .any(|file| file.starts_with(self.directory.path()))
     }
 }
 

@@ -26,41 +26,45 @@ const STATIC: [(&str, &str); 2] = [
 
 const DAEMON: &str = "berthd";
 
-const HELLO: &str = "berth-hello";
-
 /// Builds everything; quick when nothing has changed.
 pub fn build() -> Result<()> {
     let out = workspace::artefacts();
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
 
-    println!("building {DAEMON}");
-    run(cargo().current_dir(workspace::root()).args([
-        "build",
-        "--quiet",
-        "--package",
-        DAEMON,
-        "--bin",
-        DAEMON,
-    ]))?;
-    place(
-        &workspace::target().join("debug").join(DAEMON),
-        &out.join(DAEMON),
-    )?;
+    build_daemon("dev", "debug", &out)?;
+    build_statics()
+}
 
+fn build_statics() -> Result<()> {
     for (package, program) in STATIC {
         build_static(package, program)?;
     }
     Ok(())
 }
 
-/// Builds the only program of the demo's image.
-pub fn build_hello() -> Result<()> {
-    build_static("berth-testkit", HELLO)
+/// Builds what an installation has, the daemon as it is released, and says in which directory.
+pub fn build_release() -> Result<PathBuf> {
+    let out = workspace::artefacts().join("release");
+    fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    build_daemon("release", "release", &out)?;
+    build_statics()?;
+    for (_, program) in STATIC {
+        place(&workspace::artefacts().join(program), &out.join(program))?;
+    }
+    Ok(out)
 }
 
-/// Where it is then.
-pub fn hello() -> PathBuf {
-    workspace::artefacts().join(HELLO)
+/// `built` is the profile's directory below cargo's output.
+fn build_daemon(profile: &str, built: &str, out: &Path) -> Result<()> {
+    println!("building {DAEMON} ({profile})");
+    run(cargo()
+        .current_dir(workspace::root())
+        .args(["build", "--quiet", "--profile", profile])
+        .args(["--package", DAEMON, "--bin", DAEMON]))?;
+    place(
+        &workspace::target().join(built).join(DAEMON),
+        &out.join(DAEMON),
+    )
 }
 
 fn build_static(package: &str, program: &str) -> Result<()> {

@@ -25,7 +25,12 @@ pub struct Daemon {
 impl Daemon {
     /// Returns once it answers on its socket. Output is appended to `log`.
     pub fn start(place: &Place, log: &Path) -> Result<Self> {
-        let program = workspace::artefacts().join("berthd");
+        Self::start_from(&workspace::artefacts(), place, log)
+    }
+
+    /// Like `start`, with the programs in this directory.
+    pub fn start_from(programs: &Path, place: &Place, log: &Path) -> Result<Self> {
+        let program = programs.join("berthd");
         let output = append(log)?;
         let child = Command::new(&program)
             .arg("--root")

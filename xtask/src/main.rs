@@ -1,9 +1,10 @@
 //! The commands of the house. `cargo xtask` without a command lists them.
 
 mod artefacts;
+mod bench;
 mod command;
+mod cri;
 mod daemon;
-mod demo;
 mod lint;
 mod outcome;
 mod place;
@@ -21,15 +22,17 @@ use outcome::Tally;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  demo             a pod, from pull to removal, with what happens told on the way
   build            daemon, shim and pod init, side by side in target/berth
   tools            what the suites need: Debian packages and Go programs
   images [--serve] make the images of critest; with --serve keep their registry
                    running until standard input ends
   lint             dependency direction, file length, module names …
-  test             everything: format, clippy, lint, unit tests, crictl, critest
+  test             everything: format, clippy, lint, unit tests, crictl, node, critest
   crictl           only the crictl suite
-  critest [FOCUS]  only critest, or the specs that match FOCUS";
+  node             only the node suite: many pods, a killed daemon, bad requests
+  critest [FOCUS]  only critest, or the specs that match FOCUS
+  bench [--containerd SOCKET] [--rounds N]
+                   how long the calls of the CRI take, in turns with a containerd";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,8 +50,6 @@ fn main() -> ExitCode {
 /// Whether the command found everything in order.
 fn run(arguments: &[&str]) -> Result<bool> {
     match arguments {
-        ["demo"] => demo::run().map(|()| true),
-        ["demo", demo::INSIDE] => demo::run_inside().map(|()| true),
         ["build"] => artefacts::build().map(|()| true),
         ["tools"] => tools::install().map(|()| true),
         ["images"] => suites::critest::show_images(false).map(|()| true),
@@ -59,10 +60,15 @@ fn run(arguments: &[&str]) -> Result<bool> {
             prepare()?;
             Ok(report(suites::crictl::run()?))
         }
+        ["node"] => {
+            prepare()?;
+            Ok(report(suites::node::run()?))
+        }
         ["critest"] => {
             prepare()?;
             Ok(report(suites::critest::run(None)?))
         }
+        ["bench", options @ ..] => bench::run(&bench::Options::parse(options)?).map(|()| true),
         ["critest", focus] => {
             prepare()?;
             Ok(report(suites::critest::run(Some(focus))?))

@@ -2,4 +2,5 @@
 
 pub mod crictl;
 pub mod critest;
-mod fixtures;
+pub mod fixtures;
+pub mod node;

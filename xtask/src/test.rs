@@ -12,8 +12,9 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 2] = [
+const SUITES: [(&str, Suite); 3] = [
     ("crictl", suites::crictl::run),
+    ("node", suites::node::run),
     ("critest", || suites::critest::run(None)),
 ];
 

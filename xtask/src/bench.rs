@@ -1,0 +1,152 @@
+//! How long the calls of the CRI take, next to containerd where one is given.
+//!
+//! Both are driven by the same client with the same requests, in turns, so that what the machine
+//! does meanwhile falls on both. Between two calls there is a pause, as on a real node: back to
+//! back, waits of the kernel for its readers vanish and the figures mislead.
+
+mod figures;
+mod load;
+mod machine;
+mod side;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::registry::Registry;
+use crate::{artefacts, tools, workspace};
+use side::{Shims, Side};
+
+const ROUNDS: usize = 5;
+
+/// What was asked for on the command line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Socket of a running containerd to compare with.
+    containerd: Option<PathBuf>,
+    rounds: usize,
+}
+
+impl Options {
+    pub fn parse(arguments: &[&str]) -> Result<Self> {
+        let mut options = Self {
+            containerd: None,
+            rounds: ROUNDS,
+        };
+        let mut words = arguments.iter();
+        while let Some(flag) = words.next() {
+            let value = words
+                .next()
+                .with_context(|| format!("{flag} needs a value"))?;
+            match *flag {
+                "--containerd" => options.containerd = Some(PathBuf::from(value)),
+                "--rounds" => {
+                    options.rounds = value.parse().with_context(|| format!("{flag} {value}"))?;
+                }
+                other => bail!("unknown option {other}"),
+            }
+        }
+        if options.rounds == 0 {
+            bail!("--rounds 0 measures nothing");
+        }
+        Ok(options)
+    }
+}
+
+/// Measures, prints a table and keeps every single figure.
+pub fn run(options: &Options) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("needs root");
+    }
+    tools::install()?;
+    let programs = artefacts::build_release()?;
+    let place = Place::new()?;
+    let registry = Registry::start(&place.scratch())?;
+    let images = load::publish(&registry)?;
+    let log = workspace::logs()?.join("bench-berthd.log");
+    let _fresh = fs::remove_file(&log);
+    let daemon = Daemon::start_from(&programs, &place, &log)?;
+
+    let logs = place.pod_logs();
+    let pid = i32::try_from(daemon.pid()).context("pid of berthd")?;
+    let mut sides = vec![Side::connect(
+        "berth",
+        &place.socket(),
+        pid,
+        Shims::Berth,
+        &logs,
+    )?];
+    if let Some(socket) = &options.containerd {
+        let pid = machine::peer(socket)?;
+        sides.push(Side::connect(
+            "containerd",
+            socket,
+            pid,
+            Shims::Containerd,
+            &logs,
+        )?);
+    }
+    for round in 1..=options.rounds {
+        for side in &mut sides {
+            println!("round {round} of {}: {}", options.rounds, side.name());
+            let result = side.round(&images).with_context(|| side.name().to_owned());
+            if result.is_err() {
+                side.clear_away();
+            }
+            result?;
+        }
+    }
+    let path = workspace::artefacts().join("bench.json");
+    write(&path, options, &sides)?;
+    println!("{}", figures::table(&sides));
+    println!("every figure: {}", path.display());
+    daemon.stop()
+}
+
+fn write(path: &Path, options: &Options, sides: &[Side]) -> Result<()> {
+    let runtimes: serde_json::Map<_, _> = sides
+        .iter()
+        .map(|side| (side.name().to_owned(), side.to_json()))
+        .collect();
+    let report = json!({
+        "machine": machine::describe(),
+        "method": {
+            "rounds": options.rounds,
+            "cycles_per_round": side::CYCLES,
+            "pods_at_rest": side::PODS,
+            "pause_ms": u64::try_from(side::PAUSE.as_millis()).unwrap_or_default(),
+        },
+        "runtimes": runtimes,
+        "ratios_of_p50": figures::ratios(sides),
+    });
+    let text = serde_json::to_string_pretty(&report).context("encoding the figures")?;
+    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_what_is_wrong_is_named() {
+        let options = Options::parse(&["--rounds", "2", "--containerd", "/x.sock"]).unwrap();
+        assert_eq!(
+            (options.rounds, options.containerd),
+            (2, Some("/x.sock".into()))
+        );
+        assert_eq!(Options::parse(&[]).unwrap().rounds, ROUNDS);
+        for (arguments, word) in [
+            (&["--rounds"] as &[&str], "--rounds"),
+            (&["--rounds", "many"], "many"),
+            (&["--rounds", "0"], "nothing"),
+            (&["--fast", "yes"], "--fast"),
+        ] {
+            let error = format!("{:#}", Options::parse(arguments).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

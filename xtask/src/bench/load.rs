@@ -1,0 +1,66 @@
+//! The images that are pulled and run.
+
+use anyhow::Result;
+use berth_testkit::image::{Layer, Recipe};
+
+use crate::registry::Registry;
+use crate::suites::fixtures::{busybox, marker, pack};
+
+const LAYERS: usize = 3;
+const FILES: usize = 200;
+const FILE_SIZE: usize = 64 << 10;
+
+/// References at the registry.
+pub struct Images {
+    /// Small, with a shell: what the pods run.
+    pub busybox: String,
+    /// Three layers of 12.5 MiB in 200 files each, half of it incompressible.
+    pub large: String,
+}
+
+pub fn publish(registry: &Registry) -> Result<Images> {
+    println!("making the images");
+    let base = pack(&busybox()?)?;
+    let small = Recipe::new()
+        .layer(base)
+        .layer(marker("bench")?)
+        .env(&["PATH=/usr/bin:/bin"])
+        .build()?;
+    registry.remote().push(&small, "bench/busybox", &["one"])?;
+    let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
+    let mut large = Recipe::new().cmd(&["/none"]);
+    for number in 0..LAYERS {
+        let mut layer = Layer::new();
+        for file in 0..FILES {
+            let path = format!("/data/{number}/{}/file-{file}", file % 10);
+            layer = layer.file(&path, 0o644, noise.half(FILE_SIZE));
+        }
+        large = large.layer(pack(&layer)?);
+    }
+    registry
+        .remote()
+        .push(&large.build()?, "bench/large", &["one"])?;
+    let reference = |name: &str| format!("{}/bench/{name}:one", registry.address());
+    Ok(Images {
+        busybox: reference("busybox"),
+        large: reference("large"),
+    })
+}
+
+/// The same bytes in every run.
+struct Noise(u64);
+
+impl Noise {
+    /// Random and constant bytes in turns of eight.
+    fn half(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            bytes.extend_from_slice(&self.0.to_le_bytes());
+            bytes.extend_from_slice(b"constant");
+        }
+        bytes
+    }
+}

@@ -1,0 +1,274 @@
+//! One runtime and what was measured with it.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use berth_api::cri::v1::{ContainerConfig, PodSandboxConfig};
+use serde_json::{Value, json};
+
+use super::figures::{self, Figures};
+use super::load::Images;
+use super::machine;
+use crate::cri::{self, Answer, Cri};
+
+/// Pods that come and go in a round.
+pub const CYCLES: usize = 15;
+/// Pods that run while memory and lists are measured.
+pub const PODS: usize = 20;
+/// Between two calls.
+pub const PAUSE: Duration = Duration::from_millis(50);
+
+/// Calls that only read are short and many.
+const READS: usize = 40;
+const READ_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the shims of a runtime are called.
+#[derive(Debug, Clone, Copy)]
+pub enum Shims {
+    Berth,
+    Containerd,
+}
+
+impl Shims {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Berth => "containerd-shim-berth-v1",
+            Self::Containerd => "containerd-shim-runc-v2",
+        }
+    }
+}
+
+pub struct Side {
+    name: &'static str,
+    version: String,
+    cri: Cri,
+    pid: i32,
+    shims: Shims,
+    logs: PathBuf,
+    /// Numbers the pods: no name is used twice.
+    made: usize,
+    running: Vec<Running>,
+    figures: Figures,
+}
+
+struct Running {
+    pod: String,
+    /// None until it is created.
+    container: Option<String>,
+}
+
+impl Side {
+    /// `pid` is that of the daemon behind `socket`.
+    pub fn connect(
+        name: &'static str,
+        socket: &Path,
+        pid: i32,
+        shims: Shims,
+        logs: &Path,
+    ) -> Result<Self> {
+        let mut cri = Cri::connect(socket)?;
+        let version = cri.version().context("asking for the version")?;
+        Ok(Self {
+            name,
+            version: format!("{} {}", version.runtime_name, version.runtime_version),
+            cri,
+            pid,
+            shims,
+            logs: logs.to_owned(),
+            made: 0,
+            running: Vec::new(),
+            figures: Figures::default(),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({ "version": self.version, "figures": self.figures.to_json() })
+    }
+
+    /// Everything once; a single pod first, which is not measured.
+    pub fn round(&mut self, images: &Images) -> Result<()> {
+        self.cri.pull(&images.busybox).context("pulling busybox")?;
+        self.launch(&images.busybox, None)?;
+        self.clear()?;
+        for _ in 0..CYCLES {
+            self.cycle(&images.busybox)?;
+        }
+        self.at_rest(&images.busybox)?;
+        self.pull(&images.large)
+    }
+
+    /// Removes what a broken-off round left.
+    pub fn clear_away(&mut self) {
+        if let Err(error) = self.clear() {
+            eprintln!("removing the pods of {}: {error:#}", self.name);
+        }
+    }
+
+    fn cycle(&mut self, image: &str) -> Result<()> {
+        let mut times = Vec::new();
+        let container = self.launch(image, Some(&mut times))?;
+        for (measure, time) in [figures::RUN_POD, figures::CREATE, figures::START]
+            .into_iter()
+            .zip(&times)
+        {
+            self.figures.add(measure, *time);
+        }
+        self.figures.add(figures::POD_START, times.iter().sum());
+
+        let time = timed(|| self.cri.exec(&container, &["/bin/true"]))?;
+        ensure!(
+            time.value.exit_code == 0,
+            "/bin/true ended with {}",
+            time.value.exit_code
+        );
+        self.figures.add(figures::EXEC, time.millis);
+        thread::sleep(PAUSE);
+
+        let running = self.running.pop().context("no pod runs")?;
+        let pod = &running.pod;
+        let mut sum = 0.0;
+        for call in [
+            &mut |cri: &mut Cri| cri.stop(&container, 0),
+            &mut |cri: &mut Cri| cri.remove(&container),
+            &mut |cri: &mut Cri| cri.stop_pod(pod),
+            &mut |cri: &mut Cri| cri.remove_pod(pod),
+        ] as [&mut dyn FnMut(&mut Cri) -> Answer<()>; 4]
+        {
+            sum += timed(|| call(&mut self.cri))?.millis;
+            thread::sleep(PAUSE);
+        }
+        self.figures.add(figures::TEARDOWN, sum);
+        Ok(())
+    }
+
+    fn at_rest(&mut self, image: &str) -> Result<()> {
+        let mut last = String::new();
+        for _ in 0..PODS {
+            last = self.launch(image, None)?;
+        }
+        // What starting needed may be given back.
+        thread::sleep(Duration::from_secs(1));
+        for _ in 0..READS {
+            let listed = timed(|| self.cri.containers())?;
+            ensure!(
+                listed.value.len() >= PODS,
+                "{} are listed",
+                listed.value.len()
+            );
+            self.figures.add(figures::LIST, listed.millis);
+            thread::sleep(READ_PAUSE);
+            let time = timed(|| self.cri.status(&last))?.millis;
+            self.figures.add(figures::STATUS, time);
+            thread::sleep(READ_PAUSE);
+            let time = timed(|| self.cri.stats(&last))?.millis;
+            self.figures.add(figures::STATS, time);
+            thread::sleep(READ_PAUSE);
+        }
+        self.figures.add(
+            figures::DAEMON,
+            as_figure(machine::resident(self.pid)?) / 1024.0,
+        );
+        let shims = machine::running(self.shims.program())?;
+        ensure!(!shims.is_empty(), "no {} runs", self.shims.program());
+        let mut sum = 0;
+        for pid in &shims {
+            sum += machine::share(*pid)?;
+        }
+        let count = u64::try_from(shims.len()).context("number of shims")?;
+        self.figures
+            .add(figures::SHIM, as_figure(sum) / as_figure(count));
+        self.clear()
+    }
+
+    /// The image is not there before; its removal is not measured.
+    fn pull(&mut self, image: &str) -> Result<()> {
+        self.cri.remove_image(image).context("RemoveImage")?;
+        thread::sleep(Duration::from_secs(2));
+        let time = timed(|| self.cri.pull(image))?.millis;
+        self.figures.add(figures::PULL, time);
+        Ok(())
+    }
+
+    /// A running pod with its container, whose id is the answer. Pauses only where times are kept.
+    fn launch(&mut self, image: &str, times: Option<&mut Vec<f64>>) -> Result<String> {
+        self.made += 1;
+        let (pod_config, config) = self.configs(image);
+        let pod = timed(|| self.cri.run_pod(&pod_config)).context("RunPodSandbox")?;
+        self.running.push(Running {
+            pod: pod.value.clone(),
+            container: None,
+        });
+        let paused = times.is_some();
+        let pause = || {
+            if paused {
+                thread::sleep(PAUSE);
+            }
+        };
+        pause();
+        let created = timed(|| self.cri.create(&pod.value, &pod_config, &config))
+            .context("CreateContainer")?;
+        let container = created.value;
+        if let Some(running) = self.running.last_mut() {
+            running.container = Some(container.clone());
+        }
+        pause();
+        let started = timed(|| self.cri.start(&container)).context("StartContainer")?;
+        pause();
+        if let Some(times) = times {
+            times.extend([pod.millis, created.millis, started.millis]);
+        }
+        Ok(container)
+    }
+
+    fn configs(&self, image: &str) -> (PodSandboxConfig, ContainerConfig) {
+        let name = format!("bench-{}-{}", std::process::id(), self.made);
+        let pod = cri::pod(&name, "", &self.logs.join(self.name));
+        let container = cri::container("main", image, &["sleep", "1000"]);
+        (pod, container)
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        while let Some(running) = self.running.pop() {
+            if let Some(container) = &running.container {
+                self.cri.stop(container, 0).context("StopContainer")?;
+                self.cri.remove(container).context("RemoveContainer")?;
+            }
+            self.cri.stop_pod(&running.pod).context("StopPodSandbox")?;
+            self.cri
+                .remove_pod(&running.pod)
+                .context("RemovePodSandbox")?;
+        }
+        Ok(())
+    }
+}
+
+struct Timed<T> {
+    value: T,
+    millis: f64,
+}
+
+fn timed<T>(call: impl FnOnce() -> Answer<T>) -> Answer<Timed<T>> {
+    let begin = Instant::now();
+    let value = call()?;
+    let millis = begin.elapsed().as_secs_f64() * 1000.0;
+    Ok(Timed { value, millis })
+}
+
+/// Exact up to 2^53.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "memory in KiB stays far below 2^53"
+)]
+fn as_figure(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,91 @@
+//! The cgroups of the suite's pods, in whatever hierarchies the host has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// A cgroup of the first level, with one directory in each hierarchy. What is empty of it goes
+/// with the value.
+#[derive(Debug)]
+pub struct CgroupParent {
+    name: String,
+}
+
+impl CgroupParent {
+    pub fn new(name: String) -> Self {
+        Self { name }
+    }
+
+    /// As requests name it.
+    pub fn request(&self) -> String {
+        format!("/{}", self.name)
+    }
+
+    /// Directories below it, each parent before its children.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for top in self.tops() {
+            collect(&top, &mut found);
+        }
+        found
+    }
+
+    /// Pids in the cgroup of one container; where hierarchies disagree, all of them.
+    pub fn pids(&self, container: &str) -> Result<Vec<i32>> {
+        let mut pids: Vec<i32> = Vec::new();
+        for top in self.tops() {
+            let path = top.join(container).join("cgroup.procs");
+            // A container is not in hierarchies that limit nothing.
+            let Ok(text) = fs::read_to_string(&path) else {
+                continue;
+            };
+            for line in text.lines() {
+                let pid = line
+                    .parse()
+                    .with_context(|| format!("reading {}", path.display()))?;
+                if !pids.contains(&pid) {
+                    pids.push(pid);
+                }
+            }
+        }
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
+    /// Its directories: right below the root and below that of each hierarchy.
+    fn tops(&self) -> Vec<PathBuf> {
+        let mut tops = vec![Path::new(ROOT).join(&self.name)];
+        for hierarchy in fs::read_dir(ROOT).into_iter().flatten().flatten() {
+            // Some hierarchies have a second name.
+            let is_link = hierarchy.file_type().is_ok_and(|kind| kind.is_symlink());
+            if !is_link && !hierarchy.path().ends_with(&self.name) {
+                tops.push(hierarchy.path().join(&self.name));
+            }
+        }
+        tops.retain(|top| top.is_dir());
+        tops
+    }
+}
+
+impl Drop for CgroupParent {
+    fn drop(&mut self) {
+        let below = self.directories();
+        for path in self.tops().iter().chain(&below).rev() {
+            if let Err(error) = fs::remove_dir(path) {
+                eprintln!("removing {}: {error}", path.display());
+            }
+        }
+    }
+}
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+            collect(&entry.path(), found);
+        }
+    }
+}

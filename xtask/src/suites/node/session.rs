@@ -1,0 +1,124 @@
+//! What the parts share: a daemon, a client, a registry with two images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use anyhow::{Context, Result};
+use berth_api::cri::v1::{ContainerConfig, PodSandboxConfig};
+use berth_testkit::image::Recipe;
+
+use super::cgroups::CgroupParent;
+use crate::cri::{self, Cri};
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::registry::Registry;
+use crate::suites::fixtures::{busybox, marker, pack};
+use crate::workspace;
+
+pub const MARKER: &str = "node";
+const REPOSITORY: &str = "node/busybox";
+
+pub struct Session {
+    pub cri: Cri,
+    /// Parent of all cgroups that the pods of the suite have.
+    pub parent: CgroupParent,
+    /// Has an image with a shell, which is pulled already.
+    registry: Registry,
+    daemon: Option<Daemon>,
+    daemon_log: PathBuf,
+    // Last: everything above works in it.
+    pub place: Place,
+}
+
+impl Session {
+    pub fn begin() -> Result<Self> {
+        let place = Place::new()?;
+        let registry = Registry::start(&place.scratch())?;
+        let base = pack(&busybox()?)?;
+        let recipe = Recipe::new()
+            .layer(base)
+            .layer(marker(MARKER)?)
+            .env(&["PATH=/usr/bin:/bin"]);
+        let image = recipe.build()?;
+        registry.remote().push(&image, REPOSITORY, &["one"])?;
+
+        let daemon_log = workspace::logs()?.join("node-berthd.log");
+        let _fresh = fs::remove_file(&daemon_log);
+        let daemon = Daemon::start(&place, &daemon_log)?;
+        let cri = Cri::connect(&place.socket())?;
+        let mut session = Self {
+            cri,
+            parent: CgroupParent::new(format!("berth-node-{}", process::id())),
+            registry,
+            daemon: Some(daemon),
+            daemon_log,
+            place,
+        };
+        let reference = session.reference(":one");
+        session.cri.pull(&reference).context("pulling the image")?;
+        Ok(session)
+    }
+
+    pub fn daemon_log(&self) -> &Path {
+        &self.daemon_log
+    }
+
+    pub fn daemon_pid(&self) -> Result<u32> {
+        let daemon = self.daemon.as_ref().context("no daemon runs")?;
+        Ok(daemon.pid())
+    }
+
+    /// The image's name with what is appended, a tag or a digest.
+    pub fn reference(&self, suffix: &str) -> String {
+        format!("{}/{REPOSITORY}{suffix}", self.registry.address())
+    }
+
+    pub fn pod(&self, name: &str) -> PodSandboxConfig {
+        cri::pod(name, &self.parent.request(), &self.place.pod_logs())
+    }
+
+    pub fn container(&self, name: &str, command: &[&str]) -> ContainerConfig {
+        cri::container(name, &self.reference(":one"), command)
+    }
+
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        self.daemon.take().context("no daemon runs")?.kill()
+    }
+
+    /// Starts it anew in the same directories.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        self.daemon = Some(Daemon::start(&self.place, &self.daemon_log)?);
+        self.cri = Cri::connect(&self.place.socket())?;
+        Ok(())
+    }
+
+    /// Stops and removes the container and then its pod.
+    pub fn tear_down(&mut self, pod: &str, container: &str) -> Result<()> {
+        self.cri.stop(container, 0).context("StopContainer")?;
+        self.cri.remove(container).context("RemoveContainer")?;
+        self.remove_pod(pod)
+    }
+
+    pub fn remove_pod(&mut self, pod: &str) -> Result<()> {
+        self.cri.stop_pod(pod).context("StopPodSandbox")?;
+        self.cri.remove_pod(pod).context("RemovePodSandbox")
+    }
+
+    /// Starts a daemon where a broken-off part left none.
+    pub fn ensure_daemon(&mut self) -> Result<()> {
+        match self.daemon {
+            Some(_) => Ok(()),
+            None => self.start_daemon(),
+        }
+    }
+
+    /// Removes the pods that a broken-off part left.
+    pub fn clean_up(&mut self) {
+        for pod in self.cri.pods().unwrap_or_default() {
+            if let Err(error) = self.remove_pod(&pod.id) {
+                eprintln!("removing pod {}: {error:#}", pod.id);
+            }
+        }
+    }
+}

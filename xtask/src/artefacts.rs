@@ -26,6 +26,8 @@ const STATIC: [(&str, &str); 2] = [
 
 const DAEMON: &str = "berthd";
 
+const HELLO: &str = "berth-hello";
+
 /// Builds everything; quick when nothing has changed.
 pub fn build() -> Result<()> {
     let out = workspace::artefacts();
@@ -65,6 +67,16 @@ fn build_daemon(profile: &str, built: &str, out: &Path) -> Result<()> {
         &workspace::target().join(built).join(DAEMON),
         &out.join(DAEMON),
     )
+}
+
+/// Builds the only program of the demo's image.
+pub fn build_hello() -> Result<()> {
+    build_static("berth-testkit", HELLO)
+}
+
+/// Where it is then.
+pub fn hello() -> PathBuf {
+    workspace::artefacts().join(HELLO)
 }
 
 fn build_static(package: &str, program: &str) -> Result<()> {

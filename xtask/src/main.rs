@@ -5,6 +5,7 @@ mod bench;
 mod command;
 mod cri;
 mod daemon;
+mod demo;
 mod lint;
 mod outcome;
 mod place;
@@ -22,6 +23,7 @@ use outcome::Tally;
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
+  demo             a pod, from pull to removal, with what happens told on the way
   build            daemon, shim and pod init, side by side in target/berth
   tools            what the suites need: Debian packages and Go programs
   images [--serve] make the images of critest; with --serve keep their registry
@@ -50,6 +52,8 @@ fn main() -> ExitCode {
 /// Whether the command found everything in order.
 fn run(arguments: &[&str]) -> Result<bool> {
     match arguments {
+        ["demo"] => demo::run().map(|()| true),
+        ["demo", demo::INSIDE] => demo::run_inside().map(|()| true),
         ["build"] => artefacts::build().map(|()| true),
         ["tools"] => tools::install().map(|()| true),
         ["images"] => suites::critest::show_images(false).map(|()| true),

@@ -209,12 +209,12 @@ fn pod_init(host: &Host) -> Result<()> {
     // The orphan is reaped by process 1: only then is it gone.
     let outcome = exec(
         &container,
-        "(sleep 0.05 &); ps -o args; sleep 0.3; ps -o stat,args",
+        "(sleep 1 &); sleep 0.4; ps -o args; sleep 1.5; ps -o stat,args",
     )?;
     let orphans = outcome
         .stdout
         .lines()
-        .filter(|line| *line == "sleep 0.05")
+        .filter(|line| *line == "sleep 1")
         .count();
     let zombies = outcome
         .stdout

@@ -19,7 +19,7 @@ use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
-use side::{Shims, Side};
+use side::Side;
 
 const ROUNDS: usize = 5;
 
@@ -73,22 +73,10 @@ pub fn run(options: &Options) -> Result<()> {
 
     let logs = place.pod_logs();
     let pid = i32::try_from(daemon.pid()).context("pid of berthd")?;
-    let mut sides = vec![Side::connect(
-        "berth",
-        &place.socket(),
-        pid,
-        Shims::Berth,
-        &logs,
-    )?];
+    let mut sides = vec![Side::connect("berth", &place.socket(), pid, &logs)?];
     if let Some(socket) = &options.containerd {
         let pid = machine::peer(socket)?;
-        sides.push(Side::connect(
-            "containerd",
-            socket,
-            pid,
-            Shims::Containerd,
-            &logs,
-        )?);
+        sides.push(Side::connect("containerd", socket, pid, &logs)?);
     }
     for round in 1..=options.rounds {
         for side in &mut sides {

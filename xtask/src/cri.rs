@@ -164,6 +164,21 @@ impl Cri {
         status.ok_or_else(|| Status::data_loss("the answer holds no status"))
     }
 
+    /// Pid of the container's first process, from the verbose status.
+    pub fn pid(&mut self, container: &str) -> Result<i32> {
+        let request = cri::ContainerStatusRequest {
+            container_id: container.to_owned(),
+            verbose: true,
+        };
+        let answer = self.runtime.block_on(self.pods.container_status(request))?;
+        let info = answer.into_inner().info;
+        let info = info.get("info").context("the verbose status is empty")?;
+        let info: serde_json::Value =
+            serde_json::from_str(info).context("reading the verbose status")?;
+        let pid = info["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+        pid.context("the verbose status has no pid")
+    }
+
     pub fn stats(&mut self, container: &str) -> Answer<()> {
         let request = cri::ContainerStatsRequest {
             container_id: container.to_owned(),

@@ -37,23 +37,12 @@ pub fn share(pid: i32) -> Result<u64> {
     memory_of(pid, "smaps_rollup", "Pss:")
 }
 
-/// Pids of all processes whose program has this name.
-pub fn running(program: &str) -> Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").context("listing /proc")? {
-        let path = entry.context("listing /proc")?.path();
-        let pid = path
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok());
-        // Kernel threads have no program.
-        let (Some(pid), Ok(exe)) = (pid, fs::read_link(path.join("exe"))) else {
-            continue;
-        };
-        if exe.file_name().is_some_and(|name| name == program) {
-            found.push(pid);
-        }
-    }
-    Ok(found)
+/// Who waits for a process: of a container's first one, the shim.
+pub fn parent(pid: i32) -> Result<i32> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let parent = field(&text, "PPid:").and_then(|pid| i32::try_from(pid).ok());
+    parent.with_context(|| format!("no parent in {path}"))
 }
 
 fn memory_of(pid: i32, file: &str, key: &str) -> Result<u64> {
@@ -62,7 +51,7 @@ fn memory_of(pid: i32, file: &str, key: &str) -> Result<u64> {
     field(&text, key).with_context(|| format!("no {key} in {path}"))
 }
 
-/// `Key:   123 kB`
+/// The number of `Key:   123 kB`; the unit may be absent.
 fn field(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()

@@ -1,5 +1,6 @@
 //! One runtime and what was measured with it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,28 +25,11 @@ pub const PAUSE: Duration = Duration::from_millis(50);
 const READS: usize = 40;
 const READ_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the shims of a runtime are called.
-#[derive(Debug, Clone, Copy)]
-pub enum Shims {
-    Berth,
-    Containerd,
-}
-
-impl Shims {
-    fn program(self) -> &'static str {
-        match self {
-            Self::Berth => "containerd-shim-berth-v1",
-            Self::Containerd => "containerd-shim-runc-v2",
-        }
-    }
-}
-
 pub struct Side {
     name: &'static str,
     version: String,
     cri: Cri,
     pid: i32,
-    shims: Shims,
     logs: PathBuf,
     /// Numbers the pods: no name is used twice.
     made: usize,
@@ -61,13 +45,7 @@ struct Running {
 
 impl Side {
     /// `pid` is that of the daemon behind `socket`.
-    pub fn connect(
-        name: &'static str,
-        socket: &Path,
-        pid: i32,
-        shims: Shims,
-        logs: &Path,
-    ) -> Result<Self> {
+    pub fn connect(name: &'static str, socket: &Path, pid: i32, logs: &Path) -> Result<Self> {
         let mut cri = Cri::connect(socket)?;
         let version = cri.version().context("asking for the version")?;
         Ok(Self {
@@ -75,7 +53,6 @@ impl Side {
             version: format!("{} {}", version.runtime_name, version.runtime_version),
             cri,
             pid,
-            shims,
             logs: logs.to_owned(),
             made: 0,
             running: Vec::new(),
@@ -178,8 +155,14 @@ impl Side {
             figures::DAEMON,
             as_figure(machine::resident(self.pid)?) / 1024.0,
         );
-        let shims = machine::running(self.shims.program())?;
-        ensure!(!shims.is_empty(), "no {} runs", self.shims.program());
+        let mut shims = BTreeSet::new();
+        for running in &self.running {
+            let container = running
+                .container
+                .as_ref()
+                .context("a pod without container")?;
+            shims.insert(machine::parent(self.cri.pid(container)?)?);
+        }
         let mut sum = 0;
         for pid in &shims {
             sum += machine::share(*pid)?;

@@ -32,7 +32,11 @@ impl Daemon {
     pub fn start_from(programs: &Path, place: &Place, log: &Path) -> Result<Self> {
         let program = programs.join("berthd");
         let output = append(log)?;
-        let child = Command::new(&program)
+        let mut command = Command::new(&program);
+        if place.config().exists() {
+            command.arg("--config").arg(place.config());
+        }
+        let child = command
             .arg("--root")
             .arg(place.root())
             .arg("--state")

@@ -32,6 +32,7 @@ usage: cargo xtask <command>
   test             everything: format, clippy, lint, unit tests, crictl, node, critest
   crictl           only the crictl suite
   node             only the node suite: many pods, a killed daemon, bad requests
+  trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest, or the specs that match FOCUS
   bench [--containerd SOCKET] [--rounds N]
                    how long the calls of the CRI take, in turns with a containerd";
@@ -67,6 +68,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["node"] => {
             prepare()?;
             Ok(report(suites::node::run()?))
+        }
+        ["trace"] => {
+            prepare()?;
+            Ok(report(suites::trace::run()?))
         }
         ["critest"] => {
             prepare()?;

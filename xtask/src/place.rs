@@ -62,6 +62,11 @@ impl Place {
         self.directory.path().join("logs")
     }
 
+    /// Configuration of the daemon beyond its flags; read if the suite writes it.
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("berthd.toml")
+    }
+
     /// For files that the suite itself writes.
     pub fn scratch(&self) -> PathBuf {
         self.directory.path().join("x")

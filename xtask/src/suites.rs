@@ -4,3 +4,4 @@ pub mod crictl;
 pub mod critest;
 pub mod fixtures;
 pub mod node;
+pub mod trace;

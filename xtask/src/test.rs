@@ -12,9 +12,10 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 3] = [
+const SUITES: [(&str, Suite); 4] = [
     ("crictl", suites::crictl::run),
     ("node", suites::node::run),
+    ("trace", suites::trace::run),
     ("critest", || suites::critest::run(None)),
 ];
 

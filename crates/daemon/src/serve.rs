@@ -14,7 +14,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::config::Config;
-use crate::wiring;
+use crate::{telemetry, wiring};
 
 /// How long requests in flight may take to finish at the end.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ pub async fn serve(config: &Config) -> Result<()> {
         berth_cri::services(house.runtime, house.images, house.network, facts(config));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = Server::builder()
-        .trace_fn(|request| tracing::info_span!("grpc", method = request.uri().path()))
+        .trace_fn(telemetry::request_span)
         .add_service(runtime)
         .add_service(images)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {

@@ -1,10 +1,15 @@
 //! Logs to standard error, and traces to an OTLP collector where one is configured.
 
 use anyhow::{Context, Result};
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tonic::codegen::http::{HeaderMap, Request};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -66,4 +71,28 @@ fn provider(config: &Config) -> Result<Option<SdkTracerProvider>> {
             .with_resource(resource)
             .build(),
     ))
+}
+
+/// The span of one call. It continues the client's trace where the client names one (W3C
+/// `traceparent`), as kubelets do.
+pub fn request_span(request: &Request<()>) -> Span {
+    let span = tracing::info_span!("grpc", method = request.uri().path());
+    let headers = Headers(request.headers());
+    if headers.get("traceparent").is_some() {
+        // Refused only where nothing is exported: then there is nothing to continue.
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&headers));
+    }
+    span
+}
+
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(|name| name.as_str()).collect()
+    }
 }

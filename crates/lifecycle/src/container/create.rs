@@ -71,13 +71,14 @@ async fn steps(
         let id = id.clone();
         move || {
             let seccomp = spec::load_profile(&request.security)?;
-            let mounts =
+            let mounts = tracing::info_span!("snapshot").in_scope(|| {
                 snapshots
                     .prepare(&key, &image.layers)
                     .map_err(|source| Error::Snapshot {
                         id: key.clone(),
                         source,
-                    })?;
+                    })
+            })?;
             drop(hold);
             let user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
             let spec = spec::build(&Inputs {

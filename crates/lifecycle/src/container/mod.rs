@@ -23,6 +23,7 @@ use berth_names::ContainerId;
 use berth_shim_client::Shim;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 pub(crate) use create::create;
 pub(crate) use stop::{dispose, kill_cgroup, recorded};
@@ -34,6 +35,9 @@ use crate::record::{ContainerRecord, ContainerState};
 use crate::request::Resources;
 
 type Reply = oneshot::Sender<Result<()>>;
+/// Requests with the span that they were made in, which the work for them belongs to.
+type Inbox = mpsc::Sender<(Span, Command)>;
+pub(crate) type Requests = mpsc::Receiver<(Span, Command)>;
 
 pub(crate) enum Command {
     Start(Reply),
@@ -55,17 +59,14 @@ pub struct Container {
     pub(crate) files: ContainerFiles,
     view: RwLock<Arc<ContainerRecord>>,
     shim: RwLock<Option<Arc<Shim>>>,
-    inbox: mpsc::Sender<Command>,
+    inbox: Inbox,
 }
 
 /// Requests that may wait for a container's task; more than that and senders wait.
 const INBOX: usize = 64;
 
 impl Container {
-    pub(crate) fn new(
-        record: ContainerRecord,
-        files: ContainerFiles,
-    ) -> (Arc<Self>, mpsc::Receiver<Command>) {
+    pub(crate) fn new(record: ContainerRecord, files: ContainerFiles) -> (Arc<Self>, Requests) {
         let (inbox, commands) = mpsc::channel(INBOX);
         let container = Self {
             id: record.id.clone(),
@@ -139,7 +140,10 @@ impl Container {
             action,
         };
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(command(reply)).await.map_err(|_| gone())?;
+        self.inbox
+            .send((Span::current(), command(reply)))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use berth_shim_client::{Mount, Shim, Stdio};
 
+use tracing::Instrument;
+
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::ContainerFiles;
@@ -60,21 +62,22 @@ async fn steps(
     })
     .await?;
 
-    let shim = Arc::new(
-        core.launcher
-            .launch(id, files.bundle())
-            .await
-            .map_err(failed("launch"))?,
-    );
-    undo.push(
-        "shim",
-        super::stop::dispose(Arc::clone(core), record.clone(), Arc::clone(&shim)),
-    );
-    let pid = shim
-        .create(&mounts, &stdio(record))
-        .await
-        .map_err(failed("create"))?;
-    shim.start(None).await.map_err(failed("start"))?;
+    let launching = core.launcher.launch(id, files.bundle());
+    let launched = launching
+        .instrument(tracing::info_span!("shim launch"))
+        .await;
+    let shim = Arc::new(launched.map_err(failed("launch"))?);
+    let disposal = super::stop::dispose(Arc::clone(core), record.clone(), Arc::clone(&shim));
+    undo.push("shim", disposal);
+    let stdio = stdio(record);
+    let creating = shim
+        .create(&mounts, &stdio)
+        .instrument(tracing::info_span!("shim create"));
+    let pid = creating.await.map_err(failed("create"))?;
+    let starting = shim
+        .start(None)
+        .instrument(tracing::info_span!("shim start"));
+    starting.await.map_err(failed("start"))?;
     Ok(Started { shim, pid })
 }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
 
 use berth_shim_client::Shim;
 
-use super::{Command, Container, Reply, start, state_name, stop};
+use super::{Command, Container, Reply, Requests, start, state_name, stop};
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::files::ContainerFiles;
@@ -78,11 +78,11 @@ impl Task {
         container
     }
 
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut inbox: Requests) {
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(command) => self.obey(command).await,
+                    Some((span, command)) => self.obey(command).instrument(span).await,
                     None => return,
                 },
                 exit = ended(&mut self.exit) => self.ended(exit).await,

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use berth_names::SandboxId;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 
 pub(crate) use init::Init;
 pub(crate) use run::{run, undo_half_made, unpin};
@@ -25,6 +26,9 @@ use crate::error::{Error, Result};
 use crate::record::{PodRecord, PodState};
 
 type Reply = oneshot::Sender<Result<()>>;
+/// Requests with the span that they were made in, which the work for them belongs to.
+type Inbox = mpsc::Sender<(Span, Command)>;
+pub(crate) type Requests = mpsc::Receiver<(Span, Command)>;
 
 pub(crate) enum Command {
     Stop(Reply),
@@ -37,11 +41,11 @@ const INBOX: usize = 64;
 pub struct Pod {
     id: SandboxId,
     view: RwLock<Arc<PodRecord>>,
-    inbox: mpsc::Sender<Command>,
+    inbox: Inbox,
 }
 
 impl Pod {
-    fn new(record: PodRecord) -> (Arc<Self>, mpsc::Receiver<Command>) {
+    fn new(record: PodRecord) -> (Arc<Self>, Requests) {
         let (inbox, commands) = mpsc::channel(INBOX);
         let id = record.id.clone();
         (
@@ -99,7 +103,10 @@ impl Pod {
             action,
         };
         let (reply, answer) = oneshot::channel();
-        self.inbox.send(command(reply)).await.map_err(|_| gone())?;
+        self.inbox
+            .send((Span::current(), command(reply)))
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::mpsc;
+use tracing::Instrument;
 
-use super::{Command, Init, Pod, Reply, run};
+use super::{Command, Init, Pod, Reply, Requests, run};
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::record::{self, PodRecord, PodState};
@@ -35,16 +35,16 @@ impl Task {
         pod
     }
 
-    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+    async fn run(mut self, mut inbox: Requests) {
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(Command::Stop(reply)) => {
-                        let outcome = self.stop().await;
+                    Some((span, Command::Stop(reply))) => {
+                        let outcome = self.stop().instrument(span).await;
                         let _ = reply.send(outcome);
                     }
-                    Some(Command::Remove(reply)) => {
-                        if self.remove(reply).await {
+                    Some((span, Command::Remove(reply))) => {
+                        if self.remove(reply).instrument(span).await {
                             return;
                         }
                     }

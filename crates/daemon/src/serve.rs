@@ -21,11 +21,15 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How often the network's rules are looked at: flushed by others, they are restored within this.
 const HEAL: Duration = Duration::from_secs(5);
 
+/// How often free memory is given back.
+const TIDY: Duration = Duration::from_secs(10);
+
 /// Opens the house, serves the CRI, and returns when a signal said so. Containers keep running.
 pub async fn serve(config: &Config) -> Result<()> {
     let house = wiring::open(config).await?;
     let listener = listen(&config.socket).await?;
     tokio::spawn(heal(house.network.clone()));
+    tokio::spawn(tidy());
     let (runtime, images) =
         berth_cri::services(house.runtime, house.images, house.network, facts(config));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -95,6 +99,15 @@ async fn heal(network: Network) {
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the network's rules cannot be checked"),
         }
+    }
+}
+
+/// What pulls freed is kept by the allocator until it is asked for it.
+async fn tidy() {
+    let mut every = tokio::time::interval(TIDY);
+    loop {
+        every.tick().await;
+        let _ = tokio::task::spawn_blocking(berth_kernel::release_free_memory).await;
     }
 }
 

@@ -14,6 +14,7 @@ mod capabilities;
 mod clone;
 mod descriptors;
 mod execute;
+mod heap;
 mod identity;
 mod mounts;
 mod namespaces;
@@ -33,6 +34,7 @@ pub use capabilities::{
 pub use clone::{Clone3, Cloned, exit_now, is_single_threaded, pidfd_open, pidfd_send_signal};
 pub use descriptors::{close_on_exec_from, duplicate_onto, duplicate_to, inherit, seal_executable};
 pub use execute::{Execution, executable_at};
+pub use heap::{limit_arenas, release_free_memory};
 pub use identity::{
     keep_capabilities, no_new_privileges, session_keyring, set_child_subreaper, set_domainname,
     set_dumpable, set_gids, set_groups, set_hostname, set_parent_death_signal, set_personality,

@@ -5,6 +5,7 @@
 //! ends.
 
 mod config;
+mod deadline;
 mod serve;
 mod telemetry;
 mod wiring;

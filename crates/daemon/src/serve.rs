@@ -14,6 +14,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use crate::config::Config;
+use crate::deadline::DeadlineLayer;
 use crate::{telemetry, wiring};
 
 /// How long requests in flight may take to finish at the end.
@@ -35,6 +36,7 @@ pub async fn serve(config: &Config) -> Result<()> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = Server::builder()
         .trace_fn(telemetry::request_span)
+        .layer(DeadlineLayer)
         .add_service(runtime)
         .add_service(images)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {

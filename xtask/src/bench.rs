@@ -7,6 +7,7 @@
 mod figures;
 mod load;
 mod machine;
+mod peer;
 mod side;
 
 use std::fs;
@@ -19,6 +20,7 @@ use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
+use peer::Peer;
 use side::Side;
 
 const ROUNDS: usize = 5;
@@ -26,24 +28,37 @@ const ROUNDS: usize = 5;
 /// What was asked for on the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Socket of a running containerd to compare with.
-    containerd: Option<PathBuf>,
+    /// What to compare with.
+    peer: Against,
     rounds: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Against {
+    Nothing,
+    /// A containerd that runs already, by its socket.
+    Running(PathBuf),
+    /// One of our own, from pinned sources.
+    Private,
 }
 
 impl Options {
     pub fn parse(arguments: &[&str]) -> Result<Self> {
         let mut options = Self {
-            containerd: None,
+            peer: Against::Nothing,
             rounds: ROUNDS,
         };
         let mut words = arguments.iter();
         while let Some(flag) = words.next() {
+            if *flag == "--with-containerd" {
+                options.peer = Against::Private;
+                continue;
+            }
             let value = words
                 .next()
                 .with_context(|| format!("{flag} needs a value"))?;
             match *flag {
-                "--containerd" => options.containerd = Some(PathBuf::from(value)),
+                "--containerd" => options.peer = Against::Running(PathBuf::from(value)),
                 "--rounds" => {
                     options.rounds = value.parse().with_context(|| format!("{flag} {value}"))?;
                 }
@@ -74,9 +89,18 @@ pub fn run(options: &Options) -> Result<()> {
     let logs = place.pod_logs();
     let pid = i32::try_from(daemon.pid()).context("pid of berthd")?;
     let mut sides = vec![Side::connect("berth", &place.socket(), pid, &logs)?];
-    if let Some(socket) = &options.containerd {
-        let pid = machine::peer(socket)?;
-        sides.push(Side::connect("containerd", socket, pid, &logs)?);
+    let mut private = None;
+    match &options.peer {
+        Against::Nothing => {}
+        Against::Running(socket) => {
+            let pid = machine::peer(socket)?;
+            sides.push(Side::connect("containerd", socket, pid, &logs)?);
+        }
+        Against::Private => {
+            let peer = private.insert(Peer::start(&registry, &images)?);
+            let (socket, pid) = (peer.socket(), peer.pid()?);
+            sides.push(Side::connect("containerd", &socket, pid, &logs)?);
+        }
     }
     for round in 1..=options.rounds {
         for side in &mut sides {
@@ -122,10 +146,10 @@ mod tests {
     #[test]
     fn options_are_read_and_what_is_wrong_is_named() {
         let options = Options::parse(&["--rounds", "2", "--containerd", "/x.sock"]).unwrap();
-        assert_eq!(
-            (options.rounds, options.containerd),
-            (2, Some("/x.sock".into()))
-        );
+        let running = Against::Running("/x.sock".into());
+        assert_eq!((options.rounds, options.peer), (2, running));
+        let options = Options::parse(&["--with-containerd", "--rounds", "2"]).unwrap();
+        assert_eq!((options.rounds, options.peer), (2, Against::Private));
         assert_eq!(Options::parse(&[]).unwrap().rounds, ROUNDS);
         for (arguments, word) in [
             (&["--rounds"] as &[&str], "--rounds"),

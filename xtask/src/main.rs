@@ -34,8 +34,9 @@ usage: cargo xtask <command>
   node             only the node suite: many pods, a killed daemon, bad requests
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest, or the specs that match FOCUS
-  bench [--containerd SOCKET] [--rounds N]
-                   how long the calls of the CRI take, in turns with a containerd";
+  bench [--with-containerd | --containerd SOCKET] [--rounds N]
+                   how long the calls of the CRI take, in turns with a containerd
+                   of its own or the one behind SOCKET";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -5,7 +5,7 @@ mod go;
 
 use anyhow::Result;
 
-pub use go::{Tool, path};
+pub use go::{Tool, ensure, path};
 
 /// Installs what is missing. Debian packages need root.
 pub fn install() -> Result<()> {

@@ -1,10 +1,13 @@
 //! The images that are pulled and run.
 
-use anyhow::Result;
+use std::fs;
+
+use anyhow::{Context, Result};
 use berth_testkit::image::{Layer, Recipe};
 
 use crate::registry::Registry;
 use crate::suites::fixtures::{busybox, marker, pack};
+use crate::workspace;
 
 const LAYERS: usize = 3;
 const FILES: usize = 200;
@@ -16,6 +19,8 @@ pub struct Images {
     pub busybox: String,
     /// Three layers of 12.5 MiB in 200 files each, half of it incompressible.
     pub large: String,
+    /// What containerd holds its sandboxes with: a static program that only waits.
+    pub pause: String,
 }
 
 pub fn publish(registry: &Registry) -> Result<Images> {
@@ -27,6 +32,13 @@ pub fn publish(registry: &Registry) -> Result<Images> {
         .env(&["PATH=/usr/bin:/bin"])
         .build()?;
     registry.remote().push(&small, "bench/busybox", &["one"])?;
+    let pause = fs::read(workspace::artefacts().join("berth-pod-init"))
+        .context("reading the program of the pause image")?;
+    let pause = Recipe::new()
+        .layer(pack(&Layer::new().file("/pause", 0o755, pause))?)
+        .entrypoint(&["/pause"])
+        .build()?;
+    registry.remote().push(&pause, "bench/pause", &["one"])?;
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
     let mut large = Recipe::new().cmd(&["/none"]);
     for number in 0..LAYERS {
@@ -44,6 +56,7 @@ pub fn publish(registry: &Registry) -> Result<Images> {
     Ok(Images {
         busybox: reference("busybox"),
         large: reference("large"),
+        pause: reference("pause"),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Debian packages: the registry, and what test images are made from.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +20,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ipcmk", "util-linux"),
     ("nft", "nftables"),
     ("ip", "iproute2"),
+    ("crun", "crun"),
+    ("criu", "criu"),
 ];
+
+/// What runc is compiled against.
+const SECCOMP_HEADER: (&str, &str) = ("/usr/include/seccomp.h", "libseccomp-dev");
 
 pub fn install() -> Result<()> {
     let mut packages: Vec<&str> = PROGRAMS
@@ -27,6 +33,9 @@ pub fn install() -> Result<()> {
         .filter(|(program, _)| !is_fit(program))
         .map(|(_, package)| *package)
         .collect();
+    if !Path::new(SECCOMP_HEADER.0).exists() {
+        packages.push(SECCOMP_HEADER.1);
+    }
     packages.dedup();
     if packages.is_empty() {
         return Ok(());

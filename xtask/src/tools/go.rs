@@ -17,9 +17,21 @@ pub enum Tool {
     Critest,
     /// A directory with the reference plugins.
     CniPlugins,
+    /// The daemon that figures are compared with.
+    Containerd,
+    /// containerd's shim for runc and crun, which runtime handlers of the suites use.
+    ContainerdShim,
+    Runc,
 }
 
-const TOOLS: [Tool; 3] = [Tool::Crictl, Tool::Critest, Tool::CniPlugins];
+const TOOLS: [Tool; 6] = [
+    Tool::Crictl,
+    Tool::Critest,
+    Tool::CniPlugins,
+    Tool::Containerd,
+    Tool::ContainerdShim,
+    Tool::Runc,
+];
 
 const PLUGINS: &[&str] = &[
     "ipam/host-local",
@@ -30,13 +42,28 @@ const PLUGINS: &[&str] = &[
     "meta/portmap",
 ];
 
+/// Snapshotters that need C libraries are left out.
+const CONTAINERD: &[&str] = &["build", "-tags", "no_btrfs no_devmapper no_zfs"];
+
+fn containerd(program: &str) -> String {
+    format!("github.com/containerd/containerd/v2/cmd/{program}")
+}
+
 impl Tool {
     fn name(self) -> &'static str {
         match self {
             Tool::Crictl => "crictl",
             Tool::Critest => "critest",
             Tool::CniPlugins => "cni-plugins",
+            Tool::Containerd => "containerd",
+            Tool::ContainerdShim => "containerd-shim-runc-v2",
+            Tool::Runc => "runc",
         }
+    }
+
+    /// Only the bench compares: no other suite has to wait for this build.
+    fn is_for_suites(self) -> bool {
+        self != Tool::Containerd
     }
 
     /// Our module that pins the version, and whose module it is.
@@ -44,6 +71,10 @@ impl Tool {
         match self {
             Tool::Crictl | Tool::Critest => ("cri-tools", "sigs.k8s.io/cri-tools"),
             Tool::CniPlugins => ("cni-plugins", "github.com/containernetworking/plugins"),
+            Tool::Containerd | Tool::ContainerdShim => {
+                ("containerd", "github.com/containerd/containerd/v2")
+            }
+            Tool::Runc => ("runc", "github.com/opencontainers/runc"),
         }
     }
 
@@ -70,13 +101,24 @@ impl Tool {
                 let package = format!("github.com/containernetworking/plugins/plugins/{plugin}");
                 self.go(&["build"], &out.join(name), &package)
             }),
+            Tool::Containerd => self.go(CONTAINERD, out, &containerd("containerd")),
+            Tool::ContainerdShim => {
+                self.go(CONTAINERD, out, &containerd("containerd-shim-runc-v2"))
+            }
+            Tool::Runc => self.go(
+                &["build", "-tags", "seccomp"],
+                out,
+                "github.com/opencontainers/runc",
+            ),
         }
     }
 
     fn go(self, subcommand: &[&str], out: &Path, package: &str) -> Result<()> {
+        // runc enters namespaces in C, before Go's own threads are there.
+        let cgo = if self == Tool::Runc { "1" } else { "0" };
         run(Command::new("go")
             .current_dir(self.directory())
-            .env("CGO_ENABLED", "0")
+            .env("CGO_ENABLED", cgo)
             .args(subcommand)
             .args(["-trimpath", "-o"])
             .arg(out)
@@ -89,24 +131,28 @@ pub fn path(tool: Tool) -> Result<PathBuf> {
     Ok(workspace::tools()?.join(format!("{}-{}", tool.name(), tool.version()?)))
 }
 
-/// Builds what is not there yet; a build that breaks off leaves nothing behind
-/// under the final name.
+/// Builds what the suites need and is not there yet.
 pub fn install() -> Result<()> {
-    for tool in TOOLS {
-        let path = path(tool)?;
-        if path.exists() {
-            continue;
-        }
-        println!("building {}", path.display());
-        let parent = path.parent().context("tools directory")?;
-        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-        let scratch = tempfile::tempdir_in(parent).context("creating a build directory")?;
-        let fresh = scratch.path().join(tool.name());
-        tool.build(&fresh)
-            .with_context(|| format!("building {}", tool.name()))?;
-        fs::rename(&fresh, &path).with_context(|| format!("placing {}", path.display()))?;
+    let mut needed = TOOLS.into_iter().filter(|tool| tool.is_for_suites());
+    needed.try_for_each(|tool| ensure(tool).map(drop))
+}
+
+/// Builds the program unless it is there, and says where it is. A build that
+/// breaks off leaves nothing behind under the final name.
+pub fn ensure(tool: Tool) -> Result<PathBuf> {
+    let path = path(tool)?;
+    if path.exists() {
+        return Ok(path);
     }
-    Ok(())
+    println!("building {}", path.display());
+    let parent = path.parent().context("tools directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    let scratch = tempfile::tempdir_in(parent).context("creating a build directory")?;
+    let fresh = scratch.path().join(tool.name());
+    tool.build(&fresh)
+        .with_context(|| format!("building {}", tool.name()))?;
+    fs::rename(&fresh, &path).with_context(|| format!("placing {}", path.display()))?;
+    Ok(path)
 }
 
 /// Both forms of a requirement: on a line of its own and inside a block.

@@ -1,0 +1,10 @@
+//go:build tools
+
+// Package tools keeps containerd and its shim, which the suites run beside our
+// own and as a runtime handler, among the requirements of this module.
+package tools
+
+import (
+	_ "github.com/containerd/containerd/v2/cmd/containerd"
+	_ "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"
+)

@@ -116,7 +116,8 @@ pub fn run(options: &Options) -> Result<()> {
     write(&path, options, &sides)?;
     println!("{}", figures::table(&sides));
     println!("every figure: {}", path.display());
-    daemon.stop()
+    daemon.stop()?;
+    place.bridge().remove()
 }
 
 fn write(path: &Path, options: &Options, sides: &[Side]) -> Result<()> {

@@ -32,11 +32,9 @@ impl Daemon {
     pub fn start_from(programs: &Path, place: &Place, log: &Path) -> Result<Self> {
         let program = programs.join("berthd");
         let output = append(log)?;
-        let mut command = Command::new(&program);
-        if place.config().exists() {
-            command.arg("--config").arg(place.config());
-        }
-        let child = command
+        let child = Command::new(&program)
+            .arg("--config")
+            .arg(place.config())
             .arg("--root")
             .arg(place.root())
             .arg("--state")

@@ -1,6 +1,8 @@
 //! A private place for one suite: directories of its own for a daemon, and a
 //! look at what the daemon left behind.
 
+mod bridge;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, process};
@@ -10,10 +12,13 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use bridge::Bridge;
+
 /// Removed when dropped, with mounts and processes that are still there.
 #[derive(Debug)]
 pub struct Place {
     directory: TempDir,
+    bridge: Bridge,
 }
 
 impl Place {
@@ -23,7 +28,8 @@ impl Place {
             .prefix("bt-")
             .tempdir_in("/tmp")
             .context("creating a private directory")?;
-        let place = Self { directory };
+        let bridge = Bridge::of(directory.path());
+        let place = Self { directory, bridge };
         for path in [
             place.root(),
             place.state(),
@@ -34,7 +40,23 @@ impl Place {
         ] {
             fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
         }
+        place.configure("")?;
+        place.settle_network(false)?;
         Ok(place)
+    }
+
+    pub fn bridge(&self) -> &Bridge {
+        &self.bridge
+    }
+
+    fn settle_network(&self, both_families: bool) -> Result<()> {
+        let drop_ins = self.config().with_extension("toml.d");
+        fs::create_dir_all(&drop_ins)
+            .and_then(|()| {
+                let text = self.bridge.configuration(both_families);
+                fs::write(drop_ins.join("bridge.toml"), text)
+            })
+            .context("writing the network of the daemon")
     }
 
     pub fn root(&self) -> PathBuf {
@@ -62,9 +84,14 @@ impl Place {
         self.directory.path().join("logs")
     }
 
-    /// Configuration of the daemon beyond its flags; read if the suite writes it.
+    /// Configuration of the daemon beyond its flags.
     pub fn config(&self) -> PathBuf {
         self.directory.path().join("berthd.toml")
+    }
+
+    /// What the next daemon is configured with; its network stays the place's own.
+    pub fn configure(&self, text: &str) -> Result<()> {
+        fs::write(self.config(), text).context("writing the configuration of the daemon")
     }
 
     /// For files that the suite itself writes.
@@ -165,6 +192,7 @@ impl Drop for Place {
                 eprintln!("unmounting {}: {error}", mount.display());
             }
         }
+        self.bridge.sweep();
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{cargo, run as run_command};
 use crate::outcome::Tally;
+use crate::tools::Tool;
 use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
@@ -76,6 +77,7 @@ fn workspace_tests() -> Result<Tally> {
     let mut log =
         fs::File::create(&path).with_context(|| format!("creating {}", path.display()))?;
     let mut child = in_root()
+        .env("BERTH_CNI_BIN_DIR", tools::path(Tool::CniPlugins)?)
         .args([
             "test",
             "--workspace",

@@ -11,9 +11,6 @@ use super::cgroup_parent::CgroupParent;
 use super::teller::detail;
 use crate::place::Place;
 
-/// The daemon's bridge belongs to the node and waits for the next pod.
-const BRIDGE: &str = "berth0";
-
 const KINDS: [&str; 7] = [
     "processes",
     "mounts",
@@ -44,7 +41,7 @@ impl Census {
             place.mounts()?.len(),
             parent.below()?,
             network_namespaces(&mounts, &place.state()),
-            interfaces(&devices),
+            interfaces(&devices, place.bridge().name()),
             entries(&snapshots.join("active"))?,
             entries(&snapshots.join("layers"))?,
         ]))
@@ -107,9 +104,10 @@ fn network_namespaces(mountinfo: &str, directory: &Path) -> usize {
     held.len()
 }
 
-fn interfaces(devices: &str) -> usize {
+/// The daemon's bridge belongs to the node and waits for the next pod.
+fn interfaces(devices: &str, bridge: &str) -> usize {
     let names = devices.lines().skip(2).filter_map(|l| l.split_once(':'));
-    names.filter(|(name, _)| name.trim() != BRIDGE).count()
+    names.filter(|(name, _)| name.trim() != bridge).count()
 }
 
 fn entries(directory: &Path) -> Result<usize> {
@@ -157,6 +155,6 @@ mod tests {
     #[test]
     fn the_bridge_of_the_node_is_no_interface_of_a_pod() {
         let table = "Inter-| Receive\n face |bytes\n    lo: 0 0\nberth0: 0 0\nveth1: 0 0\n";
-        assert_eq!(interfaces(table), 2);
+        assert_eq!(interfaces(table, "berth0"), 2);
     }
 }

@@ -81,6 +81,7 @@ pub async fn tell(daemon_log: &Path) -> Result<()> {
         place.processes()?,
         place.mounts()?
     );
+    place.bridge().remove()?;
     parent.remove()?;
     println!(
         "\nNothing is left. All of it took {}.",

@@ -80,6 +80,7 @@ const STEPS: &[(&str, Step)] = &[
     ("no process and no mount is left behind", leftovers::none),
     ("rmi removes an image with all its tags", images::remove),
     ("the daemon ends when asked to", life::end_daemon),
+    ("no network is left behind", leftovers::no_network),
 ];
 
 /// Stops at the first failure: what follows would only repeat it.

@@ -69,6 +69,7 @@ pub fn run(focus: Option<&str>) -> Result<Tally> {
         println!("  logs: {}", logs.display());
     }
     daemon.stop()?;
+    tally.check("no network is left behind", place.bridge().remove());
     Ok(tally)
 }
 

@@ -44,6 +44,7 @@ pub fn run() -> Result<Tally> {
     if tally.failed > 0 {
         println!("  daemon log: {}", session.daemon_log().display());
     }
+    tally.check("no network is left behind", session.end());
     Ok(tally)
 }
 

@@ -1,7 +1,6 @@
 //! Traces as an OTLP collector receives them: a real one on the wire, in this process.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -111,10 +110,7 @@ async fn collect() -> Result<Vec<Span>> {
     let server = tokio::spawn(server);
 
     let place = Place::new()?;
-    fs::write(
-        place.config(),
-        format!("[trace]\notlp-endpoint = \"http://{address}\"\n"),
-    )?;
+    place.configure(&format!("[trace]\notlp-endpoint = \"http://{address}\"\n"))?;
     let registry = Registry::start(&place.scratch())?;
     let image = Recipe::new().layer(pack(&busybox()?)?).build()?;
     registry.remote().push(&image, "trace/busybox", &["one"])?;
@@ -125,7 +121,7 @@ async fn collect() -> Result<Vec<Span>> {
         .await
         .with_context(|| format!("see {}", log.display()))?;
     // Ending sends what is still held back.
-    tokio::task::block_in_place(|| daemon.stop())?;
+    tokio::task::block_in_place(|| daemon.stop().and_then(|()| place.bridge().remove()))?;
     server.abort();
     let spans = collector
         .0

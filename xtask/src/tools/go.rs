@@ -22,15 +22,17 @@ pub enum Tool {
     /// containerd's shim for runc and crun, which runtime handlers of the suites use.
     ContainerdShim,
     Runc,
+    Kubelet,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool::Crictl,
     Tool::Critest,
     Tool::CniPlugins,
     Tool::Containerd,
     Tool::ContainerdShim,
     Tool::Runc,
+    Tool::Kubelet,
 ];
 
 const PLUGINS: &[&str] = &[
@@ -58,6 +60,7 @@ impl Tool {
             Tool::Containerd => "containerd",
             Tool::ContainerdShim => "containerd-shim-runc-v2",
             Tool::Runc => "runc",
+            Tool::Kubelet => "kubelet",
         }
     }
 
@@ -69,19 +72,21 @@ impl Tool {
     /// Our module that pins the version, and whose module it is.
     fn module(self) -> (&'static str, &'static str) {
         match self {
-            Tool::Crictl | Tool::Critest => ("cri-tools", "sigs.k8s.io/cri-tools"),
-            Tool::CniPlugins => ("cni-plugins", "github.com/containernetworking/plugins"),
+            Tool::Crictl | Tool::Critest => ("tools/cri-tools", "sigs.k8s.io/cri-tools"),
+            Tool::CniPlugins => (
+                "tools/cni-plugins",
+                "github.com/containernetworking/plugins",
+            ),
             Tool::Containerd | Tool::ContainerdShim => {
-                ("containerd", "github.com/containerd/containerd/v2")
+                ("tools/containerd", "github.com/containerd/containerd/v2")
             }
-            Tool::Runc => ("runc", "github.com/opencontainers/runc"),
+            Tool::Runc => ("tools/runc", "github.com/opencontainers/runc"),
+            Tool::Kubelet => ("kubelet", "k8s.io/kubernetes"),
         }
     }
 
     fn directory(self) -> PathBuf {
-        workspace::root()
-            .join("integration/tools")
-            .join(self.module().0)
+        workspace::root().join("integration").join(self.module().0)
     }
 
     fn version(self) -> Result<String> {
@@ -110,6 +115,14 @@ impl Tool {
                 out,
                 "github.com/opencontainers/runc",
             ),
+            // It reports this version; a build without one calls itself v0.0.0.
+            Tool::Kubelet => {
+                let version = format!(
+                    "-X k8s.io/component-base/version.gitVersion={}",
+                    self.version()?
+                );
+                self.go(&["build", "-ldflags", &version], out, ".")
+            }
         }
     }
 

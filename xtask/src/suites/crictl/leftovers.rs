@@ -29,6 +29,11 @@ pub fn none(session: &mut Session) -> Result<()> {
     })
 }
 
+/// Once the daemon, whose bridge it is, has ended.
+pub fn no_network(session: &mut Session) -> Result<()> {
+    session.place.bridge().remove()
+}
+
 fn described(pid: i32) -> String {
     let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     format!(

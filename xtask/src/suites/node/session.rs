@@ -113,6 +113,12 @@ impl Session {
         }
     }
 
+    /// Ends the daemon; what its network leaves on the host is an error.
+    pub fn end(mut self) -> Result<()> {
+        self.daemon.take().context("no daemon runs")?.stop()?;
+        self.place.bridge().remove()
+    }
+
     /// Removes the pods that a broken-off part left.
     pub fn clean_up(&mut self) {
         for pod in self.cri.pods().unwrap_or_default() {

@@ -24,6 +24,7 @@ fn code(error: &Error) -> Code {
         Error::PodState { .. } | Error::ContainerState { .. } => Code::FailedPrecondition,
         Error::Ambiguous { .. }
         | Error::Invalid { .. }
+        | Error::Program { .. }
         | Error::UnknownUser { .. }
         | Error::UnknownGroup { .. }
         | Error::UnknownHandler(_)

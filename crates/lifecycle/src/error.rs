@@ -8,6 +8,9 @@ use berth_names::{ContainerId, SandboxId};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The exit code of a container that never ran, for whatever is not the program's own fault.
+const START_FAILED: i32 = 128;
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("pod sandbox {0:?} not found")]
@@ -98,6 +101,14 @@ pub enum Error {
         #[source]
         source: berth_shim_client::Error,
     },
+    /// The program could not be found or executed; the shim's words name it.
+    #[error("container {id}: {message}")]
+    Program {
+        id: String,
+        /// As shells tell it: 127 where there is none, 126 where it cannot run.
+        exit_code: i32,
+        message: String,
+    },
     #[error("runtime handler {0:?} is not configured")]
     UnknownHandler(String),
     #[error("command {command:?} did not finish within {timeout:?}")]
@@ -117,6 +128,30 @@ impl Error {
         match self {
             Error::Shared(inner) => inner.root(),
             other => other,
+        }
+    }
+
+    /// How a failed call to a shim is told, by what the shim says of it.
+    pub(crate) fn of_shim(
+        action: &'static str,
+        id: &str,
+    ) -> impl FnOnce(berth_shim_client::Error) -> Self + use<> {
+        let id = id.to_owned();
+        move |source| match source.exit_status() {
+            Some(status) => Error::Program {
+                id,
+                exit_code: i32::try_from(status).unwrap_or(START_FAILED),
+                message: source.to_string(),
+            },
+            None => Error::Shim { action, id, source },
+        }
+    }
+
+    /// The exit code of a container that this error kept from starting.
+    pub(crate) fn exit_code(&self) -> i32 {
+        match self.root() {
+            Error::Program { exit_code, .. } => *exit_code,
+            _ => START_FAILED,
         }
     }
 

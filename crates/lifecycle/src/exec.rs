@@ -135,10 +135,7 @@ impl Running {
         process: &oci_spec::runtime::Process,
         deadline: Instant,
     ) -> Result<ExecOutput> {
-        let failed = |action: &'static str| {
-            let id = self.container.clone();
-            move |source| Error::Shim { action, id, source }
-        };
+        let failed = |action| Error::of_shim(action, &self.container);
         let timed_out = || Error::ExecTimeout {
             command: String::new(),
             timeout: Duration::ZERO,

@@ -18,16 +18,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_metadata::{Key, Table, schema};
-use berth_shim_client::Shim;
+use berth_shim_client::{Shim, TaskStatus};
 use futures::stream::{self, StreamExt};
 
-use crate::container::{self, Phase, kill_cgroup};
+use crate::container::{self, Phase};
 use crate::core::{Core, container_key};
 use crate::error::{Error, Result, chain};
 use crate::files::ContainerFiles;
 use crate::pod;
 use crate::record::{self, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
 use crate::request::Scope;
+use crate::shim::{self, kill_cgroup};
 use crate::undo::blocking;
 
 use serde::de::DeserializeOwned;
@@ -228,7 +229,7 @@ async fn adopt_container(
     ) && files.bundle().join("shim.sock").exists()
     {
         phase = match connect(record.id.as_str(), files.bundle()).await {
-            Some(shim) => running(&mut record, shim).await,
+            Some(shim) => answered(core, &mut record, &files, shim).await,
             None => ended(core, &mut record, &files).await,
         };
     } else if record.state == ContainerState::Running {
@@ -265,9 +266,23 @@ async fn connect(id: &str, bundle: &Path) -> Option<Arc<Shim>> {
     }
 }
 
-/// A shim that answers is believed: its wait returns at once where the process has ended.
-async fn running(record: &mut ContainerRecord, shim: Arc<Shim>) -> Phase {
-    if let Ok(state) = shim.state(None).await {
+/// A shim that answers is believed: its wait returns at once where the process has ended. One whose
+/// process still waits at the start gate belongs to a start that was cut short, and is undone.
+async fn answered(
+    core: &Arc<Core>,
+    record: &mut ContainerRecord,
+    files: &ContainerFiles,
+    shim: Arc<Shim>,
+) -> Phase {
+    let state = shim.state(None).await;
+    if let Ok(state) = state {
+        if state.status == TaskStatus::Created && record.state == ContainerState::Created {
+            let disposal = shim::dispose(Arc::clone(core), shim, record.cgroup.clone());
+            undone("start", disposal.await);
+            // The next restart must not take the socket for that of a start under way.
+            let _ = std::fs::remove_file(files.bundle().join("shim.sock"));
+            return Phase::Created;
+        }
         record.pid = Some(state.pid);
     }
     record.state = ContainerState::Running;
@@ -297,7 +312,7 @@ async fn ended(core: &Arc<Core>, record: &mut ContainerRecord, files: &Container
 
 async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFiles) -> Result<()> {
     if let Some(shim) = connect(record.id.as_str(), files.bundle()).await {
-        container::dispose(Arc::clone(core), record.clone(), shim).await?;
+        shim::dispose(Arc::clone(core), shim, record.cgroup.clone()).await?;
     }
     kill_cgroup(core, &record.cgroup).await;
     core.remove_snapshot(record.id.to_string()).await?;

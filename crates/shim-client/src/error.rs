@@ -20,13 +20,15 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The shim answered with an error; its text is part of this one's.
-    #[error("{method} of {id}: {message}")]
+    /// The shim answered with an error, in words of its own.
+    #[error("{message}")]
     Refused {
         method: &'static str,
         id: String,
         code: Code,
         message: String,
+        /// How shells tell that a program could not be run: 126 or 127.
+        exit_status: Option<u32>,
     },
     #[error("{method} of {id}: the connection to the shim was lost")]
     Gone {
@@ -75,6 +77,14 @@ impl Error {
     pub fn code(&self) -> Option<Code> {
         match self {
             Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// The exit status that stands for a program that could not be run.
+    pub fn exit_status(&self) -> Option<u32> {
+        match self {
+            Self::Refused { exit_status, .. } => *exit_status,
             _ => None,
         }
     }

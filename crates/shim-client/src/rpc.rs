@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use containerd_shim_protos::api::WaitResponse;
 use containerd_shim_protos::protobuf::Message;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use ttrpc::asynchronous::Client;
 use ttrpc::asynchronous::transport::Socket;
-use ttrpc::proto::Request;
+use ttrpc::proto::{Request, Status};
 
 use crate::error::Error;
 use crate::socket::Watched;
@@ -26,6 +27,19 @@ pub struct Rpc {
     id: String,
     client: Client,
     gone: watch::Receiver<bool>,
+}
+
+/// Names the detail of a status that carries an exit status, in the shape of a `WaitResponse`.
+const EXIT_STATUS_TYPE: &str = "berth.shim.v1.ExitStatus";
+
+/// What shims of others do not tell, and nobody guesses from their words.
+fn exit_status(status: &Status) -> Option<u32> {
+    let mut details = status.details.iter();
+    let detail = details.find(|detail| detail.type_url == EXIT_STATUS_TYPE)?;
+    let answer = WaitResponse::parse_from_bytes(&detail.value).ok()?;
+    (1..=255)
+        .contains(&answer.exit_status)
+        .then_some(answer.exit_status)
 }
 
 impl Rpc {
@@ -70,6 +84,7 @@ impl Rpc {
                     method,
                     id: id(),
                     code: status.code.enum_value_or_default(),
+                    exit_status: exit_status(&status),
                     message: status.message,
                 },
                 source => Error::Gone {

@@ -27,7 +27,7 @@ fn failed<E>(operation: &'static str) -> impl FnOnce(E) -> EngineError
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    move |source| EngineError {
+    move |source| EngineError::Step {
         operation,
         code: Code::INTERNAL,
         source: source.into(),

@@ -9,6 +9,9 @@
 //! |---|---|---|---|
 //! | `ReopenLog` | `StateRequest` | id, exec_id | `Empty` |
 //! | `Attach` | `ExecProcessRequest` | id, exec_id, stdout, stderr: FIFOs that somebody reads already | `Empty` |
+//!
+//! A program that cannot be run is refused with `INVALID_ARGUMENT` and, as a detail of the status,
+//! the exit code by which shells tell it ([`crate::status::EXIT_STATUS_TYPE`]).
 
 use std::path::Path;
 

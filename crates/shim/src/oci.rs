@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use berth_cgroups::{CgroupHost, Layout};
-use berth_executor::{Container, Create, Error as ExecutorError, ProcessStdio, RootfsMount};
+use berth_executor::{Container, Create, ProcessStdio, RootfsMount};
 use containerd_shim_protos::ttrpc::proto::Code;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 
@@ -36,7 +36,7 @@ impl OciEngine {
     }
 
     fn container(&mut self, operation: &'static str) -> Result<&mut Container, EngineError> {
-        self.container.as_mut().ok_or_else(|| EngineError {
+        self.container.as_mut().ok_or_else(|| EngineError::Step {
             operation,
             code: Code::NOT_FOUND,
             source: "there is no container".into(),
@@ -81,7 +81,7 @@ impl Engine for OciEngine {
             cgroups: &host,
         });
         self.host = Some(host);
-        let mut container = created.map_err(failed("create"))?;
+        let mut container = created.map_err(EngineError::from)?;
         container
             .notices()
             .iter()
@@ -106,7 +106,7 @@ impl Engine for OciEngine {
     }
 
     fn start(&mut self) -> Result<(), EngineError> {
-        self.container("start")?.start().map_err(failed("start"))
+        self.container("start")?.start().map_err(EngineError::from)
     }
 
     fn exec(&mut self, process: &[u8], stdio: ChildStdio) -> Result<Spawned, EngineError> {
@@ -114,7 +114,7 @@ impl Engine for OciEngine {
         let made = self
             .container("exec")?
             .exec(&process, to_stdio(stdio))
-            .map_err(failed("exec"))?;
+            .map_err(EngineError::from)?;
         made.notices.iter().for_each(|notice| note!("{notice}"));
         Ok(Spawned {
             pid: made.pid,
@@ -126,15 +126,17 @@ impl Engine for OciEngine {
     fn signal_all(&mut self, signal: i32) -> Result<(), EngineError> {
         self.container("kill")?
             .kill(signal, true)
-            .map_err(failed("kill"))
+            .map_err(EngineError::from)
     }
 
     fn pause(&mut self) -> Result<(), EngineError> {
-        self.container("pause")?.pause().map_err(failed("pause"))
+        self.container("pause")?.pause().map_err(EngineError::from)
     }
 
     fn resume(&mut self) -> Result<(), EngineError> {
-        self.container("resume")?.resume().map_err(failed("resume"))
+        self.container("resume")?
+            .resume()
+            .map_err(EngineError::from)
     }
 
     fn update(&mut self, resources: &[u8]) -> Result<(), EngineError> {
@@ -142,13 +144,13 @@ impl Engine for OciEngine {
             serde_json::from_slice(resources).map_err(bad("parse resources"))?;
         self.container("update")?
             .update(&resources)
-            .map_err(failed("update"))
+            .map_err(EngineError::from)
     }
 
     fn pids(&mut self) -> Result<Vec<i32>, EngineError> {
         self.container("list processes")?
             .processes()
-            .map_err(failed("list processes"))
+            .map_err(EngineError::from)
     }
 
     fn stats(&mut self) -> Result<Metrics, EngineError> {
@@ -157,7 +159,7 @@ impl Engine for OciEngine {
             .as_ref()
             .is_some_and(|host| host.layout() == Layout::V2);
         let container = self.container("stats")?;
-        let stats = container.stats().map_err(failed("stats"))?;
+        let stats = container.stats().map_err(EngineError::from)?;
         let oom_kills = container.cgroup().oom_kills().unwrap_or_default();
         let encoded = if unified {
             metrics::unified(&stats, oom_kills)
@@ -195,7 +197,7 @@ impl Engine for OciEngine {
 
     fn delete(&mut self, force: bool) -> Result<(), EngineError> {
         if let Some(container) = &mut self.container {
-            container.delete(force).map_err(failed("delete"))?;
+            container.delete(force).map_err(EngineError::from)?;
         }
         self.container = None;
         Ok(())
@@ -235,37 +237,11 @@ fn to_stdio(stdio: ChildStdio) -> ProcessStdio {
     }
 }
 
-/// The one place where the executor's errors get a status.
-fn failed(operation: &'static str) -> impl FnOnce(ExecutorError) -> EngineError {
-    move |error| {
-        let code = match &error {
-            ExecutorError::InvalidSpec { .. } | ExecutorError::ExecFailed { .. } => {
-                Code::INVALID_ARGUMENT
-            }
-            ExecutorError::Unsupported { .. } => Code::UNIMPLEMENTED,
-            ExecutorError::NotRunning { .. }
-            | ExecutorError::AlreadyStarted { .. }
-            | ExecutorError::StillRunning { .. } => Code::FAILED_PRECONDITION,
-            ExecutorError::Timeout { .. } => Code::DEADLINE_EXCEEDED,
-            ExecutorError::Cgroup { .. }
-            | ExecutorError::Seccomp { .. }
-            | ExecutorError::Host { .. }
-            | ExecutorError::Setup { .. }
-            | ExecutorError::ChildDied { .. } => Code::INTERNAL,
-        };
-        EngineError {
-            operation,
-            code,
-            source: Box::new(error),
-        }
-    }
-}
-
 fn bad<E>(operation: &'static str) -> impl FnOnce(E) -> EngineError
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    move |source| EngineError {
+    move |source| EngineError::Step {
         operation,
         code: Code::INVALID_ARGUMENT,
         source: Box::new(source),

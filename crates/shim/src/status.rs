@@ -2,20 +2,29 @@
 
 use std::path::PathBuf;
 
-use containerd_shim_protos::ttrpc::proto::{Code, Status};
+use containerd_shim_protos::api::WaitResponse;
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::ttrpc::proto::{Any, Code, Status};
 
 /// What a call is answered with when it fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub code: Code,
     pub message: String,
+    /// The exit status by which shells tell that a program could not be run.
+    pub exit_status: Option<u8>,
 }
+
+/// Names the detail of a failure that carries an exit status; the value has the shape of a
+/// `WaitResponse`.
+pub const EXIT_STATUS_TYPE: &str = "berth.shim.v1.ExitStatus";
 
 impl Failure {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
+            exit_status: None,
         }
     }
 
@@ -24,17 +33,66 @@ impl Failure {
         status.code = self.code.into();
         status.message = self.message;
         status
+            .details
+            .extend(self.exit_status.map(exit_status_detail));
+        status
     }
 }
 
-/// A failure of the executor, classified by the engine that called it.
+fn exit_status_detail(exit_status: u8) -> Any {
+    let mut message = WaitResponse::new();
+    message.exit_status = exit_status.into();
+    let mut detail = Any::new();
+    EXIT_STATUS_TYPE.clone_into(&mut detail.type_url);
+    // Encoding a message of one number into memory does not fail.
+    detail.value = message.write_to_bytes().unwrap_or_default();
+    detail
+}
+
+/// A failure of an engine.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation}")]
-pub struct EngineError {
-    pub operation: &'static str,
-    pub code: Code,
-    #[source]
-    pub source: Box<dyn std::error::Error + Send + Sync>,
+pub enum EngineError {
+    /// A step beside the executor, which has to be named.
+    #[error("{operation}")]
+    Step {
+        operation: &'static str,
+        code: Code,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The executor's errors say themselves what was attempted.
+    #[error(transparent)]
+    Executor(#[from] berth_executor::Error),
+}
+
+impl EngineError {
+    fn code(&self) -> Code {
+        use berth_executor::Error as Executor;
+        match self {
+            Self::Step { code, .. } => *code,
+            Self::Executor(error) => match error {
+                Executor::InvalidSpec { .. } | Executor::ExecFailed { .. } => {
+                    Code::INVALID_ARGUMENT
+                }
+                Executor::Unsupported { .. } => Code::UNIMPLEMENTED,
+                Executor::NotRunning { .. }
+                | Executor::AlreadyStarted { .. }
+                | Executor::StillRunning { .. } => Code::FAILED_PRECONDITION,
+                Executor::Timeout { .. } => Code::DEADLINE_EXCEEDED,
+                Executor::Cgroup { .. }
+                | Executor::Seccomp { .. }
+                | Executor::Host { .. }
+                | Executor::Setup { .. }
+                | Executor::ChildDied { .. } => Code::INTERNAL,
+            },
+        }
+    }
+
+    fn exit_status(&self) -> Option<u8> {
+        match self {
+            Self::Step { .. } => None,
+            Self::Executor(error) => error.exit_status(),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -130,14 +188,21 @@ impl Error {
             Self::Encode { .. } | Self::Path { .. } | Self::System { .. } | Self::Cgroup { .. } => {
                 Code::INTERNAL
             }
-            Self::Engine(error) => error.code,
+            Self::Engine(error) => error.code(),
         }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new(error.code(), chain(&error))
+        let exit_status = match &error {
+            Error::Engine(error) => error.exit_status(),
+            _ => None,
+        };
+        Self {
+            exit_status,
+            ..Self::new(error.code(), chain(&error))
+        }
     }
 }
 

@@ -218,8 +218,9 @@ async fn execs_run_in_the_container_and_are_reaped() {
     shim.exec("nothing", &missing, &Stdio::default())
         .await
         .unwrap();
-    let error = shim.start(Some("nothing")).await.unwrap_err().to_string();
-    assert!(error.contains("no such file"), "{error}");
+    let error = shim.start(Some("nothing")).await.unwrap_err();
+    assert!(error.to_string().contains("no such file"), "{error}");
+    assert_eq!(error.exit_status(), Some(127));
     bundle.end(&shim).await;
 }
 
@@ -304,7 +305,10 @@ async fn a_program_that_cannot_be_executed_fails_the_start_and_leaves_nothing() 
         Ok(_) => shim.start(None).await.unwrap_err(),
         Err(error) => error,
     };
-    assert!(error.to_string().contains("no such file"), "{error}");
+    let words = "unable to start container process: \
+                 exec: \"/no/such/program\": stat /no/such/program: no such file or directory";
+    assert_eq!(error.to_string(), words);
+    assert_eq!(error.exit_status(), Some(127));
     match shim.delete(None).await {
         Ok(_) => {}
         Err(error) => assert!(error.is_not_found(), "{error}"),

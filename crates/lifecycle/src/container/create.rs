@@ -45,6 +45,12 @@ async fn steps(
     undo: &mut Undo,
 ) -> Result<Arc<Container>> {
     let pod_record = pod.ready("create a container")?;
+    if request.security.privileged && !pod_record.request.privileged {
+        return Err(Error::invalid(
+            "security_context.privileged",
+            "the pod sandbox was not made for privileged containers",
+        ));
+    }
     let (image, hold) = core.image(&request.image).await?;
     let defaults = image_defaults(&image);
     let log_path = log_path(&pod_record, &request)?;

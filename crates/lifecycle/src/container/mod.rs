@@ -22,22 +22,16 @@ use std::time::Duration;
 use berth_names::ContainerId;
 use berth_shim_client::Shim;
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
-use tracing::Span;
 
 pub(crate) use create::create;
-pub(crate) use stop::{dispose, kill_cgroup, recorded};
+pub(crate) use stop::recorded;
 pub(crate) use task::{Phase, Task};
 
 use crate::error::{Error, Result};
 use crate::files::ContainerFiles;
+use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{ContainerRecord, ContainerState};
 use crate::request::Resources;
-
-type Reply = oneshot::Sender<Result<()>>;
-/// Requests with the span that they were made in, which the work for them belongs to.
-type Inbox = mpsc::Sender<(Span, Command)>;
-pub(crate) type Requests = mpsc::Receiver<(Span, Command)>;
 
 pub(crate) enum Command {
     Start(Reply),
@@ -59,23 +53,20 @@ pub struct Container {
     pub(crate) files: ContainerFiles,
     view: RwLock<Arc<ContainerRecord>>,
     shim: RwLock<Option<Arc<Shim>>>,
-    inbox: Inbox,
+    mailbox: Mailbox<Command>,
 }
 
-/// Requests that may wait for a container's task; more than that and senders wait.
-const INBOX: usize = 64;
-
 impl Container {
-    pub(crate) fn new(record: ContainerRecord, files: ContainerFiles) -> (Arc<Self>, Requests) {
-        let (inbox, commands) = mpsc::channel(INBOX);
+    fn new(record: ContainerRecord, files: ContainerFiles) -> (Arc<Self>, Requests<Command>) {
+        let (mailbox, requests) = Mailbox::new(record.id.as_str());
         let container = Self {
             id: record.id.clone(),
             files,
             view: RwLock::new(Arc::new(record)),
             shim: RwLock::new(None),
-            inbox,
+            mailbox,
         };
-        (Arc::new(container), commands)
+        (Arc::new(container), requests)
     }
 
     pub fn id(&self) -> &ContainerId {
@@ -102,18 +93,19 @@ impl Container {
     }
 
     pub async fn start(&self) -> Result<()> {
-        self.ask("start", Command::Start).await
+        self.mailbox.ask("start", Command::Start).await
     }
 
     /// Signals, waits for `grace`, kills, and returns when the processes are gone.
     pub async fn stop(&self, grace: Duration) -> Result<()> {
-        self.ask("stop", |reply| Command::Stop { grace, reply })
+        self.mailbox
+            .ask("stop", |reply| Command::Stop { grace, reply })
             .await
     }
 
     /// Removes the container, killing it first where it runs.
     pub async fn remove(&self) -> Result<()> {
-        match self.ask("remove", Command::Remove).await {
+        match self.mailbox.ask("remove", Command::Remove).await {
             // The task ends with its container: a second remover comes too late, not in vain.
             Err(Error::TaskGone { .. }) => Ok(()),
             other => other,
@@ -122,29 +114,15 @@ impl Container {
 
     pub async fn update(&self, resources: Resources) -> Result<()> {
         let resources = Box::new(resources);
-        self.ask("update", |reply| Command::Update { resources, reply })
+        self.mailbox
+            .ask("update", |reply| Command::Update { resources, reply })
             .await
     }
 
     pub async fn reopen_log(&self) -> Result<()> {
-        self.ask("reopen the log of", Command::ReopenLog).await
-    }
-
-    async fn ask(
-        &self,
-        action: &'static str,
-        command: impl FnOnce(Reply) -> Command,
-    ) -> Result<()> {
-        let gone = || Error::TaskGone {
-            id: self.id.to_string(),
-            action,
-        };
-        let (reply, answer) = oneshot::channel();
-        self.inbox
-            .send((Span::current(), command(reply)))
+        self.mailbox
+            .ask("reopen the log of", Command::ReopenLog)
             .await
-            .map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
     }
 
     fn show(&self, record: ContainerRecord) {

@@ -1,58 +1,45 @@
-//! Starting a container: its shim, its process, its record.
+//! Starting a container: its root filesystem and log, its shim, its process.
 
 use std::sync::Arc;
 
-use berth_shim_client::{Mount, Shim, Stdio};
-
-use tracing::Instrument;
+use berth_shim_client::{Mount, Stdio};
 
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::ContainerFiles;
 use crate::record::ContainerRecord;
+use crate::shim::{self, Launch, Started};
 use crate::undo::{Undo, blocking};
 
-/// A shim that holds a process which has begun to run.
-pub(super) struct Started {
-    pub shim: Arc<Shim>,
-    pub pid: u32,
-}
-
-/// Launches the shim, has it create the process and opens the start gate. On failure the shim and
-/// everything that it acquired is gone.
+/// Has a shim run the container's process. On failure the shim and everything that it acquired is
+/// gone.
 pub(super) async fn start(
     core: &Arc<Core>,
     record: &ContainerRecord,
     files: &ContainerFiles,
 ) -> Result<Started> {
+    let launch = Launch {
+        id: record.id.as_str(),
+        name: record.id.to_string(),
+        bundle: files.bundle(),
+        rootfs: prepare(core, record).await?,
+        stdio: stdio(record),
+        cgroup: record.cgroup.clone(),
+    };
     let mut undo = Undo::default();
-    match steps(core, record, files, &mut undo).await {
-        Ok(started) => Ok(started),
-        Err(error) => {
-            undo.run().await;
-            Err(error)
-        }
+    let started = shim::start(core, launch, &mut undo).await;
+    if started.is_err() {
+        undo.run().await;
     }
+    started
 }
 
-async fn steps(
-    core: &Arc<Core>,
-    record: &ContainerRecord,
-    files: &ContainerFiles,
-    undo: &mut Undo,
-) -> Result<Started> {
-    let id = record.id.as_str();
-    let failed = |action| {
-        move |source| Error::Shim {
-            action,
-            id: id.to_owned(),
-            source,
-        }
-    };
+/// Makes the directory of the log, and says what the root filesystem is made of.
+async fn prepare(core: &Arc<Core>, record: &ContainerRecord) -> Result<Vec<Mount>> {
     let snapshots = Arc::clone(&core.snapshots);
-    let key = id.to_owned();
+    let key = record.id.to_string();
     let log = record.log_path.clone();
-    let mounts: Vec<Mount> = blocking("start", move || {
+    blocking("start", move || {
         if let Some(parent) = log.as_deref().and_then(|log| log.parent()) {
             crate::files::make_dir(parent)?;
         }
@@ -60,25 +47,7 @@ async fn steps(
         let mounts = mounts.map_err(|source| Error::Snapshot { id: key, source })?;
         Ok(mounts.into_iter().map(shim_mount).collect())
     })
-    .await?;
-
-    let launching = core.launcher.launch(id, files.bundle());
-    let launched = launching
-        .instrument(tracing::info_span!("shim launch"))
-        .await;
-    let shim = Arc::new(launched.map_err(failed("launch"))?);
-    let disposal = super::stop::dispose(Arc::clone(core), record.clone(), Arc::clone(&shim));
-    undo.push("shim", disposal);
-    let stdio = stdio(record);
-    let creating = shim
-        .create(&mounts, &stdio)
-        .instrument(tracing::info_span!("shim create"));
-    let pid = creating.await.map_err(failed("create"))?;
-    let starting = shim
-        .start(None)
-        .instrument(tracing::info_span!("shim start"));
-    starting.await.map_err(failed("start"))?;
-    Ok(Started { shim, pid })
+    .await
 }
 
 fn shim_mount(mount: berth_snapshots::Mount) -> Mount {

@@ -11,12 +11,14 @@ use tracing::Instrument;
 
 use berth_shim_client::Shim;
 
-use super::{Command, Container, Reply, Requests, start, state_name, stop};
+use super::{Command, Container, start, state_name, stop};
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::files::ContainerFiles;
+use crate::mailbox::{Reply, Requests};
 use crate::record::{self, ContainerRecord, ContainerState, Exit};
 use crate::request::Resources;
+use crate::shim;
 use crate::undo::blocking;
 
 /// How long processes may outlive SIGKILL before a stop is answered with an error.
@@ -78,7 +80,7 @@ impl Task {
         container
     }
 
-    async fn run(mut self, mut inbox: Requests) {
+    async fn run(mut self, mut inbox: Requests<Command>) {
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
@@ -133,8 +135,8 @@ impl Task {
                 Ok(())
             }
             Err(error) => {
-                let message = chain(&error);
-                self.record.exit = Some(Exit::start_failed(start_exit_code(&message), message));
+                let exit = Exit::start_failed(error.exit_code(), chain(&error));
+                self.record.exit = Some(exit);
                 self.record.state = ContainerState::Exited;
                 self.record.started_at = record::now();
                 self.persist().await;
@@ -177,7 +179,7 @@ impl Task {
         let number = crate::signal::parse(&self.record.stop_signal)
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(15);
-        if let Err(error) = stop::signal(&shim, &self.record, number).await {
+        if let Err(error) = shim::signal(&shim, number).await {
             tracing::warn!(id = %self.record.id, error = chain(&error), "stop signal not sent");
         }
     }
@@ -186,9 +188,9 @@ impl Task {
         self.stopping.kill_at = None;
         self.stopping.give_up_at = Some(Instant::now() + AFTER_KILL);
         let Some(shim) = &self.shim else { return };
-        if let Err(error) = stop::signal(shim, &self.record, SIGKILL).await {
+        if let Err(error) = shim::signal(shim, SIGKILL).await {
             tracing::warn!(id = %self.record.id, error = chain(&error), "kill by cgroup instead");
-            stop::kill_cgroup(&self.core, &self.record.cgroup).await;
+            shim::kill_cgroup(&self.core, &self.record.cgroup).await;
         }
     }
 
@@ -219,7 +221,8 @@ impl Task {
         self.container.attach(None);
         self.persist().await;
         if let Some(shim) = self.shim.take() {
-            let _ = stop::dispose(Arc::clone(&self.core), self.record.clone(), shim).await;
+            let cgroup = self.record.cgroup.clone();
+            let _ = shim::dispose(Arc::clone(&self.core), shim, cgroup).await;
         }
         let stopping = &mut self.stopping;
         (stopping.kill_at, stopping.give_up_at) = (None, None);
@@ -234,11 +237,9 @@ impl Task {
         match (&self.shim, self.record.state) {
             (Some(shim), ContainerState::Running) => {
                 let linux = crate::spec::linux_resources(update)?;
-                shim.update(&linux).await.map_err(|source| Error::Shim {
-                    action: "update",
-                    id: self.record.id.to_string(),
-                    source,
-                })?;
+                shim.update(&linux)
+                    .await
+                    .map_err(Error::of_shim("update", shim.id()))?;
             }
             (_, ContainerState::Created) => {
                 let path = self.container.files.spec();
@@ -261,11 +262,9 @@ impl Task {
 
     async fn reopen_log(&mut self) -> Result<()> {
         let shim = self.container.running("reopen its log")?;
-        shim.reopen_log().await.map_err(|source| Error::Shim {
-            action: "reopen the log of",
-            id: self.record.id.to_string(),
-            source,
-        })
+        shim.reopen_log()
+            .await
+            .map_err(Error::of_shim("reopen the log of", shim.id()))
     }
 
     /// Releases everything; true when the container is gone and the task may end.
@@ -333,18 +332,6 @@ async fn ended(exit: &mut Option<BoxFuture<'static, Exit>>) -> Exit {
     match exit {
         Some(exit) => exit.await,
         None => pending().await,
-    }
-}
-
-/// Shells say 127 for a program that is not there and 126 for one that cannot be run; everything
-/// else that keeps a container from starting is 128, as kubelets know it.
-fn start_exit_code(message: &str) -> i32 {
-    if message.contains("executable file not found") || message.contains("no such file") {
-        127
-    } else if message.contains("permission denied") {
-        126
-    } else {
-        128
     }
 }
 

@@ -11,11 +11,11 @@ use oci_spec::runtime::{
     RootBuilder, Spec, SpecBuilder,
 };
 
-use crate::container::kill_cgroup;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::{PodFiles, make_dir};
 use crate::record::PodRecord;
+use crate::shim::{self, Launch};
 use crate::undo::{Undo, blocking};
 
 /// A running init. Its end is awaited by the pod's task.
@@ -33,14 +33,6 @@ impl Init {
         files: &PodFiles,
         undo: &mut Undo,
     ) -> Result<Self> {
-        let id = record.id.as_str();
-        let failed = |action| {
-            move |source| Error::Shim {
-                action,
-                id: id.to_owned(),
-                source,
-            }
-        };
         let bundle = files.init_bundle();
         let spec = spec(core, record, files)?;
         let prepared = bundle.clone();
@@ -48,22 +40,16 @@ impl Init {
             write_bundle(&prepared, &spec)
         })
         .await?;
-        let shim = core
-            .launcher
-            .launch(id, &bundle)
-            .await
-            .map_err(failed("launch the init of"))?;
-        let shim = Arc::new(shim);
-        let cgroup = cgroup(record);
-        undo.push("pod init", end(Arc::clone(core), Arc::clone(&shim), cgroup));
-        let pid = shim
-            .create(&[], &Stdio::default())
-            .await
-            .map_err(failed("create the init of"))?;
-        shim.start(None)
-            .await
-            .map_err(failed("start the init of"))?;
-        Ok(Self::adopt(record, shim, pid))
+        let launch = Launch {
+            id: record.id.as_str(),
+            name: format!("init of pod sandbox {}", record.id),
+            bundle: &bundle,
+            rootfs: Vec::new(),
+            stdio: Stdio::default(),
+            cgroup: cgroup(record),
+        };
+        let started = shim::start(core, launch, undo).await?;
+        Ok(Self::adopt(record, started.shim, started.pid))
     }
 
     /// Takes over an init that runs, as after a restart.
@@ -90,7 +76,7 @@ impl Init {
     }
 
     pub(super) async fn stop(self, core: Arc<Core>) -> Result<()> {
-        end(core, self.shim, self.cgroup).await
+        shim::dispose(core, self.shim, self.cgroup).await
     }
 }
 
@@ -101,26 +87,6 @@ pub(super) fn cgroup(record: &PodRecord) -> String {
         record.cgroup_parent.trim_end_matches('/'),
         record.id
     )
-}
-
-async fn end(core: Arc<Core>, shim: Arc<Shim>, cgroup: String) -> Result<()> {
-    let farewell = async {
-        let _ = shim.kill(None, 9, true).await;
-        let _ = shim.wait(None).await;
-        let _ = shim.delete(None).await;
-        let _ = shim.shutdown().await;
-    };
-    if tokio::time::timeout(std::time::Duration::from_secs(5), farewell)
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            cgroup,
-            "a pod's init does not answer; cleaning up behind it"
-        );
-    }
-    kill_cgroup(&core, &cgroup).await;
-    Ok(())
 }
 
 fn write_bundle(bundle: &std::path::Path, spec: &Spec) -> Result<()> {

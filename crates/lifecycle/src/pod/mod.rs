@@ -15,47 +15,36 @@ use std::sync::Arc;
 
 use berth_names::SandboxId;
 use parking_lot::RwLock;
-use tokio::sync::{mpsc, oneshot};
-use tracing::Span;
 
 pub(crate) use init::Init;
 pub(crate) use run::{run, undo_half_made, unpin};
 pub(crate) use task::Task;
 
 use crate::error::{Error, Result};
+use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{PodRecord, PodState};
-
-type Reply = oneshot::Sender<Result<()>>;
-/// Requests with the span that they were made in, which the work for them belongs to.
-type Inbox = mpsc::Sender<(Span, Command)>;
-pub(crate) type Requests = mpsc::Receiver<(Span, Command)>;
 
 pub(crate) enum Command {
     Stop(Reply),
     Remove(Reply),
 }
 
-const INBOX: usize = 64;
-
 /// A pod as others see it.
 pub struct Pod {
     id: SandboxId,
     view: RwLock<Arc<PodRecord>>,
-    inbox: Inbox,
+    mailbox: Mailbox<Command>,
 }
 
 impl Pod {
-    fn new(record: PodRecord) -> (Arc<Self>, Requests) {
-        let (inbox, commands) = mpsc::channel(INBOX);
-        let id = record.id.clone();
-        (
-            Arc::new(Self {
-                id,
-                view: RwLock::new(Arc::new(record)),
-                inbox,
-            }),
-            commands,
-        )
+    fn new(record: PodRecord) -> (Arc<Self>, Requests<Command>) {
+        let (mailbox, requests) = Mailbox::new(record.id.as_str());
+        let pod = Self {
+            id: record.id.clone(),
+            view: RwLock::new(Arc::new(record)),
+            mailbox,
+        };
+        (Arc::new(pod), requests)
     }
 
     pub fn id(&self) -> &SandboxId {
@@ -82,32 +71,15 @@ impl Pod {
 
     /// Kills the pod's containers and releases its network and namespaces.
     pub async fn stop(&self) -> Result<()> {
-        self.ask("stop", Command::Stop).await
+        self.mailbox.ask("stop", Command::Stop).await
     }
 
     /// Stops the pod where that is still to be done, and removes it with its containers.
     pub async fn remove(&self) -> Result<()> {
-        match self.ask("remove", Command::Remove).await {
+        match self.mailbox.ask("remove", Command::Remove).await {
             Err(Error::TaskGone { .. }) => Ok(()),
             other => other,
         }
-    }
-
-    async fn ask(
-        &self,
-        action: &'static str,
-        command: impl FnOnce(Reply) -> Command,
-    ) -> Result<()> {
-        let gone = || Error::TaskGone {
-            id: self.id.to_string(),
-            action,
-        };
-        let (reply, answer) = oneshot::channel();
-        self.inbox
-            .send((Span::current(), command(reply)))
-            .await
-            .map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
     }
 
     fn show(&self, record: PodRecord) {

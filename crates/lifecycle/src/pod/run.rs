@@ -158,7 +158,7 @@ pub(super) async fn detach(core: Arc<Core>, record: PodRecord) -> Result<()> {
 /// Takes back a pod whose making was cut short, as found after a restart.
 pub(crate) async fn undo_half_made(core: &Arc<Core>, record: &PodRecord) -> Result<()> {
     let files = core.pod_files(&record.id);
-    crate::container::kill_cgroup(core, &super::init::cgroup(record)).await;
+    crate::shim::kill_cgroup(core, &super::init::cgroup(record)).await;
     if record.request.namespaces.network != Scope::Node {
         detach(Arc::clone(core), record.clone()).await?;
     }

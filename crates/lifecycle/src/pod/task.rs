@@ -7,9 +7,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use tracing::Instrument;
 
-use super::{Command, Init, Pod, Reply, Requests, run};
+use super::{Command, Init, Pod, run};
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
+use crate::mailbox::{Reply, Requests};
 use crate::record::{self, PodRecord, PodState};
 use crate::undo::blocking;
 
@@ -35,7 +36,7 @@ impl Task {
         pod
     }
 
-    async fn run(mut self, mut inbox: Requests) {
+    async fn run(mut self, mut inbox: Requests<Command>) {
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {

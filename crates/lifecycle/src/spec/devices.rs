@@ -17,20 +17,6 @@ pub(super) struct Requested {
     pub permissions: String,
 }
 
-/// Nodes that every container has, by major and minor: null, zero, full, random, urandom, tty,
-/// console, ptmx, and the slave side of every pseudo terminal.
-const DEFAULT_NODES: [(i64, Option<i64>); 9] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(1)),
-    (5, Some(2)),
-    (136, None),
-];
-
 pub(super) fn requested(request: &ContainerRequest) -> Result<Vec<Requested>> {
     let mut devices = request
         .devices
@@ -53,7 +39,8 @@ pub(super) fn requested(request: &ContainerRequest) -> Result<Vec<Requested>> {
     Ok(devices)
 }
 
-/// Deny everything, then allow making any node, using the default ones and those asked for.
+/// Deny everything, then allow what was asked for. What every container may use besides (null, zero,
+/// terminals and their like) is the runtime's to add, as the runtime specification has it.
 pub(super) fn rules(privileged: bool, devices: &[Requested]) -> Result<Vec<LinuxDeviceCgroup>> {
     if privileged {
         return Ok(vec![
@@ -77,12 +64,7 @@ pub(super) fn rules(privileged: bool, devices: &[Requested]) -> Result<Vec<Linux
             .allow(false)
             .access("rwm")
             .build()?,
-        allow(LinuxDeviceType::C, None, None, "m")?,
-        allow(LinuxDeviceType::B, None, None, "m")?,
     ];
-    for (major, minor) in DEFAULT_NODES {
-        rules.push(allow(LinuxDeviceType::C, Some(major), minor, "rwm")?);
-    }
     for device in devices {
         let node = &device.node;
         let (major, minor) = (Some(node.major()), Some(node.minor()));

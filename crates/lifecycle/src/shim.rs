@@ -1,0 +1,107 @@
+//! One shim's life as the core sees it: launched with its process, released with what it holds.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_shim_client::{Mount, Shim, Stdio};
+use tracing::Instrument;
+
+use crate::core::Core;
+use crate::error::{Error, Result, chain};
+use crate::undo::{Undo, blocking};
+
+/// A shim that does not answer its last calls within this is given up and cleaned up behind.
+const FAREWELL: Duration = Duration::from_secs(5);
+const SIGKILL: u32 = 9;
+
+/// What a shim is launched for.
+pub(crate) struct Launch<'a> {
+    pub id: &'a str,
+    /// Whose process it is, in errors.
+    pub name: String,
+    pub bundle: &'a Path,
+    pub rootfs: Vec<Mount>,
+    pub stdio: Stdio,
+    pub cgroup: String,
+}
+
+/// A shim whose process has begun to run.
+pub(crate) struct Started {
+    pub shim: Arc<Shim>,
+    pub pid: u32,
+}
+
+/// Launches the shim, has it create the process and opens the start gate. `undo` takes it back
+/// with everything that it acquired, from the moment at which there is something.
+pub(crate) async fn start(
+    core: &Arc<Core>,
+    launch: Launch<'_>,
+    undo: &mut Undo,
+) -> Result<Started> {
+    let failed = |action| Error::of_shim(action, &launch.name);
+    let launching = core.launcher.launch(launch.id, launch.bundle);
+    let launched = launching
+        .instrument(tracing::info_span!("shim launch"))
+        .await;
+    let shim = Arc::new(launched.map_err(failed("launch"))?);
+    let disposal = dispose(Arc::clone(core), Arc::clone(&shim), launch.cgroup);
+    undo.push("shim", disposal);
+    let creating = shim
+        .create(&launch.rootfs, &launch.stdio)
+        .instrument(tracing::info_span!("shim create"));
+    let pid = creating.await.map_err(failed("create"))?;
+    let starting = shim
+        .start(None)
+        .instrument(tracing::info_span!("shim start"));
+    starting.await.map_err(failed("start"))?;
+    Ok(Started { shim, pid })
+}
+
+/// Releases a shim and what it holds: its process, running or not, the mounts, the cgroup, itself.
+pub(crate) async fn dispose(core: Arc<Core>, shim: Arc<Shim>, cgroup: String) -> Result<()> {
+    let farewell = async {
+        // A process that is gone cannot be killed, and its wait is answered at once.
+        let _ = shim.kill(None, SIGKILL, true).await;
+        let _ = shim.wait(None).await;
+        if let Err(error) = shim.delete(None).await {
+            tracing::debug!(
+                id = shim.id(),
+                error = chain(&error),
+                "the shim did not delete"
+            );
+        }
+        let _ = shim.shutdown().await;
+    };
+    if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+        tracing::warn!(
+            id = shim.id(),
+            "the shim does not answer; cleaning up behind it"
+        );
+    }
+    kill_cgroup(&core, &cgroup).await;
+    Ok(())
+}
+
+/// Kills what is in `cgroup` and removes it; one that is gone already is fine.
+pub(crate) async fn kill_cgroup(core: &Arc<Core>, cgroup: &str) {
+    let worker = Arc::clone(core);
+    let path = cgroup.to_owned();
+    let done = blocking("remove the cgroup of", move || worker.remove_cgroup(&path)).await;
+    if let Err(error) = done {
+        tracing::warn!(
+            cgroup,
+            error = chain(&error),
+            "a cgroup could not be removed"
+        );
+    }
+}
+
+/// Sends `signal` to the first process, or `SIGKILL` to all; one that has ended needs none.
+pub(crate) async fn signal(shim: &Shim, signal: u32) -> Result<()> {
+    let all = signal == SIGKILL;
+    match shim.kill(None, signal, all).await {
+        Err(error) if error.is_gone() || error.is_not_found() => Ok(()),
+        outcome => outcome.map_err(Error::of_shim("signal", shim.id())),
+    }
+}

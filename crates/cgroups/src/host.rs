@@ -69,6 +69,13 @@ impl CgroupHost {
         Ok(Cgroup::new(Arc::clone(&self.topology), path.clone(), made))
     }
 
+    /// The cgroup at `path`, whether it exists or not: for one that has to be
+    /// used or removed however much of it is left.
+    #[must_use]
+    pub fn at(&self, path: &CgroupPath) -> Cgroup {
+        Cgroup::new(Arc::clone(&self.topology), path.clone(), false)
+    }
+
     /// The cgroup as it exists; [`Error::NotFound`] if no hierarchy has it.
     pub fn open(&self, path: &CgroupPath) -> Result<Cgroup> {
         let cgroup = Cgroup::new(Arc::clone(&self.topology), path.clone(), false);

@@ -10,6 +10,7 @@
 use crate::error::{Error, Result};
 use crate::exec::{ExecDefaults, Process};
 use crate::init::Init;
+use crate::options::{CreateOptions, ProcessOptions};
 use crate::plan::InitPlan;
 use crate::report::{Listener, Progress};
 use crate::resources::{DeviceLoader, cgroup_path, with_device_rules};
@@ -18,6 +19,7 @@ use berth_cgroups::{Cgroup, CgroupHost, CgroupStats, JoinHandles};
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use berth_kernel::{Errno, Namespace};
 use oci_spec::runtime::{LinuxResources, Spec};
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -38,6 +40,7 @@ pub struct Create<'a> {
     pub rootfs: &'a [RootfsMount],
     pub stdio: ProcessStdio,
     pub cgroups: &'a CgroupHost,
+    pub options: CreateOptions,
 }
 
 /// One mount of the root, as in the Task API's create request.
@@ -73,12 +76,13 @@ pub struct Container {
     pub(crate) id: String,
     pub(crate) child: Child,
     pub(crate) cgroup: Cgroup,
-    pub(crate) join: JoinHandles,
+    /// Opened by the first who needs them.
+    pub(crate) join: OnceCell<JoinHandles>,
     pub(crate) defaults: ExecDefaults,
-    gate: Option<Listener>,
-    terminal: Option<OwnedFd>,
-    notices: Vec<String>,
-    device_programs: DeviceLoader,
+    pub(crate) gate: Option<Listener>,
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) notices: Vec<String>,
+    pub(crate) device_programs: DeviceLoader,
 }
 
 impl Container {
@@ -87,7 +91,8 @@ impl Container {
     /// The caller has one thread (`EBUSY` otherwise), and reaps the process:
     /// it is a child. After an error nothing is left.
     pub fn create(create: Create<'_>) -> Result<Self> {
-        let plan = InitPlan::new(&create)?;
+        let mut plan = InitPlan::new(&create)?;
+        plan.process.set_options(create.options.process);
         let linux = create.spec.linux().as_ref();
         let path = cgroup_path(create.id, linux)?;
         let cgroup = create
@@ -100,7 +105,7 @@ impl Container {
                 id: create.id.to_owned(),
                 child,
                 cgroup,
-                join,
+                join: OnceCell::from(join),
                 defaults,
                 terminal: listener.terminal.take(),
                 notices: std::mem::take(&mut listener.notices),
@@ -145,6 +150,8 @@ impl Container {
             stdio: &create.stdio,
             join: &join,
             cgroups: &cgroups,
+            no_pivot: create.options.no_pivot,
+            start_socket: create.options.start_socket.as_ref().map(AsFd::as_fd),
         };
         let (child, mut listener) =
             spawn.run(|reporter, in_unified| init.run(reporter, in_unified))?;
@@ -191,7 +198,28 @@ impl Container {
         process: &oci_spec::runtime::Process,
         stdio: ProcessStdio,
     ) -> Result<Process> {
-        crate::exec::exec(self, process, &stdio)
+        self.exec_with(process, stdio, ProcessOptions::default())
+    }
+
+    /// [`Container::exec`] with what the spec of a process cannot say.
+    pub fn exec_with(
+        &self,
+        process: &oci_spec::runtime::Process,
+        stdio: ProcessStdio,
+        options: ProcessOptions,
+    ) -> Result<Process> {
+        crate::exec::exec(self, process, &stdio, options)
+    }
+
+    pub(crate) fn join_handles(&self) -> Result<&JoinHandles> {
+        if let Some(join) = self.join.get() {
+            return Ok(join);
+        }
+        let join = self
+            .cgroup
+            .prepare_join()
+            .map_err(cgroup_error(&self.id, "open its cgroup"))?;
+        Ok(self.join.get_or_init(|| join))
     }
 
     #[must_use]
@@ -339,7 +367,10 @@ impl Container {
     }
 }
 
-fn cgroup_error(id: &str, operation: &'static str) -> impl FnOnce(berth_cgroups::Error) -> Error {
+pub(crate) fn cgroup_error(
+    id: &str,
+    operation: &'static str,
+) -> impl FnOnce(berth_cgroups::Error) -> Error {
     move |source| Error::Cgroup {
         id: id.to_owned(),
         operation,

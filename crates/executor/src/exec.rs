@@ -4,13 +4,15 @@ use crate::container::{Container, ProcessStdio};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::init::join_cgroup;
+use crate::options::ProcessOptions;
 use crate::plan::InitPlan;
-use crate::process::ProcessPlan;
+use crate::process::{Gate, ProcessPlan};
 use crate::procfs::Procfs;
 use crate::report::{Failure, Progress, Reporter};
 use crate::spawn::Spawn;
 use crate::stdio;
 use crate::step::Step;
+use berth_cgroups::JoinHandles;
 use berth_kernel::rustix::fs::{Mode, OFlags};
 use berth_kernel::{Errno, Namespace, NamespaceSet};
 use oci_spec::runtime::{LinuxCapabilities, LinuxPersonality, Spec};
@@ -34,11 +36,11 @@ pub struct Process {
 #[derive(Debug)]
 pub(crate) struct ExecDefaults {
     /// Those that differ from the runtime's.
-    namespaces: NamespaceSet,
-    filter: Option<Rc<Filter>>,
-    capabilities: Option<LinuxCapabilities>,
-    oom_score_adj: Option<i32>,
-    personality: Option<LinuxPersonality>,
+    pub(crate) namespaces: NamespaceSet,
+    pub(crate) filter: Option<Rc<Filter>>,
+    pub(crate) capabilities: Option<LinuxCapabilities>,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) personality: Option<LinuxPersonality>,
 }
 
 impl ExecDefaults {
@@ -59,9 +61,11 @@ pub(crate) fn exec(
     container: &Container,
     process: &oci_spec::runtime::Process,
     stdio: &ProcessStdio,
+    options: ProcessOptions,
 ) -> Result<Process> {
     let id = container.id.as_str();
-    let plan = plan(container, process)?;
+    let mut plan = plan(container, process)?;
+    plan.set_options(options);
     let namespaces = container.defaults.namespaces;
     let pidfd = container.child.pidfd.as_fd();
     let spawn = Spawn {
@@ -72,6 +76,7 @@ pub(crate) fn exec(
     };
     let joined = Joined {
         plan: &plan,
+        join: container.join_handles()?,
         container,
         pidfd,
         stdio,
@@ -130,6 +135,7 @@ fn plan(container: &Container, process: &oci_spec::runtime::Process) -> Result<P
 /// The child's side.
 struct Joined<'a> {
     plan: &'a ProcessPlan,
+    join: &'a JoinHandles,
     container: &'a Container,
     pidfd: BorrowedFd<'a>,
     stdio: &'a ProcessStdio,
@@ -138,7 +144,7 @@ struct Joined<'a> {
 impl Joined<'_> {
     fn run(&self, reporter: &Reporter, in_unified: bool) -> Failure {
         match self.set_up(reporter, in_unified) {
-            Ok((procfs, streams)) => self.plan.run(&procfs, streams, reporter, false),
+            Ok((procfs, streams)) => self.plan.run(&procfs, streams, reporter, Gate::Open),
             Err(failure) => failure,
         }
     }
@@ -148,7 +154,7 @@ impl Joined<'_> {
         reporter: &Reporter,
         in_unified: bool,
     ) -> std::result::Result<(Procfs, stdio::Streams), Failure> {
-        join_cgroup(&self.container.join, in_unified)?;
+        join_cgroup(self.join, in_unified)?;
         // All at once. The PID namespace was entered by the clone.
         let kinds = self.container.defaults.namespaces.without(Namespace::Pid);
         berth_kernel::join(self.pidfd, kinds).map_err(Failure::of(Step::JoinNamespace, ""))?;

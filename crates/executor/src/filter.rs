@@ -5,6 +5,7 @@ use crate::report::Failure;
 use crate::step::Step;
 use berth_kernel::{FilterFlags, SockFilter};
 use oci_spec::runtime::LinuxSeccomp;
+use serde::{Deserialize, Serialize};
 
 /// A program for the kernel, and how it is to be loaded.
 #[derive(Debug)]
@@ -51,5 +52,50 @@ impl Filter {
         berth_kernel::load_filter(&self.program, self.flags)
             .map(drop)
             .map_err(Failure::of(Step::LoadFilter, ""))
+    }
+}
+
+/// A filter in a form that can be saved, so that nothing is compiled twice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FilterRecord {
+    #[serde(default)]
+    log: bool,
+    #[serde(default)]
+    allow_speculation: bool,
+    /// One number an instruction: code, jt, jf and k from the top.
+    program: Vec<u64>,
+}
+
+impl FilterRecord {
+    pub(crate) fn new(filter: &Filter) -> Self {
+        let pack = |part: &SockFilter| {
+            u64::from(part.code) << 48
+                | u64::from(part.jt) << 40
+                | u64::from(part.jf) << 32
+                | u64::from(part.k)
+        };
+        Self {
+            log: filter.flags.log,
+            allow_speculation: filter.flags.allow_speculation,
+            program: filter.program.iter().map(pack).collect(),
+        }
+    }
+
+    pub(crate) fn filter(&self) -> Filter {
+        let unpack = |packed: &u64| SockFilter {
+            code: (packed >> 48) as u16,
+            jt: (packed >> 40) as u8,
+            jf: (packed >> 32) as u8,
+            k: *packed as u32,
+        };
+        Filter {
+            program: self.program.iter().map(unpack).collect(),
+            flags: FilterFlags {
+                log: self.log,
+                allow_speculation: self.allow_speculation,
+                new_listener: false,
+                wait_killable: false,
+            },
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::devices;
 use crate::masks::{self, Masks};
 use crate::mounts;
 use crate::plan::InitPlan;
+use crate::process::Gate;
 use crate::procfs::Procfs;
 use crate::report::{Failure, Reporter};
 use crate::rootfs;
@@ -18,7 +19,7 @@ use crate::step::Step;
 use berth_cgroups::{HierarchyPath, JoinHandles};
 use berth_kernel::rustix::fs::Mode;
 use berth_kernel::{AttributeChange, Errno, Namespace, NamespaceSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 /// What the child takes over from the runtime's memory.
@@ -28,13 +29,18 @@ pub(crate) struct Init<'a> {
     pub(crate) stdio: &'a ProcessStdio,
     pub(crate) join: &'a JoinHandles,
     pub(crate) cgroups: &'a [HierarchyPath],
+    pub(crate) no_pivot: bool,
+    pub(crate) start_socket: Option<BorrowedFd<'a>>,
 }
 
 impl Init<'_> {
     /// Becomes the container's process; returns only what failed.
     pub(crate) fn run(&self, reporter: &Reporter, in_unified: bool) -> Failure {
         match self.set_up(reporter, in_unified) {
-            Ok((procfs, streams)) => self.plan.process.run(&procfs, streams, reporter, true),
+            Ok((procfs, streams)) => {
+                let gate = Gate::Closed(self.start_socket);
+                self.plan.process.run(&procfs, streams, reporter, gate)
+            }
             Err(failure) => failure,
         }
     }
@@ -56,7 +62,12 @@ impl Init<'_> {
             rootfs::protect(&root)?;
         }
         self.set_names(&procfs)?;
-        berth_kernel::pivot_into(&root).map_err(Failure::of(Step::ChangeRoot, ""))?;
+        let change_root = if self.no_pivot {
+            berth_kernel::move_into
+        } else {
+            berth_kernel::pivot_into
+        };
+        change_root(&root).map_err(Failure::of(Step::ChangeRoot, ""))?;
         self.set_propagation(&root)?;
         Ok((procfs, streams))
     }

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::identity::IdentityPlan;
 use crate::limits::{Invalid, LimitsPlan};
+use crate::options::ProcessOptions;
 use crate::procfs::Procfs;
 use crate::program::ProgramPlan;
 use crate::report::{Failure, Reporter};
@@ -13,7 +14,7 @@ use crate::step::Step;
 use berth_kernel::rustix::fs::{CWD, Mode, OFlags};
 use berth_kernel::{Errno, WindowSize};
 use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, Process};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -29,6 +30,16 @@ pub(crate) struct ProcessPlan {
     /// Where in procfs the security label for the exec goes, and the label.
     label: Option<(&'static str, String)>,
     pub(crate) window: Option<WindowSize>,
+    options: ProcessOptions,
+}
+
+/// What a process waits for before its program runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Gate<'a> {
+    Open,
+    /// The runtime's word, or one that comes over the listening socket once
+    /// the runtime has let go.
+    Closed(Option<BorrowedFd<'a>>),
 }
 
 impl ProcessPlan {
@@ -67,7 +78,12 @@ impl ProcessPlan {
             personality: None,
             label: label(process),
             window: window(process),
+            options: ProcessOptions::default(),
         })
+    }
+
+    pub(crate) fn set_options(&mut self, options: ProcessOptions) {
+        self.options = options;
     }
 
     pub(crate) fn set_personality(&mut self, personality: &LinuxPersonality) {
@@ -87,13 +103,13 @@ impl ProcessPlan {
         procfs: &Procfs,
         streams: Streams,
         reporter: &Reporter,
-        gate: bool,
+        gate: Gate<'_>,
     ) -> Failure {
         match self.prepare(procfs, streams, reporter) {
             Ok(program) => {
-                if gate {
+                if let Gate::Closed(start_socket) = gate {
                     reporter.ready();
-                    if !reporter.wait_for_gate() {
+                    if !reporter.wait_for_gate(start_socket) {
                         berth_kernel::exit_now(1);
                     }
                 }
@@ -109,7 +125,9 @@ impl ProcessPlan {
         streams: Streams,
         reporter: &Reporter,
     ) -> std::result::Result<std::ffi::CString, Failure> {
-        make_keyring(reporter)?;
+        if !self.options.keep_keyring {
+            make_keyring(reporter)?;
+        }
         if let Some(domain) = self.personality {
             berth_kernel::set_personality(domain)
                 .map_err(Failure::of(Step::SetPersonality, &domain))?;
@@ -122,7 +140,8 @@ impl ProcessPlan {
         self.limits.apply(procfs, reporter)?;
         let reached = self.make_and_enter_directory()?;
         stdio::connect(streams, self.identity.uid)?;
-        berth_kernel::close_on_exec_from(3).map_err(Failure::of(Step::CloseDescriptors, ""))?;
+        let first = self.options.first_closed();
+        berth_kernel::close_on_exec_from(first).map_err(Failure::of(Step::CloseDescriptors, ""))?;
         berth_kernel::reset_signals().map_err(Failure::of(Step::CloseDescriptors, "signals"))?;
         if !self.no_new_privileges {
             // After the user has changed it would be too late: loading needs

@@ -6,6 +6,8 @@
 //!   ── Notice(step, text) ──▶               something was clamped
 //!   ── Ready ──▶                            create is done
 //!   ◀── gate byte ──                        start
+//!   ◀── leave byte ──                       or: somebody else starts, over
+//!                                           a listening socket
 //!   ── Failed(step, errno, subject) ──▶     or: end of file, by exec
 //! ```
 //!
@@ -16,6 +18,8 @@ use crate::error::{Error, ExecProblem, Result};
 use crate::step::Step;
 use berth_kernel::Errno;
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
+use berth_kernel::rustix::net::{SocketFlags, accept_with};
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// How long a child may take for its setup. Network file systems are slow;
@@ -29,6 +33,9 @@ const TERMINAL: u8 = b'T';
 const NOTICE: u8 = b'N';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
+
+const GATE: u8 = b'G';
+const LEAVE: u8 = b'L';
 
 /// A step that failed in the child.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +93,15 @@ impl Failure {
 /// The child's end.
 #[derive(Debug)]
 pub(crate) struct Reporter {
-    socket: OwnedFd,
+    /// Replaced by the connection of whoever opens the gate.
+    socket: RefCell<OwnedFd>,
 }
 
 impl Reporter {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self {
+            socket: RefCell::new(socket),
+        }
     }
 
     fn send(&self, tag: u8, step: Step, errno: i32, text: &str, fds: &[BorrowedFd<'_>]) {
@@ -103,7 +113,7 @@ impl Reporter {
         packet.truncate(MAX_PACKET);
         // Nobody is left to tell when the runtime is gone: the gate that
         // follows will report the end of the stream.
-        let _ = berth_kernel::send_with_fds(&self.socket, &packet, fds);
+        let _ = berth_kernel::send_with_fds(&*self.socket.borrow(), &packet, fds);
     }
 
     pub(crate) fn ready(&self) {
@@ -123,14 +133,38 @@ impl Reporter {
         self.send(FAILED, failure.step, errno, &failure.subject, &[]);
     }
 
-    /// Waits for the gate byte; false if the runtime went away instead.
-    pub(crate) fn wait_for_gate(&self) -> bool {
-        let mut byte = [0u8; 1];
+    /// Waits for the gate byte; false if the runtime went away instead. When
+    /// it says that it leaves, the byte comes from whoever connects to
+    /// `start_socket`, who is then the one to be told of a failure.
+    pub(crate) fn wait_for_gate(&self, start_socket: Option<BorrowedFd<'_>>) -> bool {
+        match (read_byte(&*self.socket.borrow()), start_socket) {
+            (Some(GATE), _) => return true,
+            (Some(LEAVE), Some(_)) => {}
+            _ => return false,
+        }
         loop {
-            match berth_kernel::rustix::io::read(&self.socket, &mut byte) {
-                Err(Errno::INTR) => {}
-                done => return matches!(done, Ok(1)),
+            let accepted = start_socket.map(|socket| accept_with(socket, SocketFlags::CLOEXEC));
+            let connection = match accepted {
+                Some(Ok(connection)) => connection,
+                Some(Err(Errno::INTR | Errno::CONNABORTED)) => continue,
+                _ => return false,
+            };
+            if read_byte(&connection) == Some(GATE) {
+                *self.socket.borrow_mut() = connection;
+                return true;
             }
+        }
+    }
+}
+
+/// `None` at the end of the stream.
+fn read_byte<Fd: AsFd>(socket: Fd) -> Option<u8> {
+    let mut byte = [0u8; 1];
+    loop {
+        match berth_kernel::rustix::io::read(&socket, &mut byte) {
+            Err(Errno::INTR) => {}
+            Ok(1) => return Some(byte[0]),
+            _ => return None,
         }
     }
 }
@@ -186,7 +220,12 @@ impl Listener {
 
     /// Opens the start gate. `EPIPE` if the child is gone.
     pub(crate) fn open_gate(&self) -> berth_kernel::Result<()> {
-        berth_kernel::send_with_fds(&self.socket, b"G", &[]).map(drop)
+        berth_kernel::send_with_fds(&self.socket, &[GATE], &[]).map(drop)
+    }
+
+    /// Leaves the start gate to whoever connects to the start socket.
+    pub(crate) fn leave(&self) -> berth_kernel::Result<()> {
+        berth_kernel::send_with_fds(&self.socket, &[LEAVE], &[]).map(drop)
     }
 
     fn next(&self, id: &str) -> Result<Message> {

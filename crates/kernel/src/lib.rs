@@ -42,7 +42,7 @@ pub use identity::{
 };
 pub use mounts::{
     AttributeChange, FilesystemContext, MountFlags, Propagation, attach, clone_tree, detach,
-    pick_filesystem, pivot_into, set_attributes, set_propagation,
+    move_into, pick_filesystem, pivot_into, set_attributes, set_propagation,
 };
 pub use namespaces::{Namespace, NamespaceSet, join, open_namespace, pin_namespace, unshare};
 pub use nodes::{NodeKind, make_fifo, make_node};

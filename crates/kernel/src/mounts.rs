@@ -232,3 +232,13 @@ pub fn pivot_into<Fd: AsFd>(root: Fd) -> Result<()> {
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) })?;
     rustix::process::chdir(c"/")
 }
+
+/// Moves the mount that `root` stands for over the root and makes it the root
+/// of the calling process, where `pivot_root` is impossible because the old
+/// root is the initramfs. What was mounted before stays below it.
+pub fn move_into<Fd: AsFd>(root: Fd) -> Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::mount::mount_move(c".", c"/")?;
+    rustix::process::chroot(c".")?;
+    rustix::process::chdir(c"/")
+}

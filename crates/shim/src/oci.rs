@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use berth_cgroups::{CgroupHost, Layout};
-use berth_executor::{Container, Create, ProcessStdio, RootfsMount};
+use berth_executor::{Container, Create, CreateOptions, ProcessStdio, RootfsMount};
 use containerd_shim_protos::ttrpc::proto::Code;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 
@@ -79,6 +79,7 @@ impl Engine for OciEngine {
             rootfs: &rootfs,
             stdio: to_stdio(stdio),
             cgroups: &host,
+            options: CreateOptions::default(),
         });
         self.host = Some(host);
         let mut container = created.map_err(EngineError::from)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use berth_cgroups::{CgroupHost, CgroupPath};
-use berth_executor::{Container, Create, Process, ProcessStdio, RootfsMount};
+use berth_executor::{Container, Create, CreateOptions, Process, ProcessStdio, RootfsMount};
 use berth_kernel::rustix::pipe::{PipeFlags, pipe_with};
 use berth_kernel::rustix::process::{Pid, WaitOptions, waitpid};
 use oci_spec::runtime::Spec;
@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const APPLETS: [&str; 24] = [
+const APPLETS: [&str; 25] = [
     "sh", "cat", "echo", "ls", "id", "true", "false", "sleep", "touch", "readlink", "hostname",
     "stty", "tty", "mknod", "mkdir", "grep", "pwd", "env", "chmod", "kill", "mount", "head",
-    "stat", "ps",
+    "stat", "ps", "wc",
 ];
 
 /// What all cases share.
@@ -148,6 +148,7 @@ impl Bundle {
             rootfs: &self.rootfs,
             stdio,
             cgroups: &host.cgroups,
+            options: CreateOptions::default(),
         })?)
     }
 

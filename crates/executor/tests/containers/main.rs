@@ -6,6 +6,7 @@
 //! their name; `--measure` also times the whole life of a container.
 
 mod fixture;
+mod handover;
 mod hostile;
 mod lifecycle;
 mod measure;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         rootfs::CASES,
         hostile::CASES,
         lifecycle::CASES,
+        handover::CASES,
     ]
     .concat();
     if arguments.iter().any(|argument| argument == "--list") {

@@ -76,9 +76,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-names",
         ],
     ),
+    ("berth-streaming", &[]),
     (
         "berth-cri",
         &[
+            "berth-streaming",
             "berth-lifecycle",
             "berth-images",
             "berth-network",
@@ -92,6 +94,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "berthd",
         &[
             "berth-cri",
+            "berth-streaming",
             "berth-lifecycle",
             "berth-images",
             "berth-network",

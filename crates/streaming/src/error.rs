@@ -1,0 +1,38 @@
+//! What can go wrong before a stream exists. What goes wrong on one is told to its client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {path:?}")]
+    TlsFile {
+        path: PathBuf,
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    #[error("the certificate {path:?} and its key do not serve")]
+    TlsConfig {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("{field}: {problem}")]
+    Invalid {
+        field: &'static str,
+        problem: &'static str,
+    },
+    #[error("{limit} streams are prepared and not fetched: try again when some have expired")]
+    TooManyPrepared { limit: usize },
+    #[error("no random numbers for a token")]
+    Random(#[source] io::Error),
+}

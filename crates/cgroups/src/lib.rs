@@ -60,6 +60,6 @@ pub use join::{JoinFailure, JoinHandles};
 pub use layout::{Controller, Hierarchy, HierarchyKind, Layout};
 pub use path::CgroupPath;
 pub use stats::{
-    BlockIo, CgroupStats, CpuStats, HugepageStats, MemoryDetails, MemoryStats, PidsStats, Pressure,
-    PressureLine,
+    BlockIo, CgroupStats, CpuLimits, CpuStats, HugepageStats, IoCounter, IoTables, Limits,
+    MemoryDetails, MemoryLimits, MemoryStats, PidsStats, Pressure, PressureLine,
 };

@@ -1,17 +1,18 @@
 //! `runtime.v1.ImageService`.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_api::cri::v1::{self as cri, image_service_server::ImageService};
-use berth_images::Images;
-use berth_lifecycle::{Runtime, record};
+use berth_images::{Image, Images};
+use berth_lifecycle::{Runtime, filesystem, record};
 use berth_names::ImageRef;
-use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::status::{invalid, of, of_image, unbuilt};
-use crate::{Facts, ask, tell};
+use crate::status::{invalid, of, of_image};
+use crate::streams::{self, Stream};
+use crate::{Facts, ask, tell, usage};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -29,6 +30,17 @@ impl ImageDoor {
             facts,
         }
     }
+
+    fn chosen(&self, filter: Option<cri::ImageFilter>) -> Vec<Arc<Image>> {
+        let wanted = filter
+            .and_then(|filter| filter.image)
+            .map(|spec| spec.image)
+            .filter(|image| !image.is_empty());
+        match wanted {
+            Some(name) => self.images.get(&name).into_iter().collect(),
+            None => self.images.list(),
+        }
+    }
 }
 
 fn named(spec: Option<cri::ImageSpec>) -> Result<String, Status> {
@@ -44,26 +56,22 @@ impl ImageService for ImageDoor {
         &self,
         request: Request<cri::ListImagesRequest>,
     ) -> Answer<cri::ListImagesResponse> {
-        let wanted = request
-            .into_inner()
-            .filter
-            .and_then(|filter| filter.image)
-            .map(|spec| spec.image)
-            .filter(|image| !image.is_empty());
-        let images = match wanted {
-            Some(name) => self.images.get(&name).into_iter().collect(),
-            None => self.images.list(),
-        };
+        let images = self.chosen(request.into_inner().filter);
         let images = images.iter().map(|image| tell::image(image)).collect();
         Ok(Response::new(cri::ListImagesResponse { images }))
     }
 
-    type StreamImagesStream = BoxStream<'static, Result<cri::StreamImagesResponse, Status>>;
+    type StreamImagesStream = Stream<cri::StreamImagesResponse>;
     async fn stream_images(
         &self,
-        _: Request<cri::StreamImagesRequest>,
+        request: Request<cri::StreamImagesRequest>,
     ) -> Answer<Self::StreamImagesStream> {
-        Err(unbuilt("StreamImages"))
+        let images = self.chosen(request.into_inner().filter);
+        Ok(Response::new(streams::of_records(
+            images,
+            |image| Some(tell::image(&image)),
+            |images| cri::StreamImagesResponse { images },
+        )))
     }
 
     /// An image that is not there is an answer, not an error.
@@ -134,21 +142,35 @@ impl ImageService for ImageDoor {
             .await
             .map_err(|error| of_image(&error))?;
         let writable = self.runtime.writable_usage().await.map_err(of)?;
-        let usage = |dir: &std::path::Path, bytes, inodes| cri::FilesystemUsage {
-            timestamp: record::now(),
-            fs_id: Some(cri::FilesystemIdentifier {
-                mountpoint: dir.display().to_string(),
-            }),
-            used_bytes: Some(cri::UInt64Value { value: bytes }),
-            inodes_used: Some(cri::UInt64Value { value: inodes }),
+        let at = record::now();
+        let blobs_on = mount_of(&self.facts.image_dir).await?;
+        let layers_on = mount_of(&self.facts.snapshot_dir).await?;
+        let (blobs, layers) = (used.blobs, used.layers);
+        let image_filesystems = if blobs_on == layers_on {
+            let (bytes, inodes) = (blobs.bytes + layers.bytes, blobs.inodes + layers.inodes);
+            vec![usage::filesystem(at, &layers_on, bytes, inodes)]
+        } else {
+            // Clients that know one only shall see where images are run from.
+            vec![
+                usage::filesystem(at, &layers_on, layers.bytes, layers.inodes),
+                usage::filesystem(at, &blobs_on, blobs.bytes, blobs.inodes),
+            ]
         };
         Ok(Response::new(cri::ImageFsInfoResponse {
-            image_filesystems: vec![usage(&self.facts.image_dir, used.bytes, used.inodes)],
-            container_filesystems: vec![usage(
-                &self.facts.snapshot_dir,
+            image_filesystems,
+            container_filesystems: vec![usage::filesystem(
+                at,
+                &layers_on,
                 writable.bytes,
                 writable.inodes,
             )],
         }))
     }
+}
+
+async fn mount_of(dir: &Path) -> Result<PathBuf, Status> {
+    let dir = dir.to_owned();
+    let looked = tokio::task::spawn_blocking(move || filesystem(&dir)).await;
+    let found = looked.map_err(|_| Status::internal("the look at a file system was cut short"))?;
+    Ok(found.map_err(of)?.mount_point)
 }

@@ -5,9 +5,11 @@
 //! built answers `UNIMPLEMENTED` with its name.
 
 mod ask;
+mod filter;
 mod image_service;
 mod runtime_service;
 mod status;
+mod streams;
 mod tell;
 mod usage;
 
@@ -38,6 +40,8 @@ pub struct Facts {
     pub seccomp_dir: PathBuf,
     pub image_dir: PathBuf,
     pub snapshot_dir: PathBuf,
+    /// Where the file system of the snapshots is mounted.
+    pub snapshot_mount: PathBuf,
 }
 
 /// The two services, ready for a server.

@@ -1,18 +1,20 @@
 //! `runtime.v1.RuntimeService`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
 use berth_images::Images;
-use berth_lifecycle::record::{self, ContainerRecord, PodRecord};
-use berth_lifecycle::{Container, Runtime};
+use berth_lifecycle::record;
+use berth_lifecycle::{Container, Depth, Pod, Runtime};
 use berth_network::Network;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
+use crate::filter::{ContainerFilter, PodFilter};
 use crate::status::{invalid, of, unbuilt};
+use crate::streams::{self, Stream};
 use crate::{Facts, ask, tell, usage};
 
 /// The version of the CRI that is spoken.
@@ -77,64 +79,19 @@ impl RuntimeDoor {
             .collect()
     }
 
-    fn chosen_containers(&self, filter: &ContainerFilter) -> Vec<Arc<Container>> {
+    fn chosen_containers(&self, filter: impl Into<ContainerFilter>) -> Vec<Arc<Container>> {
+        let filter = filter.into();
         let mut all = self.runtime.containers();
         all.retain(|container| filter.takes(&container.view()));
         all
     }
-}
 
-/// What a list of containers is narrowed by; empty fields do not narrow.
-#[derive(Default)]
-struct ContainerFilter {
-    id: String,
-    pod: String,
-    state: Option<i32>,
-    labels: HashMap<String, String>,
-}
-
-impl ContainerFilter {
-    fn takes(&self, record: &ContainerRecord) -> bool {
-        record.id.as_str().starts_with(&self.id)
-            && record.pod.as_str().starts_with(&self.pod)
-            && self
-                .state
-                .is_none_or(|state| tell::container_state(record.state) as i32 == state)
-            && labelled(&record.request.labels, &self.labels)
+    fn chosen_pods(&self, filter: impl Into<PodFilter>) -> Vec<Arc<Pod>> {
+        let filter = filter.into();
+        let mut all = self.runtime.pods();
+        all.retain(|pod| filter.takes(&pod.view()));
+        all
     }
-
-    fn of_list(filter: Option<cri::ContainerFilter>) -> Self {
-        filter.map_or_else(Self::default, |filter| Self {
-            id: filter.id,
-            pod: filter.pod_sandbox_id,
-            state: filter.state.map(|value| value.state),
-            labels: filter.label_selector,
-        })
-    }
-
-    fn of_stats(filter: Option<cri::ContainerStatsFilter>) -> Self {
-        filter.map_or_else(Self::default, |filter| Self {
-            id: filter.id,
-            pod: filter.pod_sandbox_id,
-            state: None,
-            labels: filter.label_selector,
-        })
-    }
-}
-
-fn pod_taken(record: &PodRecord, filter: &cri::PodSandboxFilter) -> bool {
-    record.id.as_str().starts_with(&filter.id)
-        && filter
-            .state
-            .as_ref()
-            .is_none_or(|value| tell::pod_state(record.state) as i32 == value.state)
-        && labelled(&record.request.labels, &filter.label_selector)
-}
-
-fn labelled(labels: &BTreeMap<String, String>, selector: &HashMap<String, String>) -> bool {
-    selector
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn info(value: serde_json::Value) -> HashMap<String, String> {
@@ -149,6 +106,34 @@ fn duration(field: &str, seconds: i64) -> Result<Duration, Status> {
     u64::try_from(seconds)
         .map(Duration::from_secs)
         .map_err(|_| invalid(format!("{field} is {seconds}: it cannot be negative")))
+}
+
+/// Only containers that run have statistics worth listing.
+async fn containers_stats(
+    runtime: &Runtime,
+    facts: &Facts,
+    chosen: Vec<Arc<Container>>,
+) -> Result<Vec<cri::ContainerStats>, Status> {
+    let samples = runtime.containers_stats(chosen).await.map_err(of)?;
+    let running = samples.iter().filter(|sample| sample.cgroup.is_some());
+    Ok(running
+        .map(|sample| usage::container(sample, &facts.snapshot_mount))
+        .collect())
+}
+
+async fn pods_stats(
+    runtime: &Runtime,
+    facts: &Facts,
+    chosen: Vec<Arc<Pod>>,
+) -> Result<Vec<cri::PodSandboxStats>, Status> {
+    let samples = runtime
+        .pods_stats(chosen, Depth::Statistics)
+        .await
+        .map_err(of)?;
+    Ok(samples
+        .iter()
+        .map(|sample| usage::pod(sample, &facts.snapshot_mount))
+        .collect())
 }
 
 #[tonic::async_trait]
@@ -223,14 +208,9 @@ impl RuntimeService for RuntimeDoor {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let items = self.runtime.pods();
-        let items = items
-            .iter()
-            .map(|pod| pod.view())
-            .filter(|view| pod_taken(view, &filter));
+        let pods = self.chosen_pods(request.into_inner().filter);
         Ok(Response::new(cri::ListPodSandboxResponse {
-            items: items.map(|view| tell::pod(&view)).collect(),
+            items: pods.iter().map(|pod| tell::pod(&pod.view())).collect(),
         }))
     }
 
@@ -290,8 +270,7 @@ impl RuntimeService for RuntimeDoor {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        let filter = ContainerFilter::of_list(request.into_inner().filter);
-        let containers = self.chosen_containers(&filter);
+        let containers = self.chosen_containers(request.into_inner().filter);
         Ok(Response::new(cri::ListContainersResponse {
             containers: containers
                 .iter()
@@ -375,7 +354,7 @@ impl RuntimeService for RuntimeDoor {
             .container(&request.into_inner().container_id)
             .map_err(of)?;
         let sample = self.runtime.container_stats(&container).await.map_err(of)?;
-        let stats = usage::container(&sample, &self.facts.snapshot_dir);
+        let stats = usage::container(&sample, &self.facts.snapshot_mount);
         Ok(Response::new(cri::ContainerStatsResponse {
             stats: Some(stats),
         }))
@@ -385,16 +364,9 @@ impl RuntimeService for RuntimeDoor {
         &self,
         request: Request<cri::ListContainerStatsRequest>,
     ) -> Answer<cri::ListContainerStatsResponse> {
-        let filter = ContainerFilter::of_stats(request.into_inner().filter);
-        let chosen = self.chosen_containers(&filter);
-        let samples = self.runtime.containers_stats(chosen).await.map_err(of)?;
-        let stats = samples
-            .iter()
-            .filter(|sample| sample.cgroup.is_some())
-            .map(|sample| usage::container(sample, &self.facts.snapshot_dir));
-        Ok(Response::new(cri::ListContainerStatsResponse {
-            stats: stats.collect(),
-        }))
+        let chosen = self.chosen_containers(request.into_inner().filter);
+        let stats = containers_stats(&self.runtime, &self.facts, chosen).await?;
+        Ok(Response::new(cri::ListContainerStatsResponse { stats }))
     }
 
     async fn pod_sandbox_stats(
@@ -406,7 +378,7 @@ impl RuntimeService for RuntimeDoor {
             .pod(&request.into_inner().pod_sandbox_id)
             .map_err(of)?;
         let sample = self.runtime.pod_stats(&pod).await.map_err(of)?;
-        let stats = usage::pod(&sample, &self.facts.snapshot_dir);
+        let stats = usage::pod(&sample, &self.facts.snapshot_mount);
         Ok(Response::new(cri::PodSandboxStatsResponse {
             stats: Some(stats),
         }))
@@ -416,17 +388,8 @@ impl RuntimeService for RuntimeDoor {
         &self,
         request: Request<cri::ListPodSandboxStatsRequest>,
     ) -> Answer<cri::ListPodSandboxStatsResponse> {
-        let filter = request.into_inner().filter.unwrap_or_default();
-        let mut stats = Vec::new();
-        for pod in self.runtime.pods() {
-            let view = pod.view();
-            if view.id.as_str().starts_with(&filter.id)
-                && labelled(&view.request.labels, &filter.label_selector)
-            {
-                let sample = self.runtime.pod_stats(&pod).await.map_err(of)?;
-                stats.push(usage::pod(&sample, &self.facts.snapshot_dir));
-            }
-        }
+        let chosen = self.chosen_pods(request.into_inner().filter);
+        let stats = pods_stats(&self.runtime, &self.facts, chosen).await?;
         Ok(Response::new(cri::ListPodSandboxStatsResponse { stats }))
     }
 
@@ -482,20 +445,30 @@ impl RuntimeService for RuntimeDoor {
         }))
     }
 
-    type StreamPodSandboxesStream = Unbuilt<cri::StreamPodSandboxesResponse>;
+    type StreamPodSandboxesStream = Stream<cri::StreamPodSandboxesResponse>;
     async fn stream_pod_sandboxes(
         &self,
-        _: Request<cri::StreamPodSandboxesRequest>,
+        request: Request<cri::StreamPodSandboxesRequest>,
     ) -> Answer<Self::StreamPodSandboxesStream> {
-        Err(unbuilt("StreamPodSandboxes"))
+        let pods = self.chosen_pods(request.into_inner().filter);
+        Ok(Response::new(streams::of_records(
+            pods,
+            |pod| Some(tell::pod(&pod.view())),
+            |pod_sandboxes| cri::StreamPodSandboxesResponse { pod_sandboxes },
+        )))
     }
 
-    type StreamContainersStream = Unbuilt<cri::StreamContainersResponse>;
+    type StreamContainersStream = Stream<cri::StreamContainersResponse>;
     async fn stream_containers(
         &self,
-        _: Request<cri::StreamContainersRequest>,
+        request: Request<cri::StreamContainersRequest>,
     ) -> Answer<Self::StreamContainersStream> {
-        Err(unbuilt("StreamContainers"))
+        let containers = self.chosen_containers(request.into_inner().filter);
+        Ok(Response::new(streams::of_records(
+            containers,
+            |container| Some(tell::container(&container.view())),
+            |containers| cri::StreamContainersResponse { containers },
+        )))
     }
 
     async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
@@ -513,20 +486,38 @@ impl RuntimeService for RuntimeDoor {
         Err(unbuilt("PortForward"))
     }
 
-    type StreamContainerStatsStream = Unbuilt<cri::StreamContainerStatsResponse>;
+    type StreamContainerStatsStream = Stream<cri::StreamContainerStatsResponse>;
     async fn stream_container_stats(
         &self,
-        _: Request<cri::StreamContainerStatsRequest>,
+        request: Request<cri::StreamContainerStatsRequest>,
     ) -> Answer<Self::StreamContainerStatsStream> {
-        Err(unbuilt("StreamContainerStats"))
+        let chosen = self.chosen_containers(request.into_inner().filter);
+        let (runtime, facts) = (self.runtime.clone(), Arc::clone(&self.facts));
+        Ok(Response::new(streams::of_samples(
+            chosen,
+            move |batch| {
+                let (runtime, facts) = (runtime.clone(), Arc::clone(&facts));
+                async move { containers_stats(&runtime, &facts, batch).await }
+            },
+            |container_stats| cri::StreamContainerStatsResponse { container_stats },
+        )))
     }
 
-    type StreamPodSandboxStatsStream = Unbuilt<cri::StreamPodSandboxStatsResponse>;
+    type StreamPodSandboxStatsStream = Stream<cri::StreamPodSandboxStatsResponse>;
     async fn stream_pod_sandbox_stats(
         &self,
-        _: Request<cri::StreamPodSandboxStatsRequest>,
+        request: Request<cri::StreamPodSandboxStatsRequest>,
     ) -> Answer<Self::StreamPodSandboxStatsStream> {
-        Err(unbuilt("StreamPodSandboxStats"))
+        let chosen = self.chosen_pods(request.into_inner().filter);
+        let (runtime, facts) = (self.runtime.clone(), Arc::clone(&self.facts));
+        Ok(Response::new(streams::of_samples(
+            chosen,
+            move |batch| {
+                let (runtime, facts) = (runtime.clone(), Arc::clone(&facts));
+                async move { pods_stats(&runtime, &facts, batch).await }
+            },
+            |pod_sandbox_stats| cri::StreamPodSandboxStatsResponse { pod_sandbox_stats },
+        )))
     }
 
     async fn checkpoint_container(

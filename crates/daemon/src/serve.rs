@@ -61,13 +61,16 @@ pub async fn serve(config: &Config) -> Result<()> {
 }
 
 fn facts(config: &Config) -> Facts {
+    let snapshot_dir = config.root.join("snapshots");
+    let found = berth_lifecycle::filesystem(&snapshot_dir);
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::to_value(config).unwrap_or_default(),
         handlers: config.runtime_handlers.clone(),
         seccomp_dir: config.seccomp_dir.clone(),
         image_dir: config.root.join("content"),
-        snapshot_dir: config.root.join("snapshots"),
+        snapshot_mount: found.map_or_else(|_| snapshot_dir.clone(), |found| found.mount_point),
+        snapshot_dir,
     }
 }
 

@@ -44,11 +44,20 @@ impl Default for Config {
     }
 }
 
-/// What images take on disk: blobs, unpacked layers and what is on its way.
+/// What something takes on disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FsUsage {
     pub bytes: u64,
     pub inodes: u64,
+}
+
+/// What images take on disk; the two may lie on file systems of their own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImageUsage {
+    /// Blobs as they came, and what is on its way.
+    pub blobs: FsUsage,
+    /// Unpacked layers.
+    pub layers: FsUsage,
 }
 
 /// The images of this node.
@@ -245,7 +254,7 @@ impl Images {
     }
 
     /// What images take. One look per blob and layer, not a walk over files.
-    pub async fn fs_usage(&self) -> Result<FsUsage> {
+    pub async fn fs_usage(&self) -> Result<ImageUsage> {
         let shared = Arc::clone(&self.shared);
         blocking("count image usage", move || {
             let blobs = shared
@@ -256,14 +265,19 @@ impl Images {
                 .snapshotter
                 .layers()
                 .map_err(Error::snapshots("list layers"))?;
-            let start = FsUsage {
-                bytes: blobs.bytes,
-                inodes: blobs.inodes,
-            };
-            Ok(layers.iter().fold(start, |sum, layer| FsUsage {
-                bytes: sum.bytes + layer.info.size,
-                inodes: sum.inodes + layer.info.inodes,
-            }))
+            let unpacked = layers
+                .iter()
+                .fold(FsUsage::default(), |sum, layer| FsUsage {
+                    bytes: sum.bytes + layer.info.size,
+                    inodes: sum.inodes + layer.info.inodes,
+                });
+            Ok(ImageUsage {
+                blobs: FsUsage {
+                    bytes: blobs.bytes,
+                    inodes: blobs.inodes,
+                },
+                layers: unpacked,
+            })
         })
         .await
     }

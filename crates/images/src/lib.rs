@@ -47,7 +47,7 @@ pub use collect::Collected;
 pub use error::{Error, ErrorKind};
 pub use holds::Hold;
 pub use image::{Healthcheck, Image, ImageConfig};
-pub use images::{Config, FsUsage, Images};
+pub use images::{Config, FsUsage, ImageUsage, Images};
 pub use platform::Platform;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -14,6 +14,7 @@ use berth_shim_client::Launcher;
 use berth_snapshots::{Mount, Snapshotter};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 use crate::container::Container;
 use crate::error::{Error, Result};
@@ -24,6 +25,7 @@ use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord};
 use crate::request::RunAs;
 use crate::reservations::Reservations;
+use crate::stats;
 use crate::undo::blocking;
 use crate::user::{Database, ResolvedUser};
 
@@ -68,6 +70,8 @@ pub(crate) struct Core {
     pub pod_names: Reservations<SandboxId>,
     pub container_names: Reservations<ContainerId>,
     databases: Mutex<HashMap<ChainId, Arc<Database>>>,
+    /// Permits to count writable layers behind those who ask.
+    pub counting: Arc<Semaphore>,
 }
 
 impl Core {
@@ -85,6 +89,7 @@ impl Core {
             pod_names: Reservations::default(),
             container_names: Reservations::default(),
             databases: Mutex::default(),
+            counting: Arc::new(Semaphore::new(stats::COUNTS_AT_ONCE)),
         }
     }
 

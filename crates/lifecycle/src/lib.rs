@@ -35,4 +35,7 @@ pub use pod::Pod;
 pub use recovery::Recovered;
 pub use runtime::Runtime;
 pub use spec::seccomp_supported;
-pub use stats::{ContainerSample, PodSample};
+pub use stats::{
+    Census, ContainerSample, Depth, Details, Filesystem, PodSample, Processes, TaskStates,
+    filesystem,
+};

@@ -16,12 +16,12 @@ pub(super) fn collect(cgroup: &Cgroup) -> Result<Vec<BlockIo>> {
 
 /// Which counters exist depends on kernel and scheduler: the throttling layer
 /// sees all traffic, the scheduler's file is the older kernels' answer.
-const BYTES_V1: [&str; 3] = [
+pub(super) const BYTES_V1: [&str; 3] = [
     "blkio.throttle.io_service_bytes_recursive",
     "blkio.throttle.io_service_bytes",
     "blkio.bfq.io_service_bytes_recursive",
 ];
-const OPERATIONS_V1: [&str; 3] = [
+pub(super) const OPERATIONS_V1: [&str; 3] = [
     "blkio.throttle.io_serviced_recursive",
     "blkio.throttle.io_serviced",
     "blkio.bfq.io_serviced_recursive",

@@ -45,6 +45,8 @@ fn v1(directory: &ControlDir) -> Result<MemoryStats> {
         "total_inactive_file" => stats.inactive_file = value,
         "total_pgfault" => stats.page_faults = value,
         "total_pgmajfault" => stats.major_page_faults = value,
+        "pgfault" => stats.own_page_faults = value,
+        "pgmajfault" => stats.own_major_page_faults = value,
         "total_swap" => stats.swap = value,
         _ => {}
     })?;
@@ -73,6 +75,8 @@ fn v2(directory: &ControlDir) -> Result<MemoryStats> {
         "pgmajfault" => stats.major_page_faults = value,
         _ => {}
     })?;
+    stats.own_page_faults = stats.page_faults;
+    stats.own_major_page_faults = stats.major_page_faults;
     Ok(stats)
 }
 
@@ -123,7 +127,7 @@ mod tests {
     use super::*;
     use crate::fake::FakeTree;
 
-    const STAT_V1: &str = "cache 1\nrss 1\ninactive_file 1\nhierarchical_memory_limit 5\n\
+    const STAT_V1: &str = "cache 1\nrss 1\npgfault 11\npgmajfault 2\ninactive_file 1\nhierarchical_memory_limit 5\n\
         total_cache 400\ntotal_rss 300\ntotal_mapped_file 50\ntotal_inactive_file 200\n\
         total_active_file 150\ntotal_pgfault 11\ntotal_pgmajfault 2\ntotal_swap 64\n";
     const STAT_V2: &str = "anon 300\nfile 400\nkernel 70\nfile_mapped 50\ninactive_file 200\n\
@@ -141,6 +145,8 @@ mod tests {
         available: Some(3296),
         page_faults: 11,
         major_page_faults: 2,
+        own_page_faults: 11,
+        own_major_page_faults: 2,
         swap: 64,
         swap_limit: Some(1024),
     };

@@ -6,14 +6,18 @@
 
 mod cpu;
 mod io;
+mod io_tables;
+mod limits;
 mod memory;
 mod pressure;
 
 use crate::cgroup::{Cgroup, Home};
-use crate::control::ControlDir;
+use crate::control::{ControlDir, flat_value};
 use crate::error::{Error, Result};
 use crate::layout::Controller;
 
+pub use io_tables::{IoCounter, IoTables};
+pub use limits::{CpuLimits, Limits, MemoryLimits};
 pub use memory::MemoryDetails;
 
 /// One sample. The caller notes the time of it.
@@ -71,6 +75,9 @@ pub struct MemoryStats {
     pub page_faults: u64,
     /// Faults that had to wait for a device.
     pub major_page_faults: u64,
+    /// Faults of this cgroup without its descendants; v2 does not tell them apart.
+    pub own_page_faults: u64,
+    pub own_major_page_faults: u64,
     /// Bytes in swap.
     pub swap: u64,
     /// How much may be in swap, memory not included; `None` for no limit or
@@ -128,6 +135,10 @@ pub struct HugepageStats {
     pub usage: u64,
     /// `None` for no limit.
     pub limit: Option<u64>,
+    /// The highest usage so far; v2 does not keep it.
+    pub peak: Option<u64>,
+    /// How often the limit refused pages.
+    pub limit_hits: u64,
 }
 
 pub(crate) fn collect(cgroup: &Cgroup) -> Result<CgroupStats> {
@@ -160,19 +171,31 @@ impl Cgroup {
     /// Use and limits of huge pages, one entry per page size; empty where the
     /// controller is not on this cgroup.
     pub fn hugepage_stats(&self) -> Result<Vec<HugepageStats>> {
-        let (directory, usage, max) = match self.home(Controller::Hugetlb) {
-            Some(Home::V1(directory)) => (directory, "usage_in_bytes", "limit_in_bytes"),
-            Some(Home::V2(directory)) => (directory, "current", "max"),
+        let (directory, on_v1, usage, max) = match self.home(Controller::Hugetlb) {
+            Some(Home::V1(directory)) => (directory, true, "usage_in_bytes", "limit_in_bytes"),
+            Some(Home::V2(directory)) => (directory, false, "current", "max"),
             None => return Ok(Vec::new()),
+        };
+        let number = |page_size: &str, what: &str| {
+            directory.read_number_optional(&format!("hugetlb.{page_size}.{what}"))
+        };
+        let hits = |page_size: &str| -> Result<u64> {
+            if on_v1 {
+                return Ok(number(page_size, "failcnt")?.unwrap_or(0));
+            }
+            let events = directory.read_optional(&format!("hugetlb.{page_size}.events"))?;
+            Ok(flat_value(&events.unwrap_or_default(), "max").unwrap_or(0))
         };
         let mut found = Vec::new();
         for page_size in page_sizes(directory, usage)? {
             let usage = directory.read_number(&format!("hugetlb.{page_size}.{usage}"))?;
             let max = directory.read_number(&format!("hugetlb.{page_size}.{max}"))?;
             found.push(HugepageStats {
-                page_size,
                 usage,
                 limit: limit(Some(max)),
+                peak: number(&page_size, "max_usage_in_bytes")?,
+                limit_hits: hits(&page_size)?,
+                page_size,
             });
         }
         found.sort_by(|a, b| a.page_size.cmp(&b.page_size));
@@ -265,10 +288,16 @@ mod tests {
                 tree.put(hugetlb, &format!("hugetlb.{size}.rsvd.{usage}"), "0\n");
                 tree.put(hugetlb, &format!("hugetlb.{size}.{max}"), max_value);
             }
+            tree.put(hugetlb, "hugetlb.2MB.failcnt", "5\n");
+            tree.put(hugetlb, "hugetlb.2MB.events", "max 5\n");
             let huge = cgroup.hugepage_stats().unwrap();
             assert_eq!(huge.len(), 2);
             assert_eq!((huge[0].page_size.as_str(), huge[0].limit), ("1GB", None));
             assert_eq!((huge[1].usage, huge[1].limit), (4096, Some(8192)));
+            assert_eq!((huge[0].limit_hits, huge[1].limit_hits), (0, 5));
+            assert_eq!(huge[1].peak, None);
+            tree.put(hugetlb, "hugetlb.2MB.max_usage_in_bytes", "6144\n");
+            assert_eq!(cgroup.hugepage_stats().unwrap()[1].peak, Some(6144));
         }
     }
 

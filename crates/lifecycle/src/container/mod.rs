@@ -32,6 +32,7 @@ use crate::files::ContainerFiles;
 use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{ContainerRecord, ContainerState};
 use crate::request::Resources;
+use crate::stats::Gauge;
 
 pub(crate) enum Command {
     Start(Reply),
@@ -53,6 +54,7 @@ pub struct Container {
     pub(crate) files: ContainerFiles,
     view: RwLock<Arc<ContainerRecord>>,
     shim: RwLock<Option<Arc<Shim>>>,
+    pub(crate) gauge: Gauge,
     mailbox: Mailbox<Command>,
 }
 
@@ -64,6 +66,7 @@ impl Container {
             files,
             view: RwLock::new(Arc::new(record)),
             shim: RwLock::new(None),
+            gauge: Gauge::default(),
             mailbox,
         };
         (Arc::new(container), requests)
@@ -90,6 +93,10 @@ impl Container {
                 action,
             }),
         }
+    }
+
+    pub(crate) fn has_shim(&self) -> bool {
+        self.shim.read().is_some()
     }
 
     pub async fn start(&self) -> Result<()> {

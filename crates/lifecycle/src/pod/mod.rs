@@ -23,6 +23,7 @@ pub(crate) use task::Task;
 use crate::error::{Error, Result};
 use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{PodRecord, PodState};
+use crate::stats::Gauge;
 
 pub(crate) enum Command {
     Stop(Reply),
@@ -33,6 +34,7 @@ pub(crate) enum Command {
 pub struct Pod {
     id: SandboxId,
     view: RwLock<Arc<PodRecord>>,
+    pub(crate) gauge: Gauge,
     mailbox: Mailbox<Command>,
 }
 
@@ -42,6 +44,7 @@ impl Pod {
         let pod = Self {
             id: record.id.clone(),
             view: RwLock::new(Arc::new(record)),
+            gauge: Gauge::default(),
             mailbox,
         };
         (Arc::new(pod), requests)

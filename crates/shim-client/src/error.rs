@@ -65,6 +65,8 @@ pub enum Error {
     },
     #[error("{action} of the shim of {id} took too long")]
     TimedOut { action: &'static str, id: String },
+    #[error("the log of {id} cannot be written: {reason}")]
+    Copier { id: String, reason: String },
     #[error("exit record {path}", path = path.display())]
     ExitRecord {
         path: PathBuf,

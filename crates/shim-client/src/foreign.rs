@@ -1,60 +1,77 @@
 //! Shims of others, by the start protocol of containerd's runtime v2: the
-//! binary is run with `start`, leaves a server behind and prints its address,
-//! either bare or as JSON with the version of the Task API.
+//! binary is run with `start`, leaves a server behind and prints its address.
+//!
+//! Such a shim knows FIFOs only. Their reader is a copier, a process of our own that outlives the
+//! daemon as the shim does and serves the calls that other shims do not know; to callers both
+//! together are one [`Shim`].
 
+mod bootstrap;
+mod link;
+
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio as ProcessStdio;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode};
-use serde::Deserialize;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::unix::pipe::{OpenOptions, Receiver};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 
+use crate::copier::Copier;
 use crate::error::{Error, path_error};
+use crate::launcher::Launcher;
 use crate::shim::Shim;
+use crate::types::Stdio;
+pub(crate) use link::{Endpoint, Link, Output};
 
 const START: Duration = Duration::from_secs(30);
+const LOG_SCHEME: &str = "cri-log://";
 
 /// Another shim v2, such as `containerd-shim-runc-v2`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignShim {
     pub binary: PathBuf,
     pub namespace: String,
     /// Where the shim believes containerd's socket to be; its events go there,
-    /// and nobody has to listen.
+    /// and nobody has to listen. Shims name their own sockets after it.
     pub address: PathBuf,
-}
-
-/// What newer shims print.
-#[derive(Debug, Deserialize)]
-struct Bootstrap {
-    version: u32,
-    address: String,
-    protocol: String,
+    /// What `Create` tells the shim about its runtime: a type URL and a message.
+    pub options: Option<(String, Vec<u8>)>,
 }
 
 impl ForeignShim {
     /// Starts a shim for the bundle and connects to it. Its process belongs to
     /// init, or to the nearest subreaper, not to us.
-    pub async fn launch(&self, id: &str, bundle: &Path) -> Result<Shim, Error> {
-        let log = open_log_fifo(bundle)?;
-        let protocol = |output: &str| Error::Protocol {
-            id: id.to_owned(),
-            output: output.chars().take(512).collect(),
+    pub async fn launch(
+        &self,
+        launcher: &Arc<Launcher>,
+        id: &str,
+        bundle: &Path,
+    ) -> Result<Shim, Error> {
+        let mut link = Link {
+            shim: self.clone(),
+            endpoint: None,
+            output: None,
         };
-        let output = self.run(id, bundle, "start", START).await?;
-        let text = String::from_utf8_lossy(&output);
-        let (version, path) = parse(text.trim()).ok_or_else(|| protocol(&text))?;
-        let shim = Shim::connect_to(id, bundle, &path, version, None).await?;
-        forward_log(log, shim.clone());
-        Ok(shim)
+        // Written first: a start that is cut short is found, and taken back, by this.
+        link.write(bundle)?;
+        link.endpoint = Some(self.start(id, bundle).await?);
+        link.write(bundle)?;
+        link.connect(launcher, id, bundle).await
     }
 
-    /// Runs the binary's `delete`, which removes what a dead shim left.
-    pub async fn clean_up(&self, id: &str, bundle: &Path) -> Result<(), Error> {
-        self.run(id, bundle, "delete", START).await.map(drop)
+    async fn start(&self, id: &str, bundle: &Path) -> Result<Endpoint, Error> {
+        let _reader = open_log_fifo(bundle)?;
+        let output = self.run(id, bundle, "start", START).await?;
+        let text = String::from_utf8_lossy(&output);
+        let (version, socket) = bootstrap::parse(text.trim()).ok_or_else(|| Error::Protocol {
+            id: id.to_owned(),
+            output: text.chars().take(512).collect(),
+        })?;
+        Ok(Endpoint { version, socket })
     }
 
     async fn run(
@@ -101,16 +118,100 @@ impl ForeignShim {
     }
 }
 
-/// Version of the Task API and path of the socket.
-fn parse(text: &str) -> Option<(u32, PathBuf)> {
-    let (version, address) = match serde_json::from_str::<Bootstrap>(text) {
-        Ok(bootstrap) if bootstrap.protocol == "ttrpc" => (bootstrap.version, bootstrap.address),
-        Ok(_) => return None,
-        Err(_) => (2, text.to_owned()),
+impl Link {
+    /// Connects to a shim that was started. After a restart of the daemon its copier is found
+    /// again, or, if it died, replaced.
+    pub async fn connect(
+        self,
+        launcher: &Arc<Launcher>,
+        id: &str,
+        bundle: &Path,
+    ) -> Result<Shim, Error> {
+        let Some(Endpoint { version, socket }) = &self.endpoint else {
+            return Err(Error::NotRunning {
+                id: id.to_owned(),
+                path: bundle.to_owned(),
+                source: std::io::ErrorKind::NotConnected.into(),
+            });
+        };
+        let log = open_log_fifo(bundle)?;
+        let copier = Copier::new(Arc::clone(launcher), id, bundle, self.shim.options.clone());
+        if let Some(output) = &self.output {
+            copier.resume(output.clone()).await?;
+        }
+        let shim = Shim::connect_foreign(id, bundle, socket, *version, copier).await?;
+        forward_log(log, shim.clone());
+        Ok(shim)
+    }
+
+    /// Runs the binary's `delete`, which removes what a dead shim left, and ends the copier.
+    pub async fn clean_up(
+        self,
+        launcher: &Arc<Launcher>,
+        id: &str,
+        bundle: &Path,
+    ) -> Result<(), Error> {
+        let socket = match &self.endpoint {
+            Some(endpoint) => endpoint.socket.clone(),
+            // A shim whose start was cut short may be there all the same: a second start finds it.
+            None => {
+                let endpoint = self.shim.start(id, bundle).await?;
+                let copier = Copier::new(Arc::clone(launcher), id, bundle, None);
+                let (socket, version) = (&endpoint.socket, endpoint.version);
+                let shim = Shim::connect_foreign(id, bundle, socket, version, copier).await?;
+                shim.shutdown().await?;
+                endpoint.socket
+            }
+        };
+        Copier::end(id, bundle).await;
+        let deleted = self.shim.run(id, bundle, "delete", START).await;
+        // A shim that was killed could not remove its socket.
+        let _ = std::fs::remove_file(socket);
+        deleted.map(drop)
+    }
+}
+
+/// From streams as Berth's own shim takes them to FIFOs, which are made.
+pub(crate) fn output(bundle: &Path, stdio: &Stdio) -> Result<(Stdio, Output), Error> {
+    let log = [&stdio.stdout, &stdio.stderr]
+        .into_iter()
+        .find_map(|target| target.strip_prefix(LOG_SCHEME))
+        .map(PathBuf::from);
+    let fifo = |name: &str, target: &str| {
+        // A FIFO that the caller reads itself stays what it is.
+        if !target.is_empty() && !target.starts_with(LOG_SCHEME) {
+            return Ok(PathBuf::from(target));
+        }
+        let path = bundle.join(name);
+        make_fifo(&path)?;
+        Ok(path)
     };
-    let path = PathBuf::from(address.strip_prefix("unix://")?);
-    // An abstract socket has no owner and no mode.
-    (path.is_absolute() && matches!(version, 2 | 3)).then_some((version, path))
+    let stdout = fifo("stdout", &stdio.stdout)?;
+    let stderr = match stdio.terminal {
+        true => None,
+        false => Some(fifo("stderr", &stdio.stderr)?),
+    };
+    let text = |path: &Path| path.display().to_string();
+    let told = Stdio {
+        terminal: stdio.terminal,
+        stdin: stdio.stdin.clone(),
+        stdout: text(&stdout),
+        stderr: stderr.as_deref().map(text).unwrap_or_default(),
+    };
+    let output = Output {
+        stdout,
+        stderr,
+        log,
+    };
+    Ok((told, output))
+}
+
+fn make_fifo(path: &Path) -> Result<(), Error> {
+    let mode = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::mknodat(CWD, path, FileType::Fifo, mode, 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(source) => Err(path_error("create FIFO", path)(source.into())),
+    }
 }
 
 /// Shims of this protocol log to a FIFO named `log` in the bundle, and some do
@@ -118,14 +219,11 @@ fn parse(text: &str) -> Option<(u32, PathBuf)> {
 /// not end before the shim has opened it.
 fn open_log_fifo(bundle: &Path) -> Result<Receiver, Error> {
     let path = bundle.join("log");
-    match rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::RWXU, 0) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(source) => return Err(path_error("create FIFO", &path)(source.into())),
-    }
-    OpenOptions::new()
-        .read_write(true)
-        .open_receiver(&path)
-        .map_err(path_error("open", &path))
+    make_fifo(&path)?;
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened: OwnedFd = rustix::fs::open(&path, flags, Mode::empty())
+        .map_err(|source| path_error("open", &path)(source.into()))?;
+    Receiver::from_owned_fd(opened).map_err(path_error("open", &path))
 }
 
 /// Copies the shim's lines to our own log as long as it lives.
@@ -142,30 +240,4 @@ fn forward_log(log: Receiver, shim: Shim) {
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_the_start_answer_are_understood() {
-        let json = |version: u32, address: &str, protocol: &str| {
-            format!(r#"{{"version":{version},"address":"{address}","protocol":"{protocol}"}}"#)
-        };
-        for (text, expected) in [
-            ("unix:///run/s/1".to_owned(), Some((2, "/run/s/1"))),
-            (json(3, "unix:///run/s/2", "ttrpc"), Some((3, "/run/s/2"))),
-            (json(2, "unix:///run/s/3", "ttrpc"), Some((2, "/run/s/3"))),
-            (json(3, "unix:///run/s/2", "grpc"), None),
-            (json(9, "unix:///run/s/2", "ttrpc"), None),
-            (json(3, "unix://@abstract", "ttrpc"), None),
-            (String::new(), None),
-            ("/run/s/1".to_owned(), None),
-            ("vsock://2:1".to_owned(), None),
-        ] {
-            let expected = expected.map(|(version, path)| (version, PathBuf::from(path)));
-            assert_eq!(parse(&text), expected, "{text}");
-        }
-    }
 }

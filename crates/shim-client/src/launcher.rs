@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio as ProcessStdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use containerd_shim_protos::api;
@@ -10,6 +11,7 @@ use containerd_shim_protos::protobuf::Message;
 use tokio::process::Command;
 
 use crate::error::{Error, path_error};
+use crate::foreign::Link;
 use crate::seal;
 use crate::shim::{SOCKET_NAME, Shim};
 use crate::socket;
@@ -98,11 +100,65 @@ impl Launcher {
         Shim::connect_to(id, bundle, &path, 2, pid).await
     }
 
-    /// Kills and removes what a dead shim left: the container's processes and
-    /// its cgroup by their path in the bundle's `config.json`, and mounts below
-    /// the bundle. Doing it twice is harmless. Returns how the container ended,
-    /// by the shim's record if it wrote one.
-    pub async fn clean_up(&self, id: &str, bundle: &Path) -> Result<Exit, Error> {
+    /// Connects to the shim of a bundle, ours or another, after a restart of the daemon. Fails with
+    /// [`Error::NotRunning`] if none is there.
+    pub async fn connect(self: &Arc<Self>, id: &str, bundle: &Path) -> Result<Shim, Error> {
+        match Link::read(bundle)? {
+            Some(link) => link.connect(self, id, bundle).await,
+            None => Shim::connect(id, bundle).await,
+        }
+    }
+
+    /// Whether a shim was started for the bundle; it may have died since.
+    pub fn has_launched(bundle: &Path) -> bool {
+        bundle.join(SOCKET_NAME).exists() || Link::is_there(bundle)
+    }
+
+    /// Kills and removes what a dead shim left: the container's processes and its cgroup, and
+    /// mounts below the bundle. Doing it twice is harmless.
+    pub async fn clean_up(self: &Arc<Self>, id: &str, bundle: &Path) -> Result<(), Error> {
+        match Link::read(bundle)? {
+            Some(link) => link.clean_up(self, id, bundle).await,
+            None => self.delete(id, bundle).await.map(drop),
+        }
+    }
+
+    /// Starts the copier of a foreign shim's output on a socket that listens already.
+    pub(crate) fn launch_copier(
+        &self,
+        id: &str,
+        bundle: &Path,
+        listener: std::os::unix::net::UnixListener,
+        arguments: &[(&str, &Path)],
+    ) -> Result<(), Error> {
+        let mut command = self.command();
+        command.args(["-id", id]);
+        for (flag, value) in arguments {
+            command.arg(flag).arg(value);
+        }
+        let mut child = command
+            .arg("copy")
+            .stdin(ProcessStdio::from(OwnedFd::from(listener)))
+            .stdout(ProcessStdio::null())
+            .stderr(ProcessStdio::from(open_log(&bundle.join(LOG_NAME))?))
+            .spawn()
+            .map_err(|source| {
+                let id = id.to_owned();
+                Error::Launch { id, source }
+            })?;
+        tokio::spawn(async move { child.wait().await });
+        Ok(())
+    }
+
+    /// The last line that one of our processes left in the bundle's log.
+    pub(crate) fn last_words(&self, bundle: &Path) -> String {
+        let text = std::fs::read_to_string(bundle.join(LOG_NAME)).unwrap_or_default();
+        text.lines().last().unwrap_or("no reason given").to_owned()
+    }
+
+    /// What `clean_up` does for Berth's own shim: by the path of the cgroup in the bundle's
+    /// `config.json`. Returns how the container ended, by the shim's record if it wrote one.
+    async fn delete(&self, id: &str, bundle: &Path) -> Result<Exit, Error> {
         const ACTION: &str = "delete";
         let output = self
             .command()

@@ -10,10 +10,12 @@
 //! processes may outlive it: whoever sees `gone` calls [`Launcher::clean_up`],
 //! which kills them by their cgroup and removes what is left.
 
+mod copier;
 mod error;
 mod exit_record;
 mod foreign;
 mod launcher;
+mod options;
 mod rpc;
 mod seal;
 mod shim;
@@ -24,5 +26,6 @@ pub use error::{Code, Error};
 pub use exit_record::{ExitRecord, read_exit_record};
 pub use foreign::ForeignShim;
 pub use launcher::Launcher;
+pub use options::{OptionValue, RUNC_OPTIONS, runc_options};
 pub use shim::Shim;
 pub use types::{Exit, Mount, Stdio, TaskState, TaskStatus};

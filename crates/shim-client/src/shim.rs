@@ -10,7 +10,9 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::well_known_types::empty::Empty;
 use oci_spec::runtime::{LinuxResources, Process};
 use serde::Serialize;
+use tokio::net::UnixStream;
 
+use crate::copier::Copier;
 use crate::error::Error;
 use crate::rpc::{Patience, Rpc};
 use crate::socket;
@@ -40,6 +42,8 @@ struct Inner {
     /// The name under which the shim serves the Task API.
     service: &'static str,
     pid: Option<u32>,
+    /// Of another shim's container.
+    copier: Option<Arc<Copier>>,
 }
 
 impl fmt::Debug for Shim {
@@ -69,8 +73,29 @@ impl Shim {
                 bundle: bundle.to_owned(),
                 service: service_name(version),
                 pid,
+                copier: None,
             }),
         }
+    }
+
+    /// Connects to another shim, whose output `copier` looks after.
+    pub(crate) async fn connect_foreign(
+        id: &str,
+        bundle: &Path,
+        path: &Path,
+        version: u32,
+        copier: Arc<Copier>,
+    ) -> Result<Self, Error> {
+        let stream = connected(id, path).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                rpc: Rpc::new(id, stream),
+                bundle: bundle.to_owned(),
+                service: service_name(version),
+                pid: None,
+                copier: Some(copier),
+            }),
+        })
     }
 
     /// Connects to a running shim of Berth, after a restart of the daemon.
@@ -87,14 +112,13 @@ impl Shim {
         version: u32,
         pid: Option<u32>,
     ) -> Result<Self, Error> {
-        let stream = socket::connect(path)
-            .await
-            .map_err(|source| Error::NotRunning {
-                id: id.to_owned(),
-                path: path.to_owned(),
-                source,
-            })?;
+        let stream = connected(id, path).await?;
         Ok(Self::new(Rpc::new(id, stream), bundle, version, pid))
+    }
+
+    /// Whether the shim is not one of Berth's. Such a one writes no exit record.
+    pub fn is_foreign(&self) -> bool {
+        self.inner.copier.is_some()
     }
 
     pub fn id(&self) -> &str {
@@ -123,6 +147,19 @@ impl Shim {
     /// Returns the pid of init.
     pub async fn create(&self, rootfs: &[Mount], stdio: &Stdio) -> Result<u32, Error> {
         let mut message = api::CreateTaskRequest::new();
+        let stdio = &match &self.inner.copier {
+            Some(copier) => {
+                let (told, output) = crate::foreign::output(&self.inner.bundle, stdio)?;
+                copier.start(output).await?;
+                if let Some((type_url, value)) = copier.options.clone() {
+                    let mut options = Any::new();
+                    (options.type_url, options.value) = (type_url, value);
+                    message.options = Some(options).into();
+                }
+                told
+            }
+            None => stdio.clone(),
+        };
         message.id = self.id().to_owned();
         message.bundle = self.inner.bundle.display().to_string();
         message.terminal = stdio.terminal;
@@ -163,6 +200,9 @@ impl Shim {
         message.id = self.id().to_owned();
         message.exec_id = exec_id(exec);
         let answer: api::WaitResponse = self.task("Wait", &message, Patience::Endless).await?;
+        if let (Some(copier), None) = (&self.inner.copier, exec) {
+            copier.finished().await;
+        }
         Ok(Exit::new(answer.exit_status, answer.exited_at.as_ref()))
     }
 
@@ -293,11 +333,15 @@ impl Shim {
     pub async fn shutdown(&self) -> Result<(), Error> {
         let mut message = api::ShutdownRequest::new();
         message.id = self.id().to_owned();
-        match self.empty("Shutdown", &message, QUICK).await {
+        let told = match self.empty("Shutdown", &message, QUICK).await {
             // Some shims end before they have answered.
             Err(Error::Gone { .. }) => Ok(()),
             other => other,
+        };
+        if let Some(copier) = &self.inner.copier {
+            copier.shutdown().await;
         }
+        told
     }
 
     async fn task<A: containerd_shim_protos::protobuf::Message>(
@@ -329,7 +373,13 @@ impl Shim {
         method: &'static str,
         message: &impl containerd_shim_protos::protobuf::Message,
     ) -> Result<(), Error> {
-        let rpc = &self.inner.rpc;
+        let rpc = match &self.inner.copier {
+            Some(copier) => copier.rpc().ok_or_else(|| Error::Copier {
+                id: self.id().to_owned(),
+                reason: "its output has ended".to_owned(),
+            })?,
+            None => self.inner.rpc.clone(),
+        };
         rpc.call::<Empty>(PRIVATE_SERVICE, method, message, QUICK)
             .await
             .map(drop)
@@ -350,6 +400,16 @@ impl Shim {
         })?;
         Ok(any)
     }
+}
+
+async fn connected(id: &str, path: &Path) -> Result<UnixStream, Error> {
+    socket::connect(path)
+        .await
+        .map_err(|source| Error::NotRunning {
+            id: id.to_owned(),
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn exec_id(exec: Option<&str>) -> String {

@@ -15,6 +15,10 @@ pub struct Args {
     pub bundle: PathBuf,
     /// A socket path to remove when `serve` ends.
     pub socket: PathBuf,
+    /// FIFOs that `copy` reads, and the log that it writes; each may be empty.
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+    pub log: PathBuf,
     pub debug: bool,
     pub version: bool,
     pub action: String,
@@ -70,7 +74,8 @@ impl Args {
         match name.as_str() {
             "debug" => self.debug = truth(&inline),
             "v" | "version" => self.version = truth(&inline),
-            "namespace" | "id" | "address" | "publish-binary" | "bundle" | "socket" => {
+            "namespace" | "id" | "address" | "publish-binary" | "bundle" | "socket" | "stdout"
+            | "stderr" | "log" => {
                 let value = inline
                     .or_else(|| words.next())
                     .ok_or_else(|| ArgsError::NoValue(name.clone()))?;
@@ -80,6 +85,9 @@ impl Args {
                     "address" => self.address = value.into(),
                     "publish-binary" => self.publish_binary = value.into(),
                     "bundle" => self.bundle = value.into(),
+                    "stdout" => self.stdout = value.into(),
+                    "stderr" => self.stderr = value.into(),
+                    "log" => self.log = value.into(),
                     _ => self.socket = value.into(),
                 }
             }

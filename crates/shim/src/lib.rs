@@ -15,6 +15,7 @@
 //!
 //! * `serve` with a listening Unix socket as standard input (or as descriptor 3):
 //!   what Berth's daemon does, and what `start` does with itself.
+//! * `copy` likewise, for a container that another shim runs, see [`copy`].
 //! * `start` and `delete` as containerd does, see [`start`] and [`cleanup`].
 //!
 //! # What happens when it is killed
@@ -38,6 +39,7 @@ pub mod args;
 pub mod cleanup;
 pub mod clock;
 pub mod connection;
+pub mod copy;
 pub mod dispatch;
 pub mod engine;
 pub mod exit_record;

@@ -7,7 +7,7 @@ use berth_shim::args::Args;
 use berth_shim::dispatch::delete_response;
 use berth_shim::oci::OciEngine;
 use berth_shim::status::chain;
-use berth_shim::{cleanup, serve, start};
+use berth_shim::{cleanup, copy, serve, start};
 use containerd_shim_protos::protobuf::Message;
 
 const WRONG_USE: u8 = 2;
@@ -23,9 +23,10 @@ fn main() -> ExitCode {
     }
     let done: Result<(), Box<dyn std::error::Error>> = match args.action.as_str() {
         "serve" => serve::serve(&args, OciEngine::new).map_err(Into::into),
+        "copy" if !args.id.is_empty() => copy::copy(&args).map_err(Into::into),
         "start" if !args.id.is_empty() => print_address(&args),
         "delete" if !args.id.is_empty() => delete(&args),
-        "start" | "delete" => return wrong_use("-id is missing"),
+        "start" | "delete" | "copy" => return wrong_use("-id is missing"),
         action => return wrong_use(&format!("unknown action {action:?}")),
     };
     match done {

@@ -27,6 +27,15 @@ pub struct Before {
 /// Serves on the listening socket that is standard input, or descriptor 3.
 /// `engine` is asked for once the process is set up.
 pub fn serve<E: Engine>(args: &Args, engine: impl FnOnce(Before) -> E) -> Result<(), Error> {
+    let served = prepare(engine)?.run();
+    if !args.socket.as_os_str().is_empty() {
+        let _ = std::fs::remove_file(&args.socket);
+    }
+    served
+}
+
+/// Sets the process up; what is left is to run the server.
+pub fn prepare<E: Engine>(engine: impl FnOnce(Before) -> E) -> Result<Server<E>, Error> {
     let listener = inherited_listener()?;
     // What else came over exec is not for containers.
     let _ = berth_kernel::close_on_exec_from(3);
@@ -38,11 +47,7 @@ pub fn serve<E: Engine>(args: &Args, engine: impl FnOnce(Before) -> E) -> Result
     rustix::process::chdir("/").map_err(|source| Error::path("change to", "/", source))?;
     let before = protect_from_oom();
     let signals = Signals::take_over()?;
-    let served = Server::new(listener, signals, engine(before))?.run();
-    if !args.socket.as_os_str().is_empty() {
-        let _ = std::fs::remove_file(&args.socket);
-    }
-    served
+    Server::new(listener, signals, engine(before))
 }
 
 fn inherited_listener() -> Result<UnixListener, Error> {

@@ -5,9 +5,11 @@ use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::args::Args;
 use crate::connection::Connection;
 use crate::dispatch::{dispatch, wait_response};
 use crate::engine::Engine;
+use crate::io::log::Stream;
 use crate::journal::note;
 use crate::poller::{Poller, Token};
 use crate::process::Caller;
@@ -53,6 +55,16 @@ impl<E: Engine> Server<E> {
             next_connection: 0,
             idle_since: Instant::now(),
         })
+    }
+
+    /// Takes over the output of a container that another shim runs.
+    pub fn copy(&mut self, args: &Args) -> Result<(), Error> {
+        let outputs = [
+            (Stream::Stdout, args.stdout.as_path()),
+            (Stream::Stderr, args.stderr.as_path()),
+        ];
+        let bundle = &args.bundle;
+        self.service.copy(&args.id, bundle, &outputs, &args.log)
     }
 
     /// Serves until `Shutdown`, or until nobody needs this shim any more.

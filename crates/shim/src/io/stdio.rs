@@ -221,6 +221,15 @@ pub fn open_guest(path: &str) -> Result<OwnedFd, Error> {
     Ok(fd)
 }
 
+/// Opens the read end of a FIFO, whose writers may come later.
+pub fn open_source(path: &Path) -> Result<OwnedFd, Error> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = open(path, flags, Mode::empty())
+        .map_err(|source| Error::path("open FIFO", path, source))?;
+    check_fifo(path, &fd)?;
+    Ok(fd)
+}
+
 fn open_own_fifo(path: &Path) -> Result<OwnedFd, Error> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = open(path, flags, Mode::empty())

@@ -152,6 +152,12 @@ impl<E: Engine> Service<E> {
         if self.container.is_some() && !now {
             return;
         }
+        if let (true, Some(container)) = (self.copying, &self.container) {
+            // What has been written already still belongs to the log.
+            self.pumps.drain(container.init.key);
+            self.stopping = true;
+            return;
+        }
         if self.container.is_some() {
             if let Err(error) = self.engine.signal_all(SIGKILL) {
                 note!("{}", chain(&error));

@@ -4,6 +4,7 @@
 //! and [`Service::exited`], called by the reaper, moves the callers to where
 //! the server picks up their answers.
 
+mod copying;
 mod ending;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct Service<E> {
     next_key: u32,
     answers: Vec<(Caller, Exit)>,
     stopping: bool,
+    /// There is only output to copy, and nothing to stay for after its end.
+    copying: bool,
 }
 
 #[derive(Debug)]
@@ -102,6 +105,7 @@ impl<E: Engine> Service<E> {
             next_key: 0,
             answers: Vec::new(),
             stopping: false,
+            copying: false,
         }
     }
 
@@ -380,7 +384,7 @@ impl<E: Engine> Service<E> {
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.stopping
+        self.stopping || (self.copying && self.pumps.is_empty())
     }
 
     pub fn has_container(&self) -> bool {

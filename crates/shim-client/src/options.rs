@@ -1,0 +1,79 @@
+//! What shims are told about the runtime behind them, as configuration names it.
+
+use std::collections::BTreeMap;
+
+use containerd_shim_protos::protobuf::{CodedOutputStream, Error};
+
+/// Keys that [`runc_options`] knows.
+pub const RUNC_OPTIONS: [&str; 6] = [
+    "BinaryName",
+    "Root",
+    "NoPivotRoot",
+    "NoNewKeyring",
+    "IoUid",
+    "IoGid",
+];
+
+const RUNC_TYPE: &str = "containerd.runc.v1.Options";
+
+/// A value of an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OptionValue {
+    Text(String),
+    Flag(bool),
+    Number(u32),
+}
+
+/// Encodes options of `containerd-shim-runc-v2` (`containerd.runc.v1.Options`): a type URL and a
+/// message. A key with a value of the wrong kind, or an unknown one, is given back.
+pub fn runc_options(options: &BTreeMap<String, OptionValue>) -> Result<(String, Vec<u8>), String> {
+    let mut bytes = Vec::new();
+    for (key, value) in options {
+        encode(key, value, &mut bytes)
+            .ok()
+            .flatten()
+            .ok_or_else(|| key.clone())?;
+    }
+    Ok((RUNC_TYPE.to_owned(), bytes))
+}
+
+/// Field numbers as containerd's `runc/options/oci.proto` gives them.
+fn encode(key: &str, value: &OptionValue, bytes: &mut Vec<u8>) -> Result<Option<()>, Error> {
+    let mut out = CodedOutputStream::vec(bytes);
+    match (key, value) {
+        ("NoPivotRoot", OptionValue::Flag(flag)) => out.write_bool(1, *flag)?,
+        ("NoNewKeyring", OptionValue::Flag(flag)) => out.write_bool(2, *flag)?,
+        ("IoUid", OptionValue::Number(id)) => out.write_uint32(4, *id)?,
+        ("IoGid", OptionValue::Number(id)) => out.write_uint32(5, *id)?,
+        ("BinaryName", OptionValue::Text(text)) => out.write_string(6, text)?,
+        ("Root", OptionValue::Text(text)) => out.write_string(7, text)?,
+        _ => return Ok(None),
+    }
+    out.flush().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_encoded_by_field_number_and_wrong_ones_named() {
+        let options = BTreeMap::from([
+            ("BinaryName".to_owned(), OptionValue::Text("crun".into())),
+            ("NoPivotRoot".to_owned(), OptionValue::Flag(true)),
+        ]);
+        let (kind, bytes) = runc_options(&options).unwrap();
+        assert_eq!(kind, RUNC_TYPE);
+        assert_eq!(
+            bytes,
+            [&[6 << 3 | 2, 4], b"crun".as_slice(), &[1 << 3, 1]].concat()
+        );
+        for (key, value) in [
+            ("Binary", OptionValue::Text("crun".into())),
+            ("BinaryName", OptionValue::Flag(true)),
+        ] {
+            let wrong = BTreeMap::from([(key.to_owned(), value)]);
+            assert_eq!(runc_options(&wrong).unwrap_err(), key);
+        }
+    }
+}

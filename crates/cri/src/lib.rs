@@ -34,8 +34,6 @@ pub struct Facts {
     pub version: String,
     /// The daemon's configuration, as verbose status shows it.
     pub config: serde_json::Value,
-    /// Names of the built-in runtime, beside the empty one.
-    pub handlers: Vec<String>,
     /// Relative localhost seccomp profiles are found below this.
     pub seccomp_dir: PathBuf,
     pub image_dir: PathBuf,

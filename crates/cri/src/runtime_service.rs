@@ -66,15 +66,14 @@ impl RuntimeDoor {
     }
 
     fn handlers(&self) -> Vec<cri::RuntimeHandler> {
-        let features = cri::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: true,
-            user_namespaces: false,
-        };
-        std::iter::once(String::new())
-            .chain(self.facts.handlers.iter().cloned())
-            .map(|name| cri::RuntimeHandler {
-                name,
-                features: Some(features),
+        let handlers = self.runtime.handlers().all();
+        handlers
+            .map(|(name, handler)| cri::RuntimeHandler {
+                name: name.to_owned(),
+                features: Some(cri::RuntimeHandlerFeatures {
+                    recursive_read_only_mounts: handler.features.recursive_read_only_mounts,
+                    user_namespaces: handler.features.user_namespaces,
+                }),
             })
             .collect()
     }

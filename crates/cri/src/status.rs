@@ -27,7 +27,7 @@ fn code(error: &Error) -> Code {
         | Error::Program { .. }
         | Error::UnknownUser { .. }
         | Error::UnknownGroup { .. }
-        | Error::UnknownHandler(_)
+        | Error::UnknownHandler { .. }
         | Error::ImageFile { .. }
         | Error::SeccompFile { .. }
         | Error::SeccompProfile { .. } => Code::InvalidArgument,

@@ -5,6 +5,7 @@
 //! (`berthd.toml.d/`) is read over it in the order of names. A key that is not known is an error
 //! that names file and line.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -64,12 +65,33 @@ pub struct Config {
     pub seccomp_dir: PathBuf,
     /// Cgroup parent for pods that name none.
     pub cgroup_parent: String,
-    /// Names by which pods may ask for this runtime, beside the empty one.
-    pub runtime_handlers: Vec<String>,
+    /// The handler of pods that name none: `berth`, or one of `runtimes`.
+    pub default_runtime: String,
+    /// Runtime handlers by the name that a RuntimeClass gives, beside `berth`.
+    pub runtimes: BTreeMap<String, RuntimeHandler>,
     pub bridge: Bridge,
     pub pull: Pull,
     pub log: Log,
     pub trace: Trace,
+}
+
+/// Who runs the containers of pods that ask for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RuntimeHandler {
+    /// As containerd names its shims: `io.containerd.runc.v2` is `containerd-shim-runc-v2`. Empty,
+    /// with an empty `shim`, means Berth's own runtime.
+    pub runtime_type: String,
+    /// The shim's binary; empty means to look for it in `PATH`.
+    pub shim: PathBuf,
+    pub snapshotter: String,
+    /// Keys of annotations that the runtime gets to see; a final `*` stands for any rest.
+    pub pod_annotations: Vec<String>,
+    pub container_annotations: Vec<String>,
+    /// Privileged containers get no device of the host but those that they ask for.
+    pub privileged_without_host_devices: bool,
+    /// For the shim, in containerd's spelling, such as `BinaryName`.
+    pub options: BTreeMap<String, toml::Value>,
 }
 
 /// The built-in network, used while there is no CNI configuration.
@@ -131,11 +153,26 @@ impl Default for Config {
             pod_init: PathBuf::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             cgroup_parent: "/berth".into(),
-            runtime_handlers: vec!["berth".into()],
+            default_runtime: "berth".into(),
+            runtimes: BTreeMap::new(),
             bridge: Bridge::default(),
             pull: Pull::default(),
             log: Log::default(),
             trace: Trace::default(),
+        }
+    }
+}
+
+impl Default for RuntimeHandler {
+    fn default() -> Self {
+        Self {
+            runtime_type: String::new(),
+            shim: PathBuf::new(),
+            snapshotter: "overlay".into(),
+            pod_annotations: Vec::new(),
+            container_annotations: Vec::new(),
+            privileged_without_host_devices: false,
+            options: BTreeMap::new(),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod config;
 mod deadline;
+mod handlers;
 mod serve;
 mod telemetry;
 mod wiring;

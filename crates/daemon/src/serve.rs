@@ -66,7 +66,6 @@ fn facts(config: &Config) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: serde_json::to_value(config).unwrap_or_default(),
-        handlers: config.runtime_handlers.clone(),
         seccomp_dir: config.seccomp_dir.clone(),
         image_dir: config.root.join("content"),
         snapshot_mount: found.map_or_else(|_| snapshot_dir.clone(), |found| found.mount_point),

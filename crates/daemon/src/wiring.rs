@@ -16,6 +16,7 @@ use berth_shim_client::Launcher;
 use berth_snapshots::{Overlay, Snapshotter};
 
 use crate::config::Config;
+use crate::handlers;
 
 /// The open rooms that the doors need.
 pub struct House {
@@ -31,7 +32,7 @@ pub async fn open(config: &Config) -> Result<House> {
         .await
         .context("opening was cut short")??;
     let images = Arc::clone(&parts.images);
-    let (runtime, recovered) = Runtime::open(lifecycle_config(config), parts)
+    let (runtime, recovered) = Runtime::open(lifecycle_config(config)?, parts)
         .await
         .context("cannot take over what was there")?;
     tracing::info!(
@@ -104,14 +105,14 @@ fn rooms(config: &Config) -> Result<(Parts, Network)> {
     Ok((parts, network))
 }
 
-fn lifecycle_config(config: &Config) -> berth_lifecycle::Config {
-    berth_lifecycle::Config {
+fn lifecycle_config(config: &Config) -> Result<berth_lifecycle::Config> {
+    Ok(berth_lifecycle::Config {
         state_dir: config.state.clone(),
         cgroup_parent: config.cgroup_parent.trim_end_matches('/').to_owned(),
         pod_init: config.pod_init.clone(),
         oom_score_floor: oom_score_floor(),
-        handlers: config.runtime_handlers.clone(),
-    }
+        handlers: handlers::from(config)?,
+    })
 }
 
 /// Without CAP_SYS_RESOURCE no process may have a lower score than this one; handing out a lower

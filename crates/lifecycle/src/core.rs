@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::files::PodFiles;
+use crate::handlers::Handlers;
 use crate::image_root;
 use crate::index::Index;
 use crate::pod::Pod;
@@ -40,8 +41,7 @@ pub struct Config {
     pub pod_init: PathBuf,
     /// Lowest `oom_score_adj` that may be handed to a container.
     pub oom_score_floor: i32,
-    /// Names under which the built-in runtime is known, beside the empty one.
-    pub handlers: Vec<String>,
+    pub handlers: Handlers,
 }
 
 /// The rooms below.
@@ -62,7 +62,7 @@ pub(crate) struct Core {
     pub images: Arc<Images>,
     pub snapshots: Arc<dyn Snapshotter>,
     pub network: Network,
-    pub launcher: Launcher,
+    pub launcher: Arc<Launcher>,
     pub cgroups: CgroupHost,
     store: Store,
     pub pods: Index<Pod>,
@@ -81,7 +81,7 @@ impl Core {
             images: parts.images,
             snapshots: parts.snapshots,
             network: parts.network,
-            launcher: parts.launcher,
+            launcher: Arc::new(parts.launcher),
             cgroups: parts.cgroups,
             store: parts.store,
             pods: Index::default(),
@@ -185,6 +185,14 @@ impl Core {
             }
         });
         Ok(())
+    }
+
+    /// Blocking: whether the kernel killed a process of the cgroup for memory.
+    pub fn oom_killed(&self, path: &str) -> bool {
+        CgroupPath::parse(path)
+            .and_then(|path| self.cgroups.open(&path))
+            .and_then(|cgroup| cgroup.oom_kills())
+            .is_ok_and(|kills| kills > 0)
     }
 
     /// Blocking: kills what is in the cgroup and removes it.

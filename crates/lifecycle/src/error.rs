@@ -109,8 +109,8 @@ pub enum Error {
         exit_code: i32,
         message: String,
     },
-    #[error("runtime handler {0:?} is not configured")]
-    UnknownHandler(String),
+    #[error("runtime_handler: {name:?} is not configured; there are {known}")]
+    UnknownHandler { name: String, known: String },
     #[error("command {command:?} did not finish within {timeout:?}")]
     ExecTimeout { command: String, timeout: Duration },
     #[error("container {id} did not stop: its processes are still there after {waited:?}")]

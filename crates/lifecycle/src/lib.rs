@@ -11,6 +11,7 @@ mod core;
 mod error;
 mod exec;
 mod files;
+pub mod handlers;
 mod image_root;
 mod index;
 mod mailbox;

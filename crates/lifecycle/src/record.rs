@@ -44,6 +44,9 @@ pub enum PodState {
 pub struct PodRecord {
     pub id: SandboxId,
     pub request: PodRequest,
+    /// Which runtime handler was chosen, also where the request names none.
+    #[serde(default)]
+    pub handler: String,
     pub state: PodState,
     pub created_at: Nanos,
     /// In the order in which the network gave them; empty on the host's network.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_metadata::{Key, Table, schema};
-use berth_shim_client::{Shim, TaskStatus};
+use berth_shim_client::{Launcher, Shim, TaskStatus};
 use futures::stream::{self, StreamExt};
 
 use crate::container::{self, Phase};
@@ -194,7 +194,7 @@ async fn adopt_pod(core: &Arc<Core>, mut record: PodRecord) {
     let mut init = None;
     if let (PodState::Ready, Some(pid)) = (record.state, record.init_pid) {
         let bundle = core.pod_files(&record.id).init_bundle();
-        match connect(record.id.as_str(), &bundle).await {
+        match connect(core, record.id.as_str(), &bundle).await {
             Some(shim) => init = Some(pod::Init::adopt(&record, shim, pid)),
             None => {
                 record.state = PodState::NotReady;
@@ -226,9 +226,9 @@ async fn adopt_container(
     if matches!(
         record.state,
         ContainerState::Running | ContainerState::Created
-    ) && files.bundle().join("shim.sock").exists()
+    ) && Launcher::has_launched(files.bundle())
     {
-        phase = match connect(record.id.as_str(), files.bundle()).await {
+        phase = match connect(core, record.id.as_str(), files.bundle()).await {
             Some(shim) => answered(core, &mut record, &files, shim).await,
             None => ended(core, &mut record, &files).await,
         };
@@ -247,9 +247,9 @@ async fn adopt_container(
     runs
 }
 
-async fn connect(id: &str, bundle: &Path) -> Option<Arc<Shim>> {
+async fn connect(core: &Core, id: &str, bundle: &Path) -> Option<Arc<Shim>> {
     let connecting = async {
-        let shim = Shim::connect(id, bundle).await?;
+        let shim = core.launcher.connect(id, bundle).await?;
         shim.state(None).await?;
         Ok::<_, berth_shim_client::Error>(shim)
     };
@@ -280,7 +280,7 @@ async fn answered(
             let disposal = shim::dispose(Arc::clone(core), shim, record.cgroup.clone());
             undone("start", disposal.await);
             // The next restart must not take the socket for that of a start under way.
-            let _ = std::fs::remove_file(files.bundle().join("shim.sock"));
+            Launcher::forget(files.bundle());
             return Phase::Created;
         }
         record.pid = Some(state.pid);
@@ -311,8 +311,16 @@ async fn ended(core: &Arc<Core>, record: &mut ContainerRecord, files: &Container
 }
 
 async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFiles) -> Result<()> {
-    if let Some(shim) = connect(record.id.as_str(), files.bundle()).await {
+    if let Some(shim) = connect(core, record.id.as_str(), files.bundle()).await {
         shim::dispose(Arc::clone(core), shim, record.cgroup.clone()).await?;
+    } else if Launcher::has_launched(files.bundle()) {
+        let cleaned = core
+            .launcher
+            .clean_up(record.id.as_str(), files.bundle())
+            .await;
+        if let Err(error) = cleaned {
+            tracing::debug!(id = %record.id, error = chain(&error), "nothing to clean up");
+        }
     }
     kill_cgroup(core, &record.cgroup).await;
     core.remove_snapshot(record.id.to_string()).await?;

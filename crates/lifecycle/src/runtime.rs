@@ -8,6 +8,7 @@ use berth_names::{ContainerId, SandboxId};
 use crate::container::{self, Container};
 use crate::core::{Config, Core, Parts, name_key};
 use crate::error::{Error, Result};
+use crate::handlers::Handlers;
 use crate::pod::{self, Pod};
 use crate::recovery::{self, Recovered};
 use crate::request::{ContainerRequest, PodRequest};
@@ -56,6 +57,10 @@ impl Runtime {
             .container_names
             .claim(&key, making, conflict)
             .await
+    }
+
+    pub fn handlers(&self) -> &Handlers {
+        &self.core.config.handlers
     }
 
     /// The pod with this id, or the only one whose id starts so.

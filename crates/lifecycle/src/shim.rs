@@ -9,6 +9,7 @@ use tracing::Instrument;
 
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
+use crate::handlers::Runner;
 use crate::undo::{Undo, blocking};
 
 /// A shim that does not answer its last calls within this is given up and cleaned up behind.
@@ -24,6 +25,7 @@ pub(crate) struct Launch<'a> {
     pub rootfs: Vec<Mount>,
     pub stdio: Stdio,
     pub cgroup: String,
+    pub runner: Runner,
 }
 
 /// A shim whose process has begun to run.
@@ -40,7 +42,12 @@ pub(crate) async fn start(
     undo: &mut Undo,
 ) -> Result<Started> {
     let failed = |action| Error::of_shim(action, &launch.name);
-    let launching = core.launcher.launch(launch.id, launch.bundle);
+    let launching = async {
+        match &launch.runner {
+            Runner::Own => core.launcher.launch(launch.id, launch.bundle).await,
+            Runner::Foreign(shim) => shim.launch(&core.launcher, launch.id, launch.bundle).await,
+        }
+    };
     let launched = launching
         .instrument(tracing::info_span!("shim launch"))
         .await;
@@ -64,20 +71,30 @@ pub(crate) async fn dispose(core: Arc<Core>, shim: Arc<Shim>, cgroup: String) ->
         // A process that is gone cannot be killed, and its wait is answered at once.
         let _ = shim.kill(None, SIGKILL, true).await;
         let _ = shim.wait(None).await;
-        if let Err(error) = shim.delete(None).await {
+        let deleted = shim.delete(None).await;
+        if let Err(error) = &deleted {
             tracing::debug!(
                 id = shim.id(),
-                error = chain(&error),
+                error = chain(error),
                 "the shim did not delete"
             );
         }
         let _ = shim.shutdown().await;
+        deleted.is_ok()
     };
-    if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
+    let parted = tokio::time::timeout(FAREWELL, farewell).await;
+    if parted.is_err() {
         tracing::warn!(
             id = shim.id(),
             "the shim does not answer; cleaning up behind it"
         );
+    }
+    // What another runtime keeps of its container is known to its own clean-up only.
+    if shim.is_foreign() && !parted.unwrap_or(false) {
+        let cleaned = core.launcher.clean_up(shim.id(), shim.bundle()).await;
+        if let Err(error) = cleaned {
+            tracing::warn!(id = shim.id(), error = chain(&error), "not cleaned up");
+        }
     }
     kill_cgroup(&core, &cgroup).await;
     Ok(())

@@ -24,7 +24,7 @@ use crate::copier::Copier;
 use crate::error::{Error, path_error};
 use crate::launcher::Launcher;
 use crate::shim::Shim;
-use crate::types::Stdio;
+use crate::types::{Exit, Stdio};
 pub(crate) use link::{Endpoint, Link, Output};
 
 const START: Duration = Duration::from_secs(30);
@@ -58,7 +58,13 @@ impl ForeignShim {
         };
         // Written first: a start that is cut short is found, and taken back, by this.
         link.write(bundle)?;
-        link.endpoint = Some(self.start(id, bundle).await?);
+        link.endpoint = match self.start(id, bundle).await {
+            Ok(endpoint) => Some(endpoint),
+            Err(error) => {
+                Launcher::forget(bundle);
+                return Err(error);
+            }
+        };
         link.write(bundle)?;
         link.connect(launcher, id, bundle).await
     }
@@ -136,10 +142,11 @@ impl Link {
         };
         let log = open_log_fifo(bundle)?;
         let copier = Copier::new(Arc::clone(launcher), id, bundle, self.shim.options.clone());
-        if let Some(output) = &self.output {
-            copier.resume(output.clone()).await?;
-        }
+        let resumed = Arc::clone(&copier);
         let shim = Shim::connect_foreign(id, bundle, socket, *version, copier).await?;
+        if let Some(output) = self.output {
+            resumed.resume(output).await?;
+        }
         forward_log(log, shim.clone());
         Ok(shim)
     }
@@ -150,7 +157,7 @@ impl Link {
         launcher: &Arc<Launcher>,
         id: &str,
         bundle: &Path,
-    ) -> Result<(), Error> {
+    ) -> Result<Exit, Error> {
         let socket = match &self.endpoint {
             Some(endpoint) => endpoint.socket.clone(),
             // A shim whose start was cut short may be there all the same: a second start finds it.
@@ -167,7 +174,7 @@ impl Link {
         let deleted = self.shim.run(id, bundle, "delete", START).await;
         // A shim that was killed could not remove its socket.
         let _ = std::fs::remove_file(socket);
-        deleted.map(drop)
+        Exit::of_deletion(id, &deleted?)
     }
 }
 

@@ -6,8 +6,6 @@ use std::process::Stdio as ProcessStdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_shim_protos::api;
-use containerd_shim_protos::protobuf::Message;
 use tokio::process::Command;
 
 use crate::error::{Error, path_error};
@@ -114,12 +112,21 @@ impl Launcher {
         bundle.join(SOCKET_NAME).exists() || Link::is_there(bundle)
     }
 
+    /// The bundle's shim is gone for good: the next start is the first one again.
+    pub fn forget(bundle: &Path) {
+        for trace in [bundle.join(SOCKET_NAME), Link::path(bundle)] {
+            // Mostly there was only one of them.
+            let _missing = std::fs::remove_file(trace);
+        }
+    }
+
     /// Kills and removes what a dead shim left: the container's processes and its cgroup, and
-    /// mounts below the bundle. Doing it twice is harmless.
-    pub async fn clean_up(self: &Arc<Self>, id: &str, bundle: &Path) -> Result<(), Error> {
+    /// mounts below the bundle. Doing it twice is harmless. Returns how the container ended, as far
+    /// as the shim left word of it.
+    pub async fn clean_up(self: &Arc<Self>, id: &str, bundle: &Path) -> Result<Exit, Error> {
         match Link::read(bundle)? {
             Some(link) => link.clean_up(self, id, bundle).await,
-            None => self.delete(id, bundle).await.map(drop),
+            None => self.delete(id, bundle).await,
         }
     }
 
@@ -186,14 +193,7 @@ impl Launcher {
                 output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
             });
         }
-        let answer = api::DeleteResponse::parse_from_bytes(&output.stdout).map_err(|source| {
-            Error::Answer {
-                method: ACTION,
-                id: id.to_owned(),
-                source,
-            }
-        })?;
-        Ok(Exit::new(answer.exit_status, answer.exited_at.as_ref()))
+        Exit::of_deletion(id, &output.stdout)
     }
 
     fn command(&self) -> Command {

@@ -26,6 +26,6 @@ pub use error::{Code, Error};
 pub use exit_record::{ExitRecord, read_exit_record};
 pub use foreign::ForeignShim;
 pub use launcher::Launcher;
-pub use options::{OptionValue, RUNC_OPTIONS, runc_options};
+pub use options::{CONFIG_OPTIONS, OptionValue, RUNC_OPTIONS, config_options, runc_options};
 pub use shim::Shim;
 pub use types::{Exit, Mount, Stdio, TaskState, TaskStatus};

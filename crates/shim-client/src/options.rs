@@ -16,6 +16,11 @@ pub const RUNC_OPTIONS: [&str; 6] = [
 
 const RUNC_TYPE: &str = "containerd.runc.v1.Options";
 
+/// Keys that [`config_options`] knows.
+pub const CONFIG_OPTIONS: [&str; 3] = ["TypeUrl", "ConfigPath", "ConfigBody"];
+
+const CONFIG_TYPE: &str = "runtimeoptions.v1.Options";
+
 /// A value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OptionValue {
@@ -35,6 +40,27 @@ pub fn runc_options(options: &BTreeMap<String, OptionValue>) -> Result<(String, 
             .ok_or_else(|| key.clone())?;
     }
     Ok((RUNC_TYPE.to_owned(), bytes))
+}
+
+/// Encodes options of any other shim (`runtimeoptions.v1.Options`): where its own configuration is.
+pub fn config_options(
+    options: &BTreeMap<String, OptionValue>,
+) -> Result<(String, Vec<u8>), String> {
+    let mut bytes = Vec::new();
+    for (key, value) in options {
+        let field = CONFIG_OPTIONS
+            .iter()
+            .zip(1..)
+            .find(|(name, _)| *name == key);
+        let (Some((_, field)), OptionValue::Text(text)) = (field, value) else {
+            return Err(key.clone());
+        };
+        let mut out = CodedOutputStream::vec(&mut bytes);
+        out.write_string(field, text)
+            .and_then(|()| out.flush())
+            .map_err(|_| key.clone())?;
+    }
+    Ok((CONFIG_TYPE.to_owned(), bytes))
 }
 
 /// Field numbers as containerd's `runc/options/oci.proto` gives them.
@@ -74,6 +100,13 @@ mod tests {
         ] {
             let wrong = BTreeMap::from([(key.to_owned(), value)]);
             assert_eq!(runc_options(&wrong).unwrap_err(), key);
+            assert_eq!(config_options(&wrong).unwrap_err(), key);
         }
+        let path = BTreeMap::from([("ConfigPath".to_owned(), OptionValue::Text("/k".into()))]);
+        let (kind, bytes) = config_options(&path).unwrap();
+        assert_eq!(
+            (kind.as_str(), bytes),
+            (CONFIG_TYPE, vec![2 << 3 | 2, 2, b'/', b'k'])
+        );
     }
 }

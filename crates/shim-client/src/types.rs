@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::api;
+use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
+
+use crate::error::Error;
 
 /// A mount of the root filesystem, to be made by the shim below the bundle's
 /// `rootfs` (or `target` in it).
@@ -70,6 +73,17 @@ impl TaskState {
 }
 
 impl Exit {
+    /// From what the `delete` action of a shim's binary printed.
+    pub(crate) fn of_deletion(id: &str, printed: &[u8]) -> Result<Self, Error> {
+        let answer = api::DeleteResponse::parse_from_bytes(printed);
+        let answer = answer.map_err(|source| Error::Answer {
+            method: "delete",
+            id: id.to_owned(),
+            source,
+        })?;
+        Ok(Self::new(answer.exit_status, answer.exited_at.as_ref()))
+    }
+
     /// A missing or impossible time becomes the epoch: the shim's word is not
     /// trusted to be in range.
     pub(crate) fn new(status: u32, at: Option<&Timestamp>) -> Self {

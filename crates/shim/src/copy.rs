@@ -29,7 +29,7 @@ pub fn copy(args: &Args) -> Result<(), Error> {
 struct Elsewhere;
 
 fn refused<T>(operation: &'static str) -> Result<T, EngineError> {
-    Err(EngineError {
+    Err(EngineError::Step {
         operation,
         code: Code::FAILED_PRECONDITION,
         source: "the container is run by another shim: ask that one".into(),

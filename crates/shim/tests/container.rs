@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_cgroups::{CgroupHost, CgroupPath};
@@ -342,7 +343,7 @@ async fn the_container_of_a_killed_shim_is_cleaned_up_twice() {
         dies(shim.launched_pid().unwrap()).await,
         "the zombie is reaped"
     );
-    let launcher = Launcher::new(Path::new(SHIM)).unwrap();
+    let launcher = Arc::new(Launcher::new(Path::new(SHIM)).unwrap());
     for _ in 0..2 {
         let exit = launcher
             .clean_up(&bundle.id, bundle.dir.path())
@@ -364,8 +365,11 @@ async fn the_standard_start_protocol_leads_to_the_same_shim() {
         binary: SHIM.into(),
         namespace: "test".into(),
         address: bundle.path("containerd.sock"),
+        options: None,
     };
-    let shim = foreign.launch(&bundle.id, bundle.dir.path()).await.unwrap();
+    let launcher = Arc::new(Launcher::new(Path::new(SHIM)).unwrap());
+    let launching = foreign.launch(&launcher, &bundle.id, bundle.dir.path());
+    let shim = launching.await.unwrap();
     assert!(bundle.path("address").exists());
     shim.create(&[], &bundle.log()).await.unwrap();
     shim.start(None).await.unwrap();
@@ -379,7 +383,7 @@ async fn the_standard_start_protocol_leads_to_the_same_shim() {
     );
     shim.delete(None).await.unwrap();
     bundle.shut_down(&shim).await;
-    foreign
+    launcher
         .clean_up(&bundle.id, bundle.dir.path())
         .await
         .unwrap();

@@ -11,6 +11,7 @@ use super::{Container, Phase, Task};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::ContainerFiles;
+use crate::handlers::Handler;
 use crate::pod::Pod;
 use crate::record::{self, ContainerRecord, ContainerState, PodRecord};
 use crate::request::{ContainerRequest, Scope};
@@ -53,6 +54,8 @@ async fn steps(
     }
     let (image, hold) = core.image(&request.image).await?;
     let defaults = image_defaults(&image);
+    let handler = core.config.handlers.find(&pod_record.handler)?;
+    check_features(&handler, &request)?;
     let log_path = log_path(&pod_record, &request)?;
     let pid_namespace = pid_namespace(core, &pod_record, &request)?;
 
@@ -93,6 +96,7 @@ async fn steps(
                 request: &request,
                 image: &defaults,
                 user: &user,
+                handler: &handler,
                 cgroup: &cgroup,
                 pid_namespace,
                 seccomp,
@@ -178,6 +182,19 @@ fn stop_signal(request: &ContainerRequest, image: &ImageDefaults) -> Result<Stri
     // An image's nonsense must not keep its containers from running: it was never checked.
     let named = crate::signal::parse(&image.stop_signal).map(|_| image.stop_signal.clone());
     Ok(named.unwrap_or_else(|| DEFAULT_STOP_SIGNAL.to_owned()))
+}
+
+/// What a handler cannot do is refused in the words that kubelets know, rather than left out.
+fn check_features(handler: &Handler, request: &ContainerRequest) -> Result<()> {
+    let recursive = request.mounts.iter().any(|mount| mount.recursive_read_only);
+    if recursive && !handler.features.recursive_read_only_mounts {
+        let problem = format!(
+            "RROUnsupported: runtime handler {:?} cannot make mounts read-only recursively",
+            handler.name
+        );
+        return Err(Error::invalid("mounts.recursive_read_only", problem));
+    }
+    Ok(())
 }
 
 /// The log lies inside the pod's log directory, whatever the request says (CVE-2025-0750).

@@ -7,6 +7,7 @@ use berth_shim_client::{Mount, Stdio};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::ContainerFiles;
+use crate::handlers::Runner;
 use crate::record::ContainerRecord;
 use crate::shim::{self, Launch, Started};
 use crate::undo::{Undo, blocking};
@@ -25,6 +26,7 @@ pub(super) async fn start(
         rootfs: prepare(core, record).await?,
         stdio: stdio(record),
         cgroup: record.cgroup.clone(),
+        runner: runner(core, record)?,
     };
     let mut undo = Undo::default();
     let started = shim::start(core, launch, &mut undo).await;
@@ -32,6 +34,13 @@ pub(super) async fn start(
         undo.run().await;
     }
     started
+}
+
+/// As the container's pod was made.
+fn runner(core: &Core, record: &ContainerRecord) -> Result<Runner> {
+    let pod = core.pod(record.pod.as_str())?.view();
+    let handler = core.config.handlers.find(&pod.handler)?;
+    Ok(handler.runner.clone())
 }
 
 /// Makes the directory of the log, and says what the root filesystem is made of.

@@ -9,6 +9,7 @@ use crate::core::Core;
 use crate::error::chain;
 use crate::record::{self, ContainerRecord, Exit};
 use crate::shim::kill_cgroup;
+use crate::undo::blocking;
 
 /// Waits for the container's process to end. A shim that dies takes its container along: what is
 /// left in the cgroup is killed, and the exit is what the shim wrote down, if it could.
@@ -17,7 +18,10 @@ pub(super) async fn exit_of(core: Arc<Core>, record: ContainerRecord, shim: Arc<
     let bundle = crate::files::ContainerFiles::new(&core.config.state_dir, record.id.as_str());
     match waited {
         Ok(exit) => {
-            let oom = recorded(bundle.bundle()).is_some_and(|(_, oom)| oom);
+            let oom = match shim.is_foreign() {
+                true => oom_killed(&core, &record).await,
+                false => recorded(bundle.bundle()).is_some_and(|(_, oom)| oom),
+            };
             Exit::of_process(exit.status, oom, record::nanos(exit.exited_at))
         }
         Err(error) => {
@@ -42,6 +46,13 @@ pub(super) async fn exit_of(core: Arc<Core>, record: ContainerRecord, shim: Arc<
             }
         }
     }
+}
+
+/// By the cgroup, which is still there: other shims do not write it down.
+async fn oom_killed(core: &Arc<Core>, record: &ContainerRecord) -> bool {
+    let (core, cgroup) = (Arc::clone(core), record.cgroup.clone());
+    let asked = blocking("ask how it ended", move || Ok(core.oom_killed(&cgroup)));
+    asked.await.unwrap_or(false)
 }
 
 /// The exit that the shim wrote into the bundle, and whether the kernel ran out of memory for it.

@@ -14,6 +14,7 @@ use oci_spec::runtime::{
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::{PodFiles, make_dir};
+use crate::handlers::Runner;
 use crate::record::PodRecord;
 use crate::shim::{self, Launch};
 use crate::undo::{Undo, blocking};
@@ -47,6 +48,7 @@ impl Init {
             rootfs: Vec::new(),
             stdio: Stdio::default(),
             cgroup: cgroup(record),
+            runner: Runner::Own,
         };
         let started = shim::start(core, launch, undo).await?;
         Ok(Self::adopt(record, started.shim, started.pid))

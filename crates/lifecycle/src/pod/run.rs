@@ -20,8 +20,10 @@ type Sysctls = Vec<(String, String)>;
 
 /// Makes the pod that `request` asks for and starts its task. On failure nothing stays.
 pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxId> {
-    check(&core, &request)?;
+    check(&request)?;
+    let handler = core.config.handlers.find(&request.runtime_handler)?;
     let mut record = PodRecord {
+        handler: handler.name.clone(),
         id: core.new_pod_id()?,
         cgroup_parent: cgroup_parent(&core, &request)?,
         request,
@@ -204,11 +206,7 @@ fn pod_network(record: &PodRecord, files: &PodFiles) -> PodNetwork {
     }
 }
 
-fn check(core: &Core, request: &PodRequest) -> Result<()> {
-    let handler = &request.runtime_handler;
-    if !handler.is_empty() && !core.config.handlers.contains(handler) {
-        return Err(Error::UnknownHandler(handler.clone()));
-    }
+fn check(request: &PodRequest) -> Result<()> {
     if request.name.is_empty() || request.uid.is_empty() {
         return Err(Error::invalid("metadata", "a pod needs a name and a uid"));
     }

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 };
 
 use crate::error::{Error, Result};
+use crate::handlers::Handler;
 use crate::request::{ContainerRequest, DeviceRequest};
 
 /// A node to make, and what may be done with it.
@@ -17,7 +18,7 @@ pub(super) struct Requested {
     pub permissions: String,
 }
 
-pub(super) fn requested(request: &ContainerRequest) -> Result<Vec<Requested>> {
+pub(super) fn requested(request: &ContainerRequest, handler: &Handler) -> Result<Vec<Requested>> {
     let mut devices = request
         .devices
         .iter()
@@ -26,7 +27,7 @@ pub(super) fn requested(request: &ContainerRequest) -> Result<Vec<Requested>> {
         .into_iter()
         .flatten()
         .collect::<Vec<_>>();
-    if request.security.privileged {
+    if request.security.privileged && !handler.privileged_without_host_devices {
         for found in under(Path::new("/dev"), Path::new("/dev"), "rwm")? {
             if !devices
                 .iter()

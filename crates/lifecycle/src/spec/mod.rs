@@ -24,6 +24,7 @@ pub use seccomp::{load_profile, supported as seccomp_supported};
 
 use crate::error::Result;
 use crate::files::PodFiles;
+use crate::handlers::Handler;
 use crate::record::PodRecord;
 use crate::request::{ContainerRequest, Propagation, Scope};
 use crate::user::ResolvedUser;
@@ -47,6 +48,7 @@ pub struct Inputs<'a> {
     pub request: &'a ContainerRequest,
     pub image: &'a ImageDefaults,
     pub user: &'a ResolvedUser,
+    pub handler: &'a Handler,
     pub cgroup: &'a str,
     /// PID namespace to join: that of the pod or of a target container.
     pub pid_namespace: Option<PathBuf>,
@@ -62,13 +64,13 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
         .path("rootfs")
         .readonly(request.security.readonly_rootfs)
         .build()?;
-    let annotations: HashMap<String, String> = request
-        .annotations
-        .iter()
+    let annotations: HashMap<String, String> = inputs
+        .handler
+        .annotations(&inputs.pod.request.annotations, &request.annotations)
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     let mut spec = SpecBuilder::default()
-        .version("1.2.0")
+        .version(inputs.handler.oci_version.as_str())
         .root(root)
         .process(process::container_process(inputs)?)
         .mounts(mounts::all(inputs)?)
@@ -83,7 +85,7 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
 fn linux(inputs: &Inputs<'_>) -> Result<Linux> {
     let request = inputs.request;
     let privileged = request.security.privileged;
-    let devices = devices::requested(request)?;
+    let devices = devices::requested(request, inputs.handler)?;
     let mut linux_resources = resources::linux_resources(&request.resources)?;
     linux_resources.set_devices(Some(devices::rules(privileged, &devices)?));
     let mut linux = LinuxBuilder::default()

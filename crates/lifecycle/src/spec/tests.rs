@@ -8,6 +8,7 @@ use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 use super::{ImageDefaults, Inputs, build};
 use crate::error::Error;
 use crate::files::PodFiles;
+use crate::handlers::Handler;
 use crate::record::{PodRecord, PodState};
 use crate::request::{
     ContainerRequest, MountRequest, PodRequest, Propagation, Resources, Scope, Security,
@@ -21,6 +22,7 @@ fn pod() -> PodRecord {
             hostname: "web".into(),
             ..PodRequest::default()
         },
+        handler: "berth".into(),
         state: PodState::Ready,
         created_at: 1,
         ips: Vec::<IpAddr>::new(),
@@ -57,6 +59,7 @@ fn made(pod: &PodRecord, request: &ContainerRequest) -> Result<Spec, Error> {
         files: &PodFiles::new(std::path::Path::new("/run/berth"), pod.id.as_str()),
         request,
         image: &image(),
+        handler: &Handler::own("berth"),
         user: &ResolvedUser {
             home: "/home/u".into(),
             ..ResolvedUser::default()

@@ -59,7 +59,11 @@ impl Link {
     }
 
     pub fn is_there(bundle: &Path) -> bool {
-        bundle.join(NAME).exists()
+        Self::path(bundle).exists()
+    }
+
+    pub fn path(bundle: &Path) -> PathBuf {
+        bundle.join(NAME)
     }
 }
 

@@ -103,6 +103,7 @@ fn make_rootfs(rootfs: &Path) {
 }
 
 /// A process that runs a script.
+#[allow(dead_code)]
 pub fn sh(script: &str) -> Process {
     ProcessBuilder::default()
         .args(["/bin/sh", "-c", script].map(str::to_owned))

@@ -22,13 +22,14 @@ pub(crate) fn single(paths: &[HierarchyPath]) -> Result<OwnedFd, Failure> {
     clone_private(&unified.directory)
 }
 
-/// A small tmpfs at `place` with a directory a hierarchy. Read-only in the
+/// A small tmpfs at `place` with a directory for each hierarchy of `mounts`. Read-only in the
 /// end if the mount is asked for read-only: the directories and the tmpfs.
 pub(crate) fn tree(
     root: BorrowedFd<'_>,
     place: &OwnedFd,
     plan: &MountPlan,
     paths: &[HierarchyPath],
+    mounts: &[OwnedFd],
 ) -> Result<(), Failure> {
     let destination = &plan.destination;
     let failed = || Failure::at(Step::MakeFilesystem, destination);
@@ -46,8 +47,12 @@ pub(crate) fn tree(
         ))?;
     }
     attach(&tmpfs, place, destination)?;
-    for path in paths {
-        attach_hierarchy(root, plan, path)?;
+    for (path, mount) in paths.iter().zip(mounts) {
+        let target = destination.join(&path.name);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let place = berth_kernel::open_without_links(root, &target, flags)
+            .map_err(Failure::at(Step::MountOrdinaryDirectory, &target))?;
+        attach(mount, &place, &target)?;
     }
     if plan.options.set.contains(read_only) {
         let change = AttributeChange {
@@ -60,21 +65,21 @@ pub(crate) fn tree(
     Ok(())
 }
 
-fn attach_hierarchy(
-    root: BorrowedFd<'_>,
+/// The container's directory of each hierarchy.
+pub(crate) fn hierarchies(
     plan: &MountPlan,
-    path: &HierarchyPath,
-) -> Result<(), Failure> {
-    let target = plan.destination.join(&path.name);
+    paths: &[HierarchyPath],
+) -> Result<Vec<OwnedFd>, Failure> {
+    paths.iter().map(|path| hierarchy(plan, path)).collect()
+}
+
+fn hierarchy(plan: &MountPlan, path: &HierarchyPath) -> Result<OwnedFd, Failure> {
     let mount = clone_private(&path.directory)?;
     if let Some(change) = plan.options.change() {
         berth_kernel::set_attributes(&mount, &change, None, false)
-            .map_err(Failure::at(Step::SetMountFlags, &target))?;
+            .map_err(Failure::at(Step::SetMountFlags, &path.directory))?;
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let place = berth_kernel::open_without_links(root, &target, flags)
-        .map_err(Failure::at(Step::MountOrdinaryDirectory, &target))?;
-    attach(&mount, &place, &target)
+    Ok(mount)
 }
 
 fn clone_private(directory: &Path) -> Result<OwnedFd, Failure> {

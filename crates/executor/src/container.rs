@@ -17,7 +17,7 @@ use crate::resources::{DeviceLoader, cgroup_path, with_device_rules};
 use crate::spawn::{Child, Spawn};
 use berth_cgroups::{Cgroup, CgroupHost, CgroupStats, JoinHandles};
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
-use berth_kernel::{Errno, Namespace};
+use berth_kernel::{Errno, Namespace, NamespaceSet};
 use oci_spec::runtime::{LinuxResources, Spec};
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -115,6 +115,7 @@ impl Container {
             Err(error) => {
                 if cgroup.created() {
                     // The first error is the one to tell.
+                    let _ = cgroup.kill_all(SIGKILL);
                     let _ = cgroup.remove();
                 }
                 Err(error)
@@ -138,11 +139,17 @@ impl Container {
             .prepare_join()
             .map_err(cgroup_error(id, "open its cgroup"))?;
         let cgroups = cgroup.paths();
-        let pid_namespace = plan.namespaces.joined(Namespace::Pid);
+        let namespaces = &plan.namespaces;
+        let first = if namespaces.staged() {
+            // The rest is for the process that this one clones.
+            (NamespaceSet::EMPTY.with(Namespace::Mount), None)
+        } else {
+            (namespaces.new, namespaces.joined(Namespace::Pid))
+        };
         let spawn = Spawn {
             id,
-            new: plan.namespaces.new,
-            pid_namespace: pid_namespace.map(AsFd::as_fd),
+            new: first.0,
+            pid_namespace: first.1.map(AsFd::as_fd),
             cgroup: cgroup.unified_dir(),
         };
         let init = Init {
@@ -155,7 +162,9 @@ impl Container {
         };
         let (child, mut listener) =
             spawn.run(|reporter, in_unified| init.run(reporter, in_unified))?;
-        match listener.wait(id) {
+        let progress = listener.wait(id);
+        let child = child.succeeded_by(listener.moved.take());
+        match progress {
             Ok(Progress::Ready) => {
                 let defaults = ExecDefaults::new(create.spec, plan);
                 Ok((child, listener, join, device_programs, defaults))

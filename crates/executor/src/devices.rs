@@ -3,10 +3,11 @@
 use crate::places;
 use crate::report::Failure;
 use crate::step::Step;
+use crate::user_namespace::UserNamespace;
 use berth_kernel::rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, statat,
 };
-use berth_kernel::{Errno, NodeKind};
+use berth_kernel::{Errno, FilesystemContext, MountFlags, NodeKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,68 @@ pub(crate) fn defaults() -> Vec<DevicePlan> {
     .collect()
 }
 
+/// Makes devices with the host's rights, on a file system that only the
+/// calling process's mount namespace sees for a moment: nobody makes a device
+/// in a user namespace. Their owners are the container's.
+pub(crate) fn make_as_host(
+    plans: &[DevicePlan],
+    user: &UserNamespace,
+    scratch: &Path,
+) -> Result<Vec<OwnedFd>, Failure> {
+    let failed = || Failure::at(Step::MakeDevice, scratch);
+    let context = FilesystemContext::open("tmpfs").map_err(failed())?;
+    context.set("mode", "0755").map_err(failed())?;
+    let shelf = context.mount(MountFlags::empty()).map_err(failed())?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = berth_kernel::rustix::fs::open(scratch, flags, Mode::empty()).map_err(failed())?;
+    // Only what is attached can be cloned before Linux 6.15.
+    berth_kernel::attach(&shelf, &place).map_err(failed())?;
+    let made = plans
+        .iter()
+        .enumerate()
+        .map(|(number, plan)| {
+            let failed = || Failure::at(Step::MakeDevice, &plan.path);
+            let name = number.to_string();
+            make_for(&shelf, Path::new(&name), plan, user).map_err(failed())
+        })
+        .collect();
+    berth_kernel::detach(scratch).map_err(failed())?;
+    made
+}
+
+fn make_for(
+    shelf: &OwnedFd,
+    name: &Path,
+    plan: &DevicePlan,
+    user: &UserNamespace,
+) -> berth_kernel::Result<OwnedFd> {
+    match berth_kernel::make_node(shelf, name, plan.kind, plan.mode) {
+        Ok(()) => {}
+        Err(Errno::PERM) => return host_device(plan),
+        Err(errno) => return Err(errno),
+    }
+    let uid = user.outer_uid(plan.uid).ok_or(Errno::OVERFLOW)?;
+    let gid = user.outer_gid(plan.gid).ok_or(Errno::OVERFLOW)?;
+    own(shelf, name, uid, gid, plan.mode)?;
+    berth_kernel::clone_tree(shelf, name, false)
+}
+
+/// Puts a device that was made before into its place; one of the same kind
+/// that is there stays.
+pub(crate) fn place(
+    root: BorrowedFd<'_>,
+    plan: &DevicePlan,
+    device: &OwnedFd,
+) -> Result<(), Failure> {
+    let failed = || Failure::at(Step::MakeDevice, &plan.path);
+    let (directory, name) = places::parent(root, &plan.path).map_err(failed())?;
+    let name = Path::new(name);
+    match attach(&directory, name, device) {
+        Err(Errno::EXIST) if is_device(&directory, name, plan.kind).map_err(failed())? => Ok(()),
+        done => done.map_err(failed()),
+    }
+}
+
 /// Makes a device; binds the host's when making one is not permitted.
 pub(crate) fn make(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<(), Failure> {
     let failed = || Failure::at(Step::MakeDevice, &plan.path);
@@ -60,25 +123,22 @@ pub(crate) fn make(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<(), Failur
     }
     // The child's umask is 0, so the mode is as asked; owners are set here.
     if plan.uid != 0 || plan.gid != 0 {
-        let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
-        chownat(
-            &directory,
-            name,
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(failed())?;
-        // A change of owner may clear bits of the mode.
-        chmodat(
-            &directory,
-            name,
-            Mode::from_raw_mode(plan.mode),
-            AtFlags::empty(),
-        )
-        .map_err(failed())?;
+        own(&directory, name, plan.uid, plan.gid, plan.mode).map_err(failed())?;
     }
     Ok(())
+}
+
+fn own(
+    directory: &OwnedFd,
+    name: &Path,
+    uid: u32,
+    gid: u32,
+    mode: u32,
+) -> berth_kernel::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    // A change of owner may clear bits of the mode.
+    chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())
 }
 
 fn is_device(directory: &OwnedFd, name: &Path, kind: NodeKind) -> berth_kernel::Result<bool> {
@@ -101,16 +161,25 @@ fn matches(found: &berth_kernel::rustix::fs::Stat, kind: NodeKind) -> bool {
 }
 
 fn bind(directory: &OwnedFd, name: &Path, plan: &DevicePlan) -> berth_kernel::Result<()> {
+    attach(directory, name, &host_device(plan)?)
+}
+
+fn host_device(plan: &DevicePlan) -> berth_kernel::Result<OwnedFd> {
     let source = berth_kernel::clone_tree(CWD, &plan.path, false)?;
     let found = berth_kernel::rustix::fs::fstat(&source)?;
-    if !matches(&found, plan.kind) {
-        return Err(Errno::NXIO);
+    if matches(&found, plan.kind) {
+        Ok(source)
+    } else {
+        Err(Errno::NXIO)
     }
+}
+
+fn attach(directory: &OwnedFd, name: &Path, device: &OwnedFd) -> berth_kernel::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     berth_kernel::rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o644))?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = berth_kernel::rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    berth_kernel::attach(&source, &place)
+    berth_kernel::attach(device, &place)
 }
 
 /// Makes the links of `/dev`; names that exist stay as they are.

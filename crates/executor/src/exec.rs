@@ -8,10 +8,12 @@ use crate::options::ProcessOptions;
 use crate::plan::InitPlan;
 use crate::process::{Gate, ProcessPlan};
 use crate::procfs::Procfs;
+use crate::refuse::Refuse;
 use crate::report::{Failure, Progress, Reporter};
 use crate::spawn::Spawn;
 use crate::stdio;
 use crate::step::Step;
+use crate::user_namespace::{self, UserNamespace};
 use berth_cgroups::JoinHandles;
 use berth_kernel::rustix::fs::{Mode, OFlags};
 use berth_kernel::{Errno, Namespace, NamespaceSet};
@@ -67,6 +69,16 @@ pub(crate) fn exec(
     let mut plan = plan(container, process)?;
     plan.set_options(options);
     let namespaces = container.defaults.namespaces;
+    let user = namespaces.contains(Namespace::User).then(|| {
+        let found = UserNamespace::of_process(container.pid());
+        found.map_err(|errno| {
+            container.explain(Error::host(id, "look at its user namespace")(errno))
+        })
+    });
+    let user = user.transpose()?;
+    if let Some(user) = &user {
+        plan.identity.check(Refuse { id }, user)?;
+    }
     let pidfd = container.child.pidfd.as_fd();
     let spawn = Spawn {
         id,
@@ -80,6 +92,7 @@ pub(crate) fn exec(
         container,
         pidfd,
         stdio,
+        user: user.as_ref(),
     };
     let (child, mut listener) =
         spawn.run(|reporter, in_unified| joined.run(reporter, in_unified))?;
@@ -110,6 +123,10 @@ impl Container {
                 step: Step::JoinNamespace,
                 source: Errno::SRCH,
                 ..
+            }
+            | Error::Host {
+                source: Errno::SRCH | Errno::NOENT,
+                ..
             } => self.not_running(),
             other => other,
         }
@@ -139,6 +156,7 @@ struct Joined<'a> {
     container: &'a Container,
     pidfd: BorrowedFd<'a>,
     stdio: &'a ProcessStdio,
+    user: Option<&'a UserNamespace>,
 }
 
 impl Joined<'_> {
@@ -155,12 +173,21 @@ impl Joined<'_> {
         in_unified: bool,
     ) -> std::result::Result<(Procfs, stdio::Streams), Failure> {
         join_cgroup(self.join, in_unified)?;
+        // While the host's mounts are seen: where parts of /proc are masked,
+        // the kernel lets a user namespace make no other.
+        let procfs = Procfs::new().map_err(Failure::of(Step::MakeProcfs, ""))?;
+        self.plan.limits.apply_as_host(&procfs, reporter)?;
+        if let Some(user) = self.user {
+            stdio::give_as_host(self.stdio, user, &self.plan.identity)?;
+        }
         // All at once. The PID namespace was entered by the clone.
         let kinds = self.container.defaults.namespaces.without(Namespace::Pid);
         berth_kernel::join(self.pidfd, kinds).map_err(Failure::of(Step::JoinNamespace, ""))?;
+        if self.user.is_some() {
+            user_namespace::become_root()?;
+        }
         berth_kernel::rustix::process::setsid().map_err(Failure::of(Step::StartSession, ""))?;
         berth_kernel::rustix::process::umask(Mode::empty());
-        let procfs = Procfs::new().map_err(Failure::of(Step::MakeProcfs, ""))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = berth_kernel::rustix::fs::open(c"/", flags, Mode::empty())
             .map_err(Failure::of(Step::ChangeRoot, ""))?;

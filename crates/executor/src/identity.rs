@@ -1,7 +1,10 @@
 //! User, groups, capabilities and what goes with them.
 
+use crate::error::Error;
+use crate::refuse::Refuse;
 use crate::report::{Failure, Reporter};
 use crate::step::Step;
+use crate::user_namespace::UserNamespace;
 use berth_kernel::CapabilitySet;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, User};
 
@@ -40,6 +43,21 @@ impl IdentityPlan {
             permitted: set(LinuxCapabilities::permitted),
             ambient: set(LinuxCapabilities::ambient) & inheritable,
         }
+    }
+
+    /// Refuses ids that the user namespace does not have: becoming one would
+    /// fail late and obscurely.
+    pub(crate) fn check(&self, refuse: Refuse<'_>, user: &UserNamespace) -> Result<(), Error> {
+        let problem = "is not mapped in the container's user namespace";
+        if user.outer_uid(self.uid).is_none() {
+            return Err(refuse.invalid("process.user.uid", self.uid, problem));
+        }
+        for gid in self.groups.iter().chain([&self.gid]) {
+            if user.outer_gid(*gid).is_none() {
+                return Err(refuse.invalid("process.user.gid", gid, problem));
+            }
+        }
+        Ok(())
     }
 
     /// Changes the calling process for good. What the runtime does not have

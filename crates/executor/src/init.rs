@@ -1,14 +1,16 @@
 //! The first process of a container, between clone and exec.
 //!
 //! ```text
-//! join cgroups ▸ namespaces ▸ session ▸ root ▸ mounts ▸ devices ▸ streams
-//!   ▸ masks ▸ names and sysctls ▸ change root ▸ process (see `process`)
+//! join cgroups ▸ namespaces ▸ limits ▸ root and host mounts
+//!   ▸ (in a user or new time namespace: a second clone, see `enter`)
+//!   ▸ session ▸ attach root ▸ mounts ▸ devices ▸ streams ▸ masks
+//!   ▸ names and sysctls ▸ change root ▸ process (see `process`)
 //! ```
 
 use crate::ProcessStdio;
 use crate::devices;
 use crate::masks::{self, Masks};
-use crate::mounts;
+use crate::mounts::{self, Made};
 use crate::plan::InitPlan;
 use crate::process::Gate;
 use crate::procfs::Procfs;
@@ -16,9 +18,10 @@ use crate::report::{Failure, Reporter};
 use crate::rootfs;
 use crate::stdio::{self, Streams};
 use crate::step::Step;
+use crate::user_namespace;
 use berth_cgroups::{HierarchyPath, JoinHandles};
 use berth_kernel::rustix::fs::Mode;
-use berth_kernel::{AttributeChange, Errno, Namespace, NamespaceSet};
+use berth_kernel::{AttributeChange, Clone3, Cloned, Errno, Namespace, NamespaceSet, exit_now};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -31,6 +34,15 @@ pub(crate) struct Init<'a> {
     pub(crate) cgroups: &'a [HierarchyPath],
     pub(crate) no_pivot: bool,
     pub(crate) start_socket: Option<BorrowedFd<'a>>,
+}
+
+/// What was made with the host's rights, attached nowhere.
+struct HostMade {
+    root: rootfs::Detached,
+    /// In the order of the plan; what is missing is made where it goes.
+    mounts: Vec<Option<Made>>,
+    /// Only where the container could not make them itself.
+    devices: Option<Vec<OwnedFd>>,
 }
 
 impl Init<'_> {
@@ -46,39 +58,18 @@ impl Init<'_> {
     }
 
     fn set_up(&self, reporter: &Reporter, in_unified: bool) -> Result<(Procfs, Streams), Failure> {
+        let new_procfs = || Procfs::new().map_err(Failure::of(Step::MakeProcfs, ""));
         join_cgroup(self.join, in_unified)?;
         self.join_namespaces()?;
-        berth_kernel::rustix::process::setsid().map_err(Failure::of(Step::StartSession, ""))?;
+        let mut procfs = new_procfs()?;
+        self.plan.process.limits.apply_as_host(&procfs, reporter)?;
         berth_kernel::rustix::process::umask(Mode::empty());
-        let procfs = Procfs::new().map_err(Failure::of(Step::MakeProcfs, ""))?;
-
-        let root = rootfs::mount(&self.plan.root)?;
-        for mount in &self.plan.mounts {
-            mounts::mount(root.as_fd(), mount, self.cgroups)?;
-        }
-        let streams = self.make_devices(&root, reporter)?;
-        self.hide(&root)?;
-        if self.plan.read_only_root {
-            rootfs::protect(&root)?;
-        }
-        self.set_names(&procfs)?;
-        let change_root = if self.no_pivot {
-            berth_kernel::move_into
-        } else {
-            berth_kernel::pivot_into
-        };
-        change_root(&root).map_err(Failure::of(Step::ChangeRoot, ""))?;
-        self.set_propagation(&root)?;
-        Ok((procfs, streams))
-    }
-
-    fn join_namespaces(&self) -> Result<(), Failure> {
+        let made = self.make_as_host()?;
         let namespaces = &self.plan.namespaces;
-        for (kind, path, fd) in &namespaces.joined {
-            // The runtime cloned this process into that one.
-            if *kind != Namespace::Pid {
-                berth_kernel::join(fd, NamespaceSet::EMPTY.with(*kind))
-                    .map_err(Failure::at(Step::JoinNamespace, path))?;
+        if namespaces.staged() {
+            self.enter(&procfs, reporter)?;
+            if namespaces.own().contains(Namespace::Pid) {
+                procfs = new_procfs()?;
             }
         }
         // Only now: its root is the cgroup that the maker is in.
@@ -86,16 +77,144 @@ impl Init<'_> {
             berth_kernel::unshare(NamespaceSet::EMPTY.with(Namespace::Cgroup))
                 .map_err(Failure::of(Step::MakeCgroupNamespace, ""))?;
         }
+        berth_kernel::rustix::process::setsid().map_err(Failure::of(Step::StartSession, ""))?;
+        let streams = self.assemble(made, &procfs, reporter)?;
+        Ok((procfs, streams))
+    }
+
+    /// The PID namespace is for children: the runtime cloned this process
+    /// into it, or this one clones another.
+    fn join_namespaces(&self) -> Result<(), Failure> {
+        for (kind, path, fd) in &self.plan.namespaces.joined {
+            if *kind != Namespace::Pid {
+                berth_kernel::join(fd, NamespaceSet::EMPTY.with(*kind))
+                    .map_err(Failure::at(Step::JoinNamespace, path))?;
+            }
+        }
         Ok(())
     }
 
-    fn make_devices(&self, root: &OwnedFd, reporter: &Reporter) -> Result<Streams, Failure> {
-        for device in &self.plan.devices {
-            devices::make(root.as_fd(), device)?;
+    fn make_as_host(&self) -> Result<HostMade, Failure> {
+        let plan = self.plan;
+        let user = plan.namespaces.user.as_ref();
+        let root = rootfs::make(&plan.root, user)?;
+        let Some(user) = user else {
+            return Ok(HostMade {
+                root,
+                mounts: Vec::new(),
+                devices: None,
+            });
+        };
+        let mounts = plan
+            .mounts
+            .iter()
+            .map(|mount| {
+                let host = mount.needs_host(&plan.namespaces);
+                host.then(|| mounts::make(mount, self.cgroups)).transpose()
+            })
+            .collect::<Result<_, _>>()?;
+        let devices = devices::make_as_host(&plan.devices, user, &plan.root.directory)?;
+        stdio::give_as_host(self.stdio, user, &plan.process.identity)?;
+        Ok(HostMade {
+            root,
+            mounts,
+            devices: Some(devices),
+        })
+    }
+
+    /// Goes on in another process, a child of the runtime like this one,
+    /// which ends. Namespaces that the other is born in belong to the user
+    /// namespace, and the mounts of the host that it still sees are locked.
+    fn enter(&self, procfs: &Procfs, reporter: &Reporter) -> Result<(), Failure> {
+        let namespaces = &self.plan.namespaces;
+        if let Some(pid) = namespaces.joined(Namespace::Pid) {
+            berth_kernel::join(pid, NamespaceSet::EMPTY.with(Namespace::Pid))
+                .map_err(Failure::of(Step::JoinNamespace, "pid"))?;
+        }
+        if let Some(user) = &namespaces.user {
+            user.enter()?;
+        }
+        if namespaces.new.contains(Namespace::Time) {
+            let failed = || Failure::of(Step::SetClocks, &namespaces.clocks);
+            berth_kernel::unshare(NamespaceSet::EMPTY.with(Namespace::Time)).map_err(failed())?;
+            if !namespaces.clocks.is_empty() {
+                let file = Path::new("self/timens_offsets");
+                procfs.write(file, &namespaces.clocks).map_err(failed())?;
+            }
+        }
+        if namespaces.user.is_some() {
+            user_namespace::become_root()?;
+        }
+        let clone = Clone3 {
+            namespaces: namespaces
+                .new
+                .without(Namespace::Cgroup)
+                .without(Namespace::Time),
+            cgroup: None,
+            sibling: true,
+        };
+        match clone.run().map_err(Failure::of(Step::CloneAgain, ""))? {
+            Cloned::Child => Ok(()),
+            Cloned::Parent { pid, pidfd } => {
+                reporter.moved(pid, &pidfd);
+                exit_now(0)
+            }
+        }
+    }
+
+    fn assemble(
+        &self,
+        made: HostMade,
+        procfs: &Procfs,
+        reporter: &Reporter,
+    ) -> Result<Streams, Failure> {
+        let root = rootfs::attach(made.root)?;
+        let mut ready = made.mounts.into_iter();
+        for mount in &self.plan.mounts {
+            let made = match ready.next().flatten() {
+                Some(made) => made,
+                None => mounts::make(mount, self.cgroups)?,
+            };
+            mounts::place(root.as_fd(), mount, made, self.cgroups)?;
+        }
+        self.place_devices(&root, made.devices.as_deref())?;
+        let streams = self.open_streams(&root, reporter)?;
+        self.hide(&root)?;
+        if self.plan.read_only_root {
+            rootfs::protect(&root)?;
+        }
+        self.set_names(procfs)?;
+        let change_root = if self.no_pivot {
+            berth_kernel::move_into
+        } else {
+            berth_kernel::pivot_into
+        };
+        change_root(&root).map_err(Failure::of(Step::ChangeRoot, ""))?;
+        self.set_propagation(&root)?;
+        Ok(streams)
+    }
+
+    fn place_devices(&self, root: &OwnedFd, made: Option<&[OwnedFd]>) -> Result<(), Failure> {
+        match made {
+            None => self
+                .plan
+                .devices
+                .iter()
+                .try_for_each(|device| devices::make(root.as_fd(), device))?,
+            Some(made) => self
+                .plan
+                .devices
+                .iter()
+                .zip(made)
+                .try_for_each(|(device, made)| devices::place(root.as_fd(), device, made))?,
         }
         if self.plan.link_devices {
             devices::link(root.as_fd())?;
         }
+        Ok(())
+    }
+
+    fn open_streams(&self, root: &OwnedFd, reporter: &Reporter) -> Result<Streams, Failure> {
         let window = self.plan.process.window;
         let streams = stdio::open(root.as_fd(), self.stdio, window, reporter)?;
         if let Streams::Terminal { slave } = &streams {

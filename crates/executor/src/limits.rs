@@ -74,8 +74,13 @@ impl LimitsPlan {
         })
     }
 
-    /// Applies everything to the calling process.
-    pub(crate) fn apply(&self, procfs: &Procfs, reporter: &Reporter) -> Result<(), Failure> {
+    /// Applies to the calling process what only the host's root may do, which
+    /// clones of it inherit.
+    pub(crate) fn apply_as_host(
+        &self,
+        procfs: &Procfs,
+        reporter: &Reporter,
+    ) -> Result<(), Failure> {
         if let Some(score) = self.oom_score_adj {
             set_oom_score(procfs, reporter, score)?;
         }
@@ -88,9 +93,16 @@ impl LimitsPlan {
                 .map_err(Failure::of(Step::SetScheduler, "I/O priority"))?;
         }
         for limit in &self.limits {
-            set_limit(reporter, *limit)?;
+            make_room(*limit).map_err(Failure::of(Step::SetLimit, "its maximum"))?;
         }
         Ok(())
+    }
+
+    /// Applies the resource limits, of which none is raised any more.
+    pub(crate) fn apply(&self, reporter: &Reporter) -> Result<(), Failure> {
+        self.limits
+            .iter()
+            .try_for_each(|limit| set_limit(reporter, *limit))
     }
 }
 
@@ -107,6 +119,24 @@ fn set_oom_score(procfs: &Procfs, reporter: &Reporter, score: i32) -> Result<(),
             Ok(())
         }
         done => done.map_err(Failure::of(Step::SetOomScore, &score)),
+    }
+}
+
+/// Raises a hard limit where that is asked for, and permitted; lower ones come
+/// last, because the setup itself needs files and memory.
+fn make_room(limit: LimitPlan) -> berth_kernel::Result<()> {
+    let present = getrlimit(limit.resource);
+    let higher = match (limit.hard, present.maximum) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(wanted), Some(present)) => wanted > present,
+    };
+    if !higher {
+        return Ok(());
+    }
+    match berth_kernel::set_limit(limit.resource, present.current, limit.hard) {
+        Err(Errno::PERM) => Ok(()),
+        done => done,
     }
 }
 

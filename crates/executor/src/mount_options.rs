@@ -16,6 +16,8 @@ pub(crate) struct MountOptions {
     pub(crate) clear_all: MountFlags,
     /// How the mount propagates, and whether all below it does.
     pub(crate) propagation: Option<(Propagation, bool)>,
+    /// A mount whose ids are mapped, and whether those below it are too.
+    pub(crate) id_map: Option<bool>,
     /// For the file system itself: `key=value` or a bare `key`.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -29,6 +31,7 @@ impl MountOptions {
             set_all: MountFlags::empty(),
             clear_all: MountFlags::empty(),
             propagation: None,
+            id_map: None,
             data: Vec::new(),
         }
     }
@@ -47,7 +50,9 @@ impl MountOptions {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
             "defaults" | "async" | "remount" | "" => {}
-            "idmap" | "ridmap" | "tmpcopyup" => return Err(option.to_owned()),
+            "idmap" => self.id_map = Some(self.id_map.unwrap_or(false)),
+            "ridmap" => self.id_map = Some(true),
+            "tmpcopyup" => return Err(option.to_owned()),
             _ => {
                 if let Some(propagation) = propagation(option) {
                     self.propagation = Some(propagation);
@@ -200,8 +205,19 @@ mod tests {
 
     #[test]
     fn what_would_be_ignored_is_refused() {
-        for option in ["idmap", "ridmap", "tmpcopyup"] {
-            assert_eq!(parse(&[option]).unwrap_err(), option);
+        assert_eq!(parse(&["tmpcopyup"]).unwrap_err(), "tmpcopyup");
+    }
+
+    #[test]
+    fn an_id_map_is_for_the_mount_or_for_all_below_it() {
+        let cases: [(&[&str], _); 4] = [
+            (&["ro"], None),
+            (&["idmap"], Some(false)),
+            (&["ridmap"], Some(true)),
+            (&["ridmap", "idmap"], Some(true)),
+        ];
+        for (options, id_map) in cases {
+            assert_eq!(parse(options).unwrap().id_map, id_map, "{options:?}");
         }
     }
 }

@@ -1,15 +1,18 @@
 //! The mounts of the spec, in its order.
 
 use crate::cgroup_mount;
+use crate::id_map;
 use crate::mount_options::MountOptions;
+use crate::namespaces::NamespacePlan;
 use crate::places::{self, PlaceKind};
 use crate::report::Failure;
 use crate::step::Step;
 use berth_cgroups::HierarchyPath;
 use berth_kernel::rustix::fs::CWD;
-use berth_kernel::{AttributeChange, Errno, FilesystemContext, MountFlags, Propagation};
+use berth_kernel::{AttributeChange, Errno, FilesystemContext, MountFlags, Namespace, Propagation};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// One mount, ready to be made.
 #[derive(Debug)]
@@ -17,6 +20,16 @@ pub(crate) struct MountPlan {
     pub(crate) destination: PathBuf,
     pub(crate) kind: MountKind,
     pub(crate) options: MountOptions,
+    /// A user namespace whose ids the mount shows.
+    pub(crate) shift: Option<Rc<OwnedFd>>,
+}
+
+/// A mount that is made but attached nowhere.
+#[derive(Debug)]
+pub(crate) enum Made {
+    Mount(OwnedFd),
+    /// One for each hierarchy, to be put together where they go.
+    Cgroups(Vec<OwnedFd>),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +48,26 @@ pub(crate) enum MountKind {
 }
 
 impl MountPlan {
+    /// Whether it is made with the host's rights, though the container has a
+    /// user namespace: what is bound, and file systems that the kernel lets
+    /// nobody else mount or that belong to a namespace of the host's. Any
+    /// other is to belong to the container's root.
+    pub(crate) fn needs_host(&self, namespaces: &NamespacePlan) -> bool {
+        let host = |kind| !namespaces.own().contains(kind);
+        match &self.kind {
+            MountKind::Bind { .. } | MountKind::Cgroup => true,
+            MountKind::Filesystem { kind, .. } => match kind.as_str() {
+                "proc" => host(Namespace::Pid),
+                "mqueue" => host(Namespace::Ipc),
+                // The namespace that is joined has an owner already, and
+                // without one this is the host's.
+                "sysfs" => !namespaces.new.contains(Namespace::Network),
+                "tmpfs" | "ramfs" | "devpts" | "overlay" | "fuse" => false,
+                _ => true,
+            },
+        }
+    }
+
     /// These are looked at by masks, sysctls and devices, and by what runs in
     /// the container with trust in them: an image must not redirect them.
     fn wants_ordinary_directory(&self) -> bool {
@@ -49,31 +82,43 @@ impl MountPlan {
     }
 }
 
-/// Makes and attaches one mount inside the root.
-pub(crate) fn mount(
-    root: BorrowedFd<'_>,
-    plan: &MountPlan,
-    cgroups: &[HierarchyPath],
-) -> Result<(), Failure> {
+/// Makes one mount.
+pub(crate) fn make(plan: &MountPlan, cgroups: &[HierarchyPath]) -> Result<Made, Failure> {
     let mount = match &plan.kind {
         MountKind::Cgroup if cgroups.iter().any(|path| path.name.is_empty()) => {
             cgroup_mount::single(cgroups)?
         }
-        // A tree of mounts cannot be put together while it is detached.
         MountKind::Cgroup => {
-            let place = place(root, plan, PlaceKind::Directory)?;
-            return cgroup_mount::tree(root, &place, plan, cgroups);
+            return cgroup_mount::hierarchies(plan, cgroups).map(Made::Cgroups);
         }
-        MountKind::Bind { source, recursive } => bind(source, *recursive, &plan.options)?,
+        MountKind::Bind { source, recursive } => bind(source, *recursive, plan)?,
         MountKind::Filesystem { kind, source } => filesystem(kind, source, plan)?,
     };
     change(&mount, plan)?;
+    Ok(Made::Mount(mount))
+}
+
+/// Attaches what was made for `plan` inside the root.
+pub(crate) fn place(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    made: Made,
+    cgroups: &[HierarchyPath],
+) -> Result<(), Failure> {
+    let mount = match made {
+        Made::Mount(mount) => mount,
+        // A tree of mounts cannot be put together while it is detached.
+        Made::Cgroups(mounts) => {
+            let place = find_place(root, plan, PlaceKind::Directory)?;
+            return cgroup_mount::tree(root, &place, plan, cgroups, &mounts);
+        }
+    };
     let kind = match places::is_directory(&mount) {
         Ok(true) => PlaceKind::Directory,
         Ok(false) => PlaceKind::File,
         Err(errno) => return Err(Failure::at(Step::OpenMountSource, &plan.destination)(errno)),
     };
-    let place = place(root, plan, kind)?;
+    let place = find_place(root, plan, kind)?;
     guard_procfs(&mount, &place, plan)?;
     attach(&mount, &place, &plan.destination)
 }
@@ -117,7 +162,7 @@ pub(crate) fn attach<M: AsFd>(
     berth_kernel::attach(mount, place).map_err(Failure::at(Step::Attach, destination))
 }
 
-fn place(root: BorrowedFd<'_>, plan: &MountPlan, kind: PlaceKind) -> Result<OwnedFd, Failure> {
+fn find_place(root: BorrowedFd<'_>, plan: &MountPlan, kind: PlaceKind) -> Result<OwnedFd, Failure> {
     if plan.wants_ordinary_directory() {
         let failed = Failure::at(Step::MountOrdinaryDirectory, &plan.destination);
         return places::ordinary_directory(root, &plan.destination).map_err(failed);
@@ -126,15 +171,22 @@ fn place(root: BorrowedFd<'_>, plan: &MountPlan, kind: PlaceKind) -> Result<Owne
         .map_err(Failure::at(Step::MakeMountPoint, &plan.destination))
 }
 
-fn bind(source: &Path, recursive: bool, options: &MountOptions) -> Result<OwnedFd, Failure> {
+fn bind(source: &Path, recursive: bool, plan: &MountPlan) -> Result<OwnedFd, Failure> {
     let failed = || Failure::at(Step::OpenMountSource, source);
     let mount = berth_kernel::clone_tree(CWD, source, recursive).map_err(failed())?;
-    let (propagation, all) = options.propagation.unwrap_or((Propagation::Private, true));
+    let (propagation, all) = plan
+        .options
+        .propagation
+        .unwrap_or((Propagation::Private, true));
     let change = AttributeChange {
         propagation: Some(propagation),
         ..AttributeChange::default()
     };
     berth_kernel::set_attributes(&mount, &change, None, all).map_err(failed())?;
+    if let Some(shift) = &plan.shift {
+        let all = plan.options.id_map == Some(true);
+        id_map::apply(&mount, shift, all, source)?;
+    }
     Ok(mount)
 }
 
@@ -227,5 +279,6 @@ pub(crate) fn plan(
         destination: destination.to_owned(),
         kind,
         options,
+        shift: None,
     })
 }

@@ -7,37 +7,18 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::mount_options::parse_propagation;
 use crate::mounts::{self, MountKind, MountPlan};
+use crate::namespaces::NamespacePlan;
 use crate::process::ProcessPlan;
 use crate::procfs::{SysctlScope, sysctl_path, sysctl_scope};
+use crate::refuse::Refuse;
 use crate::rootfs::RootPlan;
+use crate::user_namespace::{self, UserNamespace};
 use berth_kernel::rustix::fs::{CWD, Mode};
 use berth_kernel::{Errno, Namespace, NamespaceSet, NodeKind, Propagation};
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, Mount, Spec};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-/// Namespaces of a container.
-#[derive(Debug, Default)]
-pub(crate) struct NamespacePlan {
-    pub(crate) new: NamespaceSet,
-    pub(crate) joined: Vec<(Namespace, PathBuf, OwnedFd)>,
-}
-
-impl NamespacePlan {
-    pub(crate) fn joined(&self, kind: Namespace) -> Option<&OwnedFd> {
-        self.joined
-            .iter()
-            .find_map(|(joined, _, fd)| (*joined == kind).then_some(fd))
-    }
-
-    /// Those that are not the host's, as far as the spec tells.
-    pub(crate) fn own(&self) -> NamespaceSet {
-        self.joined
-            .iter()
-            .fold(self.new, |set, (kind, ..)| set.with(*kind))
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct InitPlan {
@@ -58,29 +39,6 @@ pub(crate) struct InitPlan {
     pub(crate) sysctls: Vec<(PathBuf, String)>,
     pub(crate) process: ProcessPlan,
     pub(crate) filter: Option<Rc<Filter>>,
-}
-
-/// Refusals of one container's spec.
-struct Refuse<'a> {
-    id: &'a str,
-}
-
-impl Refuse<'_> {
-    fn invalid(&self, field: &'static str, value: impl ToString, problem: &'static str) -> Error {
-        Error::InvalidSpec {
-            id: self.id.to_owned(),
-            field,
-            value: value.to_string(),
-            problem,
-        }
-    }
-
-    fn unsupported(&self, feature: &'static str) -> Error {
-        Error::Unsupported {
-            id: self.id.to_owned(),
-            feature,
-        }
-    }
 }
 
 impl InitPlan {
@@ -104,8 +62,11 @@ impl InitPlan {
         if let Some(personality) = linux.personality() {
             process.set_personality(personality);
         }
-        let namespaces = namespaces(&refuse, linux)?;
-        let mounts = mounts(&refuse, spec, create.bundle)?;
+        let namespaces = NamespacePlan::new(refuse, linux)?;
+        let mounts = mounts(&refuse, spec, create.bundle, namespaces.user.as_ref())?;
+        if let Some(user) = &namespaces.user {
+            process.identity.check(refuse, user)?;
+        }
         let host_dev = mounts.iter().any(|mount| {
             mount.destination == Path::new("/dev") && matches!(mount.kind, MountKind::Bind { .. })
         });
@@ -114,7 +75,7 @@ impl InitPlan {
             list.iter().flatten().map(PathBuf::from).collect::<Vec<_>>()
         };
         Ok(Self {
-            root: root(&refuse, create, linux)?,
+            root: root(&refuse, create, linux, namespaces.user.is_some())?,
             read_only_root: spec.root().as_ref().and_then(|root| root.readonly()) == Some(true),
             root_propagation: root_propagation(&refuse, linux)?,
             devices: if host_dev {
@@ -148,11 +109,6 @@ fn refuse_unsupported(refuse: &Refuse<'_>, spec: &Spec, linux: &Linux) -> Result
         }
     };
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let mappings = [linux.uid_mappings(), linux.gid_mappings()];
-    let mapped = mappings
-        .iter()
-        .any(|m| m.as_ref().is_some_and(|m| !m.is_empty()));
-    some(mapped, "linux.uidMappings")?;
     some(linux.intel_rdt().is_some(), "linux.intelRdt")?;
     some(filled(linux.mount_label()), "linux.mountLabel")?;
     some(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
@@ -160,11 +116,6 @@ fn refuse_unsupported(refuse: &Refuse<'_>, spec: &Spec, linux: &Linux) -> Result
     some(
         devices.is_some_and(|devices| !devices.is_empty()),
         "linux.netDevices",
-    )?;
-    let offsets = linux.time_offsets().as_ref();
-    some(
-        offsets.is_some_and(|offsets| !offsets.is_empty()),
-        "linux.timeOffsets",
     )?;
     let Some(hooks) = spec.hooks() else {
         return Ok(());
@@ -178,50 +129,12 @@ fn refuse_unsupported(refuse: &Refuse<'_>, spec: &Spec, linux: &Linux) -> Result
     some(!none, "hooks")
 }
 
-fn namespaces(refuse: &Refuse<'_>, linux: &Linux) -> Result<NamespacePlan> {
-    let mut plan = NamespacePlan::default();
-    for namespace in linux.namespaces().iter().flatten() {
-        let kind = match namespace.typ() {
-            LinuxNamespaceType::Mount => Namespace::Mount,
-            LinuxNamespaceType::Cgroup => Namespace::Cgroup,
-            LinuxNamespaceType::Uts => Namespace::Uts,
-            LinuxNamespaceType::Ipc => Namespace::Ipc,
-            LinuxNamespaceType::Pid => Namespace::Pid,
-            LinuxNamespaceType::Network => Namespace::Network,
-            LinuxNamespaceType::User => return Err(refuse.unsupported("a user namespace")),
-            LinuxNamespaceType::Time => return Err(refuse.unsupported("a time namespace")),
-        };
-        if plan.own().contains(kind) {
-            let name = kind.file_name();
-            return Err(refuse.invalid("linux.namespaces", name, "is given twice"));
-        }
-        match namespace
-            .path()
-            .as_ref()
-            .filter(|path| !path.as_os_str().is_empty())
-        {
-            None => plan.new = plan.new.with(kind),
-            Some(_) if kind == Namespace::Mount => {
-                return Err(refuse.unsupported("joining a mount namespace"));
-            }
-            Some(path) => {
-                let fd = berth_kernel::open_namespace(path).map_err(|source| Error::Host {
-                    id: refuse.id.to_owned(),
-                    operation: "open namespace",
-                    path: Some(path.clone()),
-                    source,
-                })?;
-                plan.joined.push((kind, path.clone(), fd));
-            }
-        }
-    }
-    if !plan.new.contains(Namespace::Mount) {
-        return Err(refuse.unsupported("running without a mount namespace"));
-    }
-    Ok(plan)
-}
-
-fn root(refuse: &Refuse<'_>, create: &Create<'_>, linux: &Linux) -> Result<RootPlan> {
+fn root(
+    refuse: &Refuse<'_>,
+    create: &Create<'_>,
+    linux: &Linux,
+    in_user_namespace: bool,
+) -> Result<RootPlan> {
     let path = create
         .spec
         .root()
@@ -248,6 +161,10 @@ fn root(refuse: &Refuse<'_>, create: &Create<'_>, linux: &Linux) -> Result<RootP
     // with the host; any other must not even be able to.
     let shared = linux.rootfs_propagation().as_deref().map(parse_propagation);
     let propagation = match shared.flatten() {
+        // The kernel makes slaves of what another user namespace copies.
+        Some((Propagation::Shared, _)) if in_user_namespace => {
+            return Err(refuse.unsupported("mounting for the host from a user namespace"));
+        }
         Some((Propagation::Shared, _)) => Propagation::Shared,
         Some((Propagation::Private | Propagation::Unbindable, _)) => Propagation::Private,
         Some((Propagation::Slave, _)) | None => Propagation::Slave,
@@ -270,18 +187,21 @@ fn root_propagation(refuse: &Refuse<'_>, linux: &Linux) -> Result<Option<Propaga
     }
 }
 
-fn mounts(refuse: &Refuse<'_>, spec: &Spec, bundle: &Path) -> Result<Vec<MountPlan>> {
+fn mounts(
+    refuse: &Refuse<'_>,
+    spec: &Spec,
+    bundle: &Path,
+    user: Option<&UserNamespace>,
+) -> Result<Vec<MountPlan>> {
     let mut plans = Vec::new();
+    let mut shifts: Vec<UserNamespace> = user.into_iter().cloned().collect();
     for mount in spec.mounts().iter().flatten() {
         let destination = mount.destination();
         if !destination.is_absolute() {
             let value = destination.display();
             return Err(refuse.invalid("mounts.destination", value, "is not absolute"));
         }
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(refuse.unsupported("an id-mapped mount"));
-        }
-        let plan = mounts::plan(
+        let mut plan = mounts::plan(
             destination,
             mount.typ().as_deref(),
             mount.source().as_deref(),
@@ -296,9 +216,59 @@ fn mounts(refuse: &Refuse<'_>, spec: &Spec, bundle: &Path) -> Result<Vec<MountPl
             };
             refuse.invalid("mounts", value, problem)
         })?;
+        plan.shift = shift(refuse, mount, &plan, user.is_some(), &mut shifts)?;
         plans.push(plan);
     }
     Ok(plans)
+}
+
+/// The user namespace whose ids a mount is to show. `shifts` has those that
+/// exist already, the container's first.
+fn shift(
+    refuse: &Refuse<'_>,
+    mount: &Mount,
+    plan: &MountPlan,
+    in_user_namespace: bool,
+    shifts: &mut Vec<UserNamespace>,
+) -> Result<Option<Rc<OwnedFd>>> {
+    let ranges = |list: &Option<Vec<LinuxIdMapping>>| {
+        user_namespace::ranges(list.as_ref())
+            .map_err(|(value, problem)| refuse.invalid("mounts.uidMappings", value, problem))
+    };
+    let (uids, gids) = (ranges(mount.uid_mappings())?, ranges(mount.gid_mappings())?);
+    let place = plan.destination.display();
+    let given = !uids.is_empty() || !gids.is_empty();
+    if !given && plan.options.id_map.is_none() {
+        return Ok(None);
+    }
+    if !matches!(plan.kind, MountKind::Bind { .. }) {
+        let problem = "is not a bind mount: only those can map ids";
+        return Err(refuse.invalid("mounts", place, problem));
+    }
+    if !given {
+        return match shifts.first().filter(|_| in_user_namespace) {
+            Some(own) => Ok(Some(Rc::clone(&own.fd))),
+            None => {
+                let problem = "is to map ids, but gives none, and there is no user namespace";
+                Err(refuse.invalid("mounts", place, problem))
+            }
+        };
+    }
+    if uids.is_empty() || gids.is_empty() {
+        let problem = "maps only one of user and group ids";
+        return Err(refuse.invalid("mounts", place, problem));
+    }
+    if let Some(known) = shifts.iter().find(|known| known.maps(&uids, &gids)) {
+        return Ok(Some(Rc::clone(&known.fd)));
+    }
+    let made =
+        UserNamespace::new(uids, gids).map_err(|errno| match user_namespace::describe(errno) {
+            Some(problem) => refuse.invalid("mounts.uidMappings", place, problem),
+            None => Error::host(refuse.id, "make a user namespace")(errno),
+        })?;
+    let fd = Rc::clone(&made.fd);
+    shifts.push(made);
+    Ok(Some(fd))
 }
 
 fn device_plans(refuse: &Refuse<'_>, linux: &Linux) -> Result<Vec<DevicePlan>> {

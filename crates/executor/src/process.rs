@@ -137,7 +137,7 @@ impl ProcessPlan {
                 .write(Path::new(file), label)
                 .map_err(Failure::of(Step::SetLabel, label))?;
         }
-        self.limits.apply(procfs, reporter)?;
+        self.limits.apply(reporter)?;
         let reached = self.make_and_enter_directory()?;
         stdio::connect(streams, self.identity.uid)?;
         let first = self.options.first_closed();

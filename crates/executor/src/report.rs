@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! child                                    runtime
+//!   ── Moved(pid) + pidfd ──▶               another process goes on instead
 //!   ── Terminal + master descriptor ──▶     (if a terminal was asked for)
 //!   ── Notice(step, text) ──▶               something was clamped
 //!   ── Ready ──▶                            create is done
@@ -19,6 +20,7 @@ use crate::step::Step;
 use berth_kernel::Errno;
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use berth_kernel::rustix::net::{SocketFlags, accept_with};
+use berth_kernel::rustix::process::Pid;
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -29,6 +31,7 @@ const PATIENCE_SECONDS: i64 = 120;
 const MAX_PACKET: usize = 4096;
 const HEADER: usize = 6;
 
+const MOVED: u8 = b'M';
 const TERMINAL: u8 = b'T';
 const NOTICE: u8 = b'N';
 const READY: u8 = b'R';
@@ -120,6 +123,13 @@ impl Reporter {
         self.send(READY, Step::Report, 0, "", &[]);
     }
 
+    /// From here on the process with this id, a child of the runtime too,
+    /// speaks.
+    pub(crate) fn moved(&self, pid: Pid, pidfd: &OwnedFd) {
+        let pid = pid.as_raw_pid();
+        self.send(MOVED, Step::CloneAgain, pid, "", &[pidfd.as_fd()]);
+    }
+
     pub(crate) fn terminal(&self, master: &OwnedFd) {
         self.send(TERMINAL, Step::OpenTerminal, 0, "", &[master.as_fd()]);
     }
@@ -172,6 +182,7 @@ fn read_byte<Fd: AsFd>(socket: Fd) -> Option<u8> {
 /// What the child said.
 #[derive(Debug)]
 enum Message {
+    Moved(Pid, OwnedFd),
     Terminal(OwnedFd),
     Notice(String),
     Ready,
@@ -192,6 +203,8 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: OwnedFd,
+    /// Who speaks since the process that was cloned first has ended.
+    pub(crate) moved: Option<(Pid, OwnedFd)>,
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) notices: Vec<String>,
 }
@@ -200,6 +213,7 @@ impl Listener {
     pub(crate) fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
+            moved: None,
             terminal: None,
             notices: Vec::new(),
         }
@@ -209,6 +223,7 @@ impl Listener {
     pub(crate) fn wait(&mut self, id: &str) -> Result<Progress> {
         loop {
             match self.next(id)? {
+                Message::Moved(pid, pidfd) => self.moved = Some((pid, pidfd)),
                 Message::Terminal(master) => self.terminal = Some(master),
                 Message::Notice(text) => self.notices.push(text),
                 Message::Ready => return Ok(Progress::Ready),
@@ -271,6 +286,7 @@ fn decode(packet: &[u8], fds: Vec<OwnedFd>) -> Option<Message> {
     let errno = i32::from_le_bytes(header[2..HEADER].try_into().ok()?);
     let text = String::from_utf8_lossy(text).into_owned();
     Some(match header[0] {
+        MOVED => Message::Moved(Pid::from_raw(errno)?, fds.into_iter().next()?),
         TERMINAL => Message::Terminal(fds.into_iter().next()?),
         NOTICE => Message::Notice(format!("{step}: {text}")),
         READY => Message::Ready,
@@ -317,7 +333,13 @@ mod tests {
 
     #[test]
     fn packets_that_no_child_sends_are_refused() {
-        let cases: [&[u8]; 4] = [b"R", b"X\0\0\0\0\0", b"F\xff\0\0\0\0", b"T\0\0\0\0\0"];
+        let cases: [&[u8]; 5] = [
+            b"R",
+            b"X\0\0\0\0\0",
+            b"F\xff\0\0\0\0",
+            b"T\0\0\0\0\0",
+            b"M\0\x01\0\0\0",
+        ];
         for packet in cases {
             assert!(decode(packet, Vec::new()).is_none(), "{packet:?}");
         }

@@ -1,13 +1,16 @@
 //! The root of a container: its mount, made where only the child sees it.
 
 use crate::RootfsMount;
+use crate::id_map;
 use crate::mount_options::MountOptions;
+use crate::places;
 use crate::report::Failure;
 use crate::step::Step;
+use crate::user_namespace::UserNamespace;
 use berth_kernel::rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use berth_kernel::rustix::mount::MountFlags as LegacyFlags;
 use berth_kernel::{AttributeChange, Errno, FilesystemContext, MountFlags, Propagation};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// What the root is made of.
@@ -21,9 +24,19 @@ pub(crate) struct RootPlan {
     pub(crate) propagation: Propagation,
 }
 
-/// Stops or limits propagation to the host's namespace, then makes the root
-/// and attaches it. The descriptor is the root directory of the new mount.
-pub(crate) fn mount(plan: &RootPlan) -> Result<OwnedFd, Failure> {
+/// What the root will be, attached nowhere yet.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    base: OwnedFd,
+    /// With their places below the root.
+    layered: Vec<(OwnedFd, PathBuf)>,
+}
+
+/// Stops or limits propagation to the host's namespace, then makes the mounts
+/// of the root. The working directory becomes the one that they go to, so
+/// that a clone in another user namespace, which may not be allowed to walk
+/// there, is there already.
+pub(crate) fn make(plan: &RootPlan, user: Option<&UserNamespace>) -> Result<Detached, Failure> {
     let failed = || Failure::at(Step::SetPropagation, Path::new("/"));
     berth_kernel::set_propagation(Path::new("/"), plan.propagation, true).map_err(failed())?;
     if plan.propagation == Propagation::Shared {
@@ -31,31 +44,45 @@ pub(crate) fn mount(plan: &RootPlan) -> Result<OwnedFd, Failure> {
         isolate(&plan.directory).map_err(Failure::at(Step::SetPropagation, &plan.directory))?;
     }
     let failed = || Failure::at(Step::MountRoot, &plan.directory);
-    let Some((base, layered)) = plan.mounts.split_first() else {
-        let root = berth_kernel::clone_tree(CWD, &plan.directory, true).map_err(failed())?;
-        return attach_private(root, &plan.directory);
+    berth_kernel::rustix::process::chdir(&plan.directory).map_err(failed())?;
+    let private = |mount: OwnedFd| {
+        let change = AttributeChange {
+            propagation: Some(Propagation::Private),
+            ..AttributeChange::default()
+        };
+        berth_kernel::set_attributes(&mount, &change, None, true)
+            .map_err(Failure::at(Step::SetPropagation, &plan.directory))?;
+        Ok(mount)
     };
-    let root = attach_private(make(base, &plan.directory)?, &plan.directory)?;
-    for more in layered {
-        let target = Path::new(more.target.trim_start_matches('/'));
-        let place = plan.directory.join(target);
-        attach_private(make(more, &place)?, &place)?;
-    }
-    Ok(root)
+    let Some((base, layered)) = plan.mounts.split_first() else {
+        let base = berth_kernel::clone_tree(CWD, &plan.directory, true).map_err(failed())?;
+        return Ok(Detached {
+            base: private(base)?,
+            layered: Vec::new(),
+        });
+    };
+    let make = |mount| private(make_one(mount, &plan.directory, user)?);
+    let base = make(base)?;
+    let layered = layered
+        .iter()
+        .map(|mount| Ok((make(mount)?, PathBuf::from(&mount.target))))
+        .collect::<Result<_, Failure>>()?;
+    Ok(Detached { base, layered })
 }
 
-fn attach_private(mount: OwnedFd, place: &Path) -> Result<OwnedFd, Failure> {
-    let private = AttributeChange {
-        propagation: Some(Propagation::Private),
-        ..AttributeChange::default()
-    };
-    berth_kernel::set_attributes(&mount, &private, None, true)
-        .map_err(Failure::at(Step::SetPropagation, place))?;
+/// Attaches the root to the working directory. The descriptor is the root
+/// directory of the new mount.
+pub(crate) fn attach(root: Detached) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let target = berth_kernel::rustix::fs::open(place, flags, Mode::empty())
-        .map_err(Failure::at(Step::MountRoot, place))?;
-    berth_kernel::attach(&mount, &target).map_err(Failure::at(Step::MountRoot, place))?;
-    Ok(mount)
+    let failed = || Failure::of(Step::MountRoot, "");
+    let place = berth_kernel::rustix::fs::open(".", flags, Mode::empty()).map_err(failed())?;
+    berth_kernel::attach(&root.base, &place).map_err(failed())?;
+    for (mount, target) in &root.layered {
+        let failed = || Failure::at(Step::MountRoot, target);
+        let place = places::find(root.base.as_fd(), target).map_err(failed())?;
+        berth_kernel::attach(mount, &place).map_err(failed())?;
+    }
+    Ok(root.base)
 }
 
 /// Makes the mount that holds `path` private, and only that one.
@@ -76,17 +103,39 @@ fn mount_id(path: &Path) -> berth_kernel::Result<u64> {
     Ok(found.stx_mnt_id)
 }
 
-fn make(mount: &RootfsMount, place: &Path) -> Result<OwnedFd, Failure> {
+fn make_one(
+    mount: &RootfsMount,
+    place: &Path,
+    user: Option<&UserNamespace>,
+) -> Result<OwnedFd, Failure> {
     let subject = format!("{} of type {}", place.display(), mount.kind);
     let failed = || Failure::of(Step::MountRoot, &subject);
     let options = MountOptions::parse(&mount.options)
         .map_err(|option| Failure::of(Step::SetMountFlags, &option)(Errno::INVAL))?;
     let bind = options.bind.or((mount.kind == "bind").then_some(false));
+    if options.id_map.is_some() && user.is_none() {
+        let words = "root without a user namespace";
+        return Err(Failure::of(Step::MapMount, words)(Errno::INVAL));
+    }
+    let shift = user.filter(|_| options.id_map.is_some());
     let root = match bind {
         Some(recursive) => {
-            berth_kernel::clone_tree(CWD, Path::new(&mount.source), recursive).map_err(failed())?
+            let source = Path::new(&mount.source);
+            let copy = berth_kernel::clone_tree(CWD, source, recursive).map_err(failed())?;
+            if let Some(shift) = shift {
+                id_map::apply(&copy, &shift.fd, recursive, source)?;
+            }
+            copy
         }
-        None if mount.kind == "overlay" => overlay(&options, place)?,
+        None if mount.kind == "overlay" => match shift {
+            None => overlay(&options, place)?,
+            Some(shift) => {
+                id_map::shift_layers(&layers(&options), &shift.fd)?;
+                // What the overlay itself makes, such as whiteouts, is made by
+                // who mounted it: an owner that the layers can have.
+                shift.as_its_root(|| overlay(&options, place))?
+            }
+        },
         None => {
             let context = FilesystemContext::open(&mount.kind).map_err(failed())?;
             if !mount.source.is_empty() {
@@ -108,6 +157,38 @@ fn make(mount: &RootfsMount, place: &Path) -> Result<OwnedFd, Failure> {
         }
     }
     Ok(root)
+}
+
+/// The directories of an overlay: layers, and what holds both the writable
+/// one and its work directory, which must lie on one mount.
+fn layers(options: &MountOptions) -> Vec<PathBuf> {
+    let mut layers = Vec::new();
+    let mut writable: Option<PathBuf> = None;
+    for (key, value) in &options.data {
+        match (key.as_str(), value) {
+            ("lowerdir", Some(list)) => {
+                layers.extend(split_layers(list).into_iter().map(PathBuf::from));
+            }
+            ("upperdir" | "workdir", Some(path)) => {
+                let path = Path::new(path);
+                writable = Some(match writable {
+                    Some(other) => common(&other, path),
+                    None => path.to_owned(),
+                });
+            }
+            _ => {}
+        }
+    }
+    // First, so that layers that lie inside it are attached on top of it.
+    writable.into_iter().chain(layers).collect()
+}
+
+fn common(a: &Path, b: &Path) -> PathBuf {
+    a.components()
+        .zip(b.components())
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a)
+        .collect()
 }
 
 fn set(context: &FilesystemContext, key: &str, value: Option<&str>) -> Result<(), Failure> {
@@ -198,6 +279,18 @@ pub(crate) fn protect(root: &OwnedFd) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_overlay_is_shifted_by_its_layers_and_where_it_writes() {
+        let options = [
+            "lowerdir=/l/1:/l/2",
+            "upperdir=/s/9/fs",
+            "workdir=/s/9/work",
+        ];
+        let options = options.map(str::to_owned);
+        let found = layers(&MountOptions::parse(&options).unwrap());
+        assert_eq!(found, ["/s/9", "/l/1", "/l/2"].map(PathBuf::from));
+    }
 
     #[test]
     fn layers_are_split_at_colons_that_are_not_escaped() {

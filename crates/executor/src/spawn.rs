@@ -16,6 +16,16 @@ pub(crate) struct Child {
 }
 
 impl Child {
+    /// Who speaks for the container after this one: itself, unless another
+    /// has taken over, which it ends after.
+    pub(crate) fn succeeded_by(self, successor: Option<(Pid, OwnedFd)>) -> Self {
+        let Some((pid, pidfd)) = successor else {
+            return self;
+        };
+        while let Err(Errno::INTR) = waitpid(Some(self.pid), WaitOptions::empty()) {}
+        Self { pid, pidfd }
+    }
+
     /// Ends and reaps a child that could not be set up.
     pub(crate) fn abandon(&self) {
         const SIGKILL: i32 = 9;

@@ -2,9 +2,11 @@
 
 use crate::ProcessStdio;
 use crate::devices;
+use crate::identity::IdentityPlan;
 use crate::places::{self, PlaceKind};
 use crate::report::{Failure, Reporter};
 use crate::step::Step;
+use crate::user_namespace::UserNamespace;
 use berth_kernel::rustix::fs::{FileType, Mode, OFlags, Uid, fchown, fstat};
 use berth_kernel::{Errno, WindowSize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -96,6 +98,32 @@ pub(crate) fn attach_console(root: BorrowedFd<'_>, slave: &OwnedFd) -> Result<()
     }
     let mount = berth_kernel::clone_tree(slave, Path::new(""), false).map_err(failed())?;
     berth_kernel::attach(&mount, &place).map_err(failed())
+}
+
+/// Gives the streams to a user of the container, by the number that the host
+/// knows that user by: inside a user namespace nobody may give away what
+/// belongs to the host's root.
+pub(crate) fn give_as_host(
+    stdio: &ProcessStdio,
+    user: &UserNamespace,
+    identity: &IdentityPlan,
+) -> Result<(), Failure> {
+    let ProcessStdio::Files {
+        stdin,
+        stdout,
+        stderr,
+    } = stdio
+    else {
+        return Ok(());
+    };
+    let Some(owner) = user.outer_uid(identity.uid) else {
+        return Ok(());
+    };
+    [stdin, stdout, stderr]
+        .into_iter()
+        .flatten()
+        .try_for_each(|file| give(file, owner))
+        .map_err(Failure::of(Step::ConnectStreams, ""))
 }
 
 /// Puts the streams into place for the calling session leader, owned by the

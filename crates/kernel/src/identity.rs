@@ -22,6 +22,24 @@ pub fn set_gids(gid: u32) -> Result<()> {
     rustix::thread::set_thread_res_gid(Some(gid), Some(gid), Some(gid))
 }
 
+/// Changes the effective ids of the calling thread, which are those that its
+/// files belong to, and leaves the others for the way back. Its effective
+/// capabilities stay all that it has permitted.
+pub fn set_effective_ids(uid: u32, gid: u32) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let back_to_root = uid.is_root();
+    if back_to_root {
+        rustix::thread::set_thread_res_uid(None, Some(uid), None)?;
+    }
+    rustix::thread::set_thread_res_gid(None, Some(gid), None)?;
+    if !back_to_root {
+        rustix::thread::set_thread_res_uid(None, Some(uid), None)?;
+    }
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets)
+}
+
 /// Replaces the supplementary groups of the calling thread.
 pub fn set_groups(groups: &[u32]) -> Result<()> {
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();

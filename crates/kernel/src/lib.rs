@@ -15,6 +15,7 @@ mod clone;
 mod descriptors;
 mod execute;
 mod heap;
+mod holder;
 mod identity;
 mod mounts;
 mod namespaces;
@@ -35,10 +36,11 @@ pub use clone::{Clone3, Cloned, exit_now, is_single_threaded, pidfd_open, pidfd_
 pub use descriptors::{close_on_exec_from, duplicate_onto, duplicate_to, inherit, seal_executable};
 pub use execute::{Execution, executable_at};
 pub use heap::{limit_arenas, release_free_memory};
+pub use holder::{IdMapping, NamespaceHolder, mapped_ids};
 pub use identity::{
     keep_capabilities, no_new_privileges, session_keyring, set_child_subreaper, set_domainname,
-    set_dumpable, set_gids, set_groups, set_hostname, set_parent_death_signal, set_personality,
-    set_process_name, set_securebits, set_uids,
+    set_dumpable, set_effective_ids, set_gids, set_groups, set_hostname, set_parent_death_signal,
+    set_personality, set_process_name, set_securebits, set_uids,
 };
 pub use mounts::{
     AttributeChange, FilesystemContext, MountFlags, Propagation, attach, clone_tree, detach,

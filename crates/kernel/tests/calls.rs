@@ -2,8 +2,8 @@
 
 use berth_kernel::rustix::fs::{CWD, Mode, OFlags};
 use berth_kernel::{
-    AttributeChange, Clone3, Errno, FilesystemContext, MountFlags, Namespace, NamespaceSet,
-    NodeKind,
+    AttributeChange, Clone3, Errno, FilesystemContext, IdMapping, MountFlags, Namespace,
+    NamespaceHolder, NamespaceSet, NodeKind,
 };
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -155,4 +155,35 @@ fn a_bad_option_brings_the_kernels_complaint() {
     let context = FilesystemContext::open("tmpfs").unwrap();
     assert_eq!(context.set("no-such-key", "1").unwrap_err(), Errno::INVAL);
     assert!(context.complaint().contains("no-such-key"));
+}
+
+#[test]
+fn a_held_user_namespace_has_the_ids_that_it_was_given_and_ends_with_its_holder() {
+    if !root_or_skip("a user namespace") {
+        return;
+    }
+    let range = IdMapping {
+        inside: 0,
+        outside: 70_000,
+        length: 1000,
+    };
+    let kinds = NamespaceSet::EMPTY
+        .with(Namespace::User)
+        .with(Namespace::Uts);
+    let holder = NamespaceHolder::new(kinds).unwrap();
+    let overlapping = [range, range];
+    assert_eq!(
+        holder.map_ids(&[range], &overlapping).unwrap_err(),
+        Errno::INVAL
+    );
+    holder.map_ids(&[range], &[range]).unwrap();
+    let user = berth_kernel::open_namespace(&holder.namespace(Namespace::User)).unwrap();
+    let place = holder.namespace(Namespace::Uts);
+    assert!(place.exists());
+    drop(holder);
+    assert!(!place.exists(), "the process is still there");
+
+    // The namespace itself lives on in its descriptor.
+    let looking = NamespaceHolder::within(user.as_fd()).unwrap();
+    assert_eq!(looking.ids().unwrap(), (vec![range], vec![range]));
 }

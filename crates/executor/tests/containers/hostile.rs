@@ -165,16 +165,6 @@ fn climbing_mounts(host: &Host) -> Result<()> {
 fn unsupported(host: &Host) -> Result<()> {
     let cases = [
         (
-            "/linux/namespaces/-",
-            json!({"type": "user"}),
-            "a user namespace",
-        ),
-        (
-            "/linux/namespaces/-",
-            json!({"type": "time"}),
-            "a time namespace",
-        ),
-        (
             "/linux/mountLabel",
             json!("system_u:object_r:x"),
             "linux.mountLabel",

@@ -12,6 +12,7 @@ mod lifecycle;
 mod measure;
 mod process;
 mod rootfs;
+mod user_namespace;
 
 use anyhow::Result;
 use fixture::Host;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         hostile::CASES,
         lifecycle::CASES,
         handover::CASES,
+        user_namespace::CASES,
     ]
     .concat();
     if arguments.iter().any(|argument| argument == "--list") {

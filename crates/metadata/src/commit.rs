@@ -3,9 +3,14 @@
 //! It waits for nothing but work. What arrives while one group is being synced forms the next, so
 //! that the groups grow with the load and a lone batch waits for one sync only. Lazy batches are
 //! applied at once and ride on the next group's sync, or get their own after [`LAZY_SYNC`].
+//!
+//! A group goes to the journal, which is synced, and then to the engine, which is not: the engine's
+//! file is synced once in [`CHECKPOINT`] bytes of journal, for an export and at the end. Until then
+//! the journal keeps what the engine may lose.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -16,6 +21,7 @@ use futures::channel::oneshot;
 use crate::Error;
 use crate::batch::Change;
 use crate::engine::{Engine, Write, Writes};
+use crate::journal::Journal;
 use crate::schema::{SET_ASIDE, STORE};
 use crate::space::Space;
 use crate::value::{INLINE_LIMIT, SideFiles, inline, side_file_of};
@@ -24,6 +30,9 @@ use crate::value::{INLINE_LIMIT, SideFiles, inline, side_file_of};
 const LAZY_SYNC: Duration = Duration::from_millis(200);
 /// A group does not grow beyond this many changes, so that its latency stays bounded.
 const GROUP_LIMIT: usize = 4096;
+
+/// Bytes of journal after which the engine's file is synced: what a crash leaves to apply again.
+const CHECKPOINT: u64 = 4 << 20;
 
 const SEQUENCE: &[u8] = b"sequence";
 
@@ -90,6 +99,13 @@ impl Future for CommitFuture {
     }
 }
 
+/// What the commit thread is asked to do.
+pub(crate) enum Order {
+    Commit(Request),
+    /// An export holds everything up to this sequence: the journal may forget it.
+    Exported(u64),
+}
+
 /// One caller's batch on its way to the commit thread.
 pub(crate) struct Request {
     pub changes: Vec<Change>,
@@ -101,6 +117,10 @@ pub(crate) struct Request {
 pub(crate) struct Core {
     pub engine: Engine,
     pub side_files: SideFiles,
+    /// Of the last group that was applied.
+    pub sequence: AtomicU64,
+    /// Bytes of journal that came since the last export, about.
+    pub journaled: AtomicU64,
     pub poison: OnceLock<Arc<Error>>,
     pub on_fatal: Option<OnFatal>,
     pub space: Space,
@@ -127,40 +147,211 @@ impl Core {
     }
 }
 
-/// Runs until every sender is gone; then what is unsynced is synced.
-pub(crate) fn run(core: &Core, requests: &Receiver<Request>, mut sequence: u64) {
-    let mut unsynced: Option<Instant> = None;
-    // Until the records that replaced them are synced, a crash may bring their own records back.
-    let mut obsolete = Vec::new();
-    loop {
-        let first = match unsynced {
-            None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => {
-                requests.recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            }
-        };
-        match first {
-            Ok(first) => {
-                let group = gather(first, requests);
-                sequence += 1;
-                unsynced = match commit(core, group, sequence, &mut obsolete) {
-                    Extent::Synced => None,
-                    Extent::Applied => unsynced.or_else(|| Some(Instant::now() + LAZY_SYNC)),
-                    Extent::Nothing => unsynced,
-                };
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                sync(core, &mut obsolete);
-                unsynced = None;
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                if unsynced.is_some() {
-                    sync(core, &mut obsolete);
+/// The only writer: what it alone holds.
+pub(crate) struct Writer {
+    pub core: Arc<Core>,
+    pub journal: Journal,
+    /// Everything up to here is in the engine's file on disk.
+    pub checkpoint: u64,
+    /// [`Journal::appended`] at the last checkpoint.
+    pub appended: u64,
+    /// Side files without a record. Until the records that replaced theirs are synced, a crash may
+    /// bring their own back.
+    pub obsolete: Vec<String>,
+}
+
+impl Writer {
+    /// Runs until every sender is gone; then what is unsynced is synced.
+    pub(crate) fn run(mut self, orders: &Receiver<Order>) {
+        let mut unsynced: Option<Instant> = None;
+        loop {
+            let first = match unsynced {
+                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => {
+                    orders.recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 }
-                return;
+            };
+            match first {
+                Ok(first) => {
+                    let (group, exported) = gather(first, orders);
+                    if !group.is_empty() {
+                        unsynced = match self.commit(group) {
+                            Extent::Synced => None,
+                            Extent::Applied => {
+                                unsynced.or_else(|| Some(Instant::now() + LAZY_SYNC))
+                            }
+                            Extent::Nothing => unsynced,
+                        };
+                    }
+                    self.tidy(exported);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sync_lazily();
+                    unsynced = None;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.close();
+                    return;
+                }
             }
         }
     }
+
+    fn sync_lazily(&mut self) {
+        if self.core.check().is_err() {
+            return;
+        }
+        match self.journal.sync() {
+            Ok(()) => self.forget_obsolete(),
+            Err(error) => {
+                self.core.poison(error);
+            }
+        }
+    }
+
+    /// The next start finds everything in the engine.
+    fn close(&mut self) {
+        self.sync_lazily();
+        if self.core.check().is_ok() {
+            self.sync_engine();
+        }
+    }
+
+    /// Syncs the engine's file where enough has gathered, and lets go of journal that nothing needs.
+    fn tidy(&mut self, exported: Option<u64>) {
+        if self.core.check().is_err() {
+            return;
+        }
+        if exported.is_some() || self.journal.appended() - self.appended > CHECKPOINT {
+            self.sync_engine();
+        }
+        let Some(exported) = exported else { return };
+        // Left alone it costs room, and the next export tries again.
+        if let Err(error) = self.journal.trim(exported.min(self.checkpoint)) {
+            tracing::warn!(error = %crate::store::chain(&error), "old journal segments stay");
+        }
+    }
+
+    fn sync_engine(&mut self) {
+        let sequence = self.core.sequence.load(Ordering::Acquire);
+        if sequence == self.checkpoint {
+            return;
+        }
+        match self.core.engine.sync() {
+            Ok(()) => {
+                self.checkpoint = sequence;
+                self.appended = self.journal.appended();
+            }
+            Err(error) => {
+                self.core.poison(error);
+            }
+        }
+    }
+
+    fn forget_obsolete(&mut self) {
+        for name in self.obsolete.drain(..) {
+            self.core.side_files.remove(&name);
+        }
+    }
+
+    /// Commits a group and tells each of its callers.
+    fn commit(&mut self, group: Vec<Request>) -> Extent {
+        let core = Arc::clone(&self.core);
+        let mut staged = Staged::default();
+        let mut waiting = Vec::new();
+        for request in group {
+            let outcome = core
+                .check()
+                .and_then(|()| encode(&core, request.changes, &staged))
+                .and_then(|encoded| staged.take(&core, encoded));
+            match (outcome, request.done) {
+                (Ok(()), Some(done)) => waiting.push(done),
+                (Ok(()), None) => {}
+                (Err(error), done) => refuse(&core, error, done),
+            }
+        }
+        let extent = match (staged.writes.is_empty(), waiting.is_empty()) {
+            (true, _) => Extent::Nothing,
+            (false, true) => Extent::Applied,
+            (false, false) => Extent::Synced,
+        };
+        let outcome = match self.write(staged, &extent) {
+            Ok(()) => Ok(()),
+            // The journal is as it was, and the engine has seen nothing.
+            Err(error) if error.is_no_space() => Err(Arc::new(error)),
+            Err(error) => Err(core.poison(error)),
+        };
+        if let (Err(error), true) = (&outcome, waiting.is_empty()) {
+            tracing::error!(error = %crate::store::chain(error), "lazy metadata batches were lost");
+        }
+        for done in waiting {
+            // A caller that has gone needs no answer.
+            let _ = done.send(outcome.clone());
+        }
+        match outcome {
+            Ok(()) => extent,
+            Err(_) => Extent::Nothing,
+        }
+    }
+
+    fn write(&mut self, mut staged: Staged, extent: &Extent) -> Result<(), Error> {
+        if matches!(extent, Extent::Nothing) {
+            return Ok(());
+        }
+        let sequence = self.core.sequence.load(Ordering::Acquire) + 1;
+        if let Err(error) = self.journalise(sequence, &staged) {
+            staged.drop_side_files(&self.core.side_files);
+            return Err(error);
+        }
+        if matches!(extent, Extent::Synced) {
+            self.journal.sync()?;
+        }
+        apply(&self.core.engine, sequence, staged.writes)?;
+        self.core.sequence.store(sequence, Ordering::Release);
+        self.obsolete.append(&mut staged.obsolete);
+        if matches!(extent, Extent::Synced) {
+            self.forget_obsolete();
+        }
+        Ok(())
+    }
+
+    fn journalise(&mut self, sequence: u64, staged: &Staged) -> Result<(), Error> {
+        if staged.has_side_files {
+            self.core.side_files.sync_dir()?;
+        }
+        let before = self.journal.appended();
+        self.journal.append(sequence, &staged.writes)?;
+        let grown = self.journal.appended() - before;
+        self.core.journaled.fetch_add(grown, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Writes a group to the engine, under its number.
+pub(crate) fn apply(engine: &Engine, sequence: u64, mut writes: Writes) -> Result<(), Error> {
+    let number = sequence.to_le_bytes().to_vec();
+    writes.insert((STORE, SEQUENCE.to_vec()), Some(number));
+    engine.apply(&writes)
+}
+
+/// Moves a value that nobody can read out of its table.
+pub(crate) fn set_aside(
+    engine: &Engine,
+    table: usize,
+    key: &[u8],
+    raw: &[u8],
+) -> Result<(), Error> {
+    let mut writes = Writes::new();
+    writes.insert((SET_ASIDE, aside_key(table, key)), Some(raw.to_vec()));
+    writes.insert((table, key.to_vec()), None);
+    engine.apply(&writes)
+}
+
+fn aside_key(table: usize, key: &[u8]) -> Vec<u8> {
+    let mut name = Change::table_name(table).as_bytes().to_vec();
+    name.push(b'/');
+    name.extend_from_slice(key);
+    name
 }
 
 /// How far a group got.
@@ -170,87 +361,25 @@ enum Extent {
     Synced,
 }
 
-fn sync(core: &Core, obsolete: &mut Vec<String>) {
-    if core.check().is_err() {
-        return;
-    }
-    match core.engine.sync() {
-        Ok(()) => obsolete
-            .drain(..)
-            .for_each(|name| core.side_files.remove(&name)),
-        Err(error) => {
-            core.poison(error);
+/// The batches that wait, up to a limit, and the last export that was reported.
+fn gather(first: Order, orders: &Receiver<Order>) -> (Vec<Request>, Option<u64>) {
+    let mut size = 0;
+    let mut group = Vec::new();
+    let mut exported = None;
+    let mut next = Some(first);
+    while let Some(order) = next {
+        match order {
+            Order::Commit(request) => {
+                size += request.changes.len();
+                group.push(request);
+            }
+            Order::Exported(sequence) => exported = Some(sequence),
         }
+        next = (size < GROUP_LIMIT)
+            .then(|| orders.try_recv().ok())
+            .flatten();
     }
-}
-
-fn gather(first: Request, requests: &Receiver<Request>) -> Vec<Request> {
-    let mut size = first.changes.len();
-    let mut group = vec![first];
-    while size < GROUP_LIMIT
-        && let Ok(next) = requests.try_recv()
-    {
-        size += next.changes.len();
-        group.push(next);
-    }
-    group
-}
-
-/// Commits a group and tells each of its callers.
-fn commit(core: &Core, group: Vec<Request>, sequence: u64, obsolete: &mut Vec<String>) -> Extent {
-    let mut staged = Staged::default();
-    let mut waiting = Vec::new();
-    for request in group {
-        let outcome = core
-            .check()
-            .and_then(|()| encode(core, request.changes, &staged))
-            .and_then(|encoded| staged.take(core, encoded));
-        match (outcome, request.done) {
-            (Ok(()), Some(done)) => waiting.push(done),
-            (Ok(()), None) => {}
-            (Err(error), done) => refuse(core, error, done),
-        }
-    }
-    let extent = match (staged.writes.is_empty(), waiting.is_empty()) {
-        (true, _) => Extent::Nothing,
-        (false, true) => Extent::Applied,
-        (false, false) => Extent::Synced,
-    };
-    let outcome = write(core, staged, sequence, &extent, obsolete);
-    let outcome = outcome.map_err(|error| core.poison(error));
-    for done in waiting {
-        // A caller that has gone needs no answer.
-        let _ = done.send(outcome.clone());
-    }
-    extent
-}
-
-fn write(
-    core: &Core,
-    mut staged: Staged,
-    sequence: u64,
-    extent: &Extent,
-    obsolete: &mut Vec<String>,
-) -> Result<(), Error> {
-    if matches!(extent, Extent::Nothing) {
-        return Ok(());
-    }
-    if staged.has_side_files {
-        core.side_files.sync_dir()?;
-    }
-    staged.writes.insert(
-        (STORE, SEQUENCE.to_vec()),
-        Some(sequence.to_le_bytes().to_vec()),
-    );
-    core.engine.apply(&staged.writes)?;
-    obsolete.append(&mut staged.obsolete);
-    if matches!(extent, Extent::Synced) {
-        core.engine.sync()?;
-        obsolete
-            .drain(..)
-            .for_each(|name| core.side_files.remove(&name));
-    }
-    Ok(())
+    (group, exported)
 }
 
 fn refuse(core: &Core, error: Error, done: Option<oneshot::Sender<Outcome>>) {
@@ -290,6 +419,17 @@ impl Staged {
         match self.writes.get(&(table, key.to_vec())) {
             Some(value) => Ok(value.clone()),
             None => core.engine.get(table, key),
+        }
+    }
+
+    /// For a group that is not written after all.
+    fn drop_side_files(&self, side_files: &SideFiles) {
+        let written = self
+            .writes
+            .iter()
+            .filter(|((table, _), _)| *table != SET_ASIDE);
+        for name in written.filter_map(|(_, value)| value.as_deref().and_then(side_file_of)) {
+            side_files.remove(name);
         }
     }
 
@@ -371,9 +511,7 @@ fn encode_change(
         }
         Change::SetAside { table, key, found } => {
             if staged.current(core, table, &key)?.as_ref() == Some(&found) {
-                let mut name = Change::table_name(table).as_bytes().to_vec();
-                name.push(b'/');
-                name.extend_from_slice(&key);
+                let name = aside_key(table, &key);
                 encoded.writes.push(((SET_ASIDE, name), Some(found)));
                 encoded.writes.push(((table, key), None));
             }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use sled::transaction::{ConflictableTransactionError, Transactional};
 
 use crate::Error;
+use crate::disk::Disk;
 use crate::schema::TABLES;
-use crate::value::sync_dir;
 
 /// A key and a value as they are stored.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
@@ -27,6 +27,7 @@ pub(crate) struct Engine {
     /// Our own descriptor of the database file: `fdatasync` concerns the file, whoever wrote it.
     file: File,
     path: PathBuf,
+    disk: Disk,
 }
 
 impl Engine {
@@ -34,7 +35,12 @@ impl Engine {
     ///
     /// `lock_wait` bounds the wait for the engine's own lock, which a process that is being killed
     /// gives up a little after ours.
-    pub(crate) fn open(dir: &Path, cache: u64, lock_wait: Duration) -> Result<Self, Error> {
+    pub(crate) fn open(
+        dir: &Path,
+        cache: u64,
+        lock_wait: Duration,
+        disk: Disk,
+    ) -> Result<Self, Error> {
         let is_new = !dir.join("db").exists();
         fs::create_dir_all(dir).map_err(io("create directory", dir))?;
         remove_half_made_snapshots(dir)?;
@@ -54,10 +60,11 @@ impl Engine {
             db: Some(db),
             file,
             path,
+            disk,
         };
         engine.sync()?;
         if is_new {
-            sync_everything_in(dir)?;
+            sync_everything_in(dir, &engine.disk)?;
         }
         Ok(engine)
     }
@@ -65,6 +72,24 @@ impl Engine {
     pub(crate) fn get(&self, table: usize, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let found = guard("read", || self.trees[table].get(key))?;
         Ok(found.map(|value| value.to_vec()))
+    }
+
+    /// At most `limit` entries behind `after`, in the order of the keys' bytes.
+    pub(crate) fn page(
+        &self,
+        table: usize,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        use std::ops::Bound;
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        guard("scan", || {
+            self.trees[table]
+                .range::<&[u8], _>((start, Bound::Unbounded))
+                .take(limit)
+                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
+                .collect()
+        })
     }
 
     /// Every key and value of a table, in the order of the keys' bytes.
@@ -77,7 +102,7 @@ impl Engine {
         })
     }
 
-    /// Applies a group in one transaction. It is durable after [`Engine::sync`].
+    /// Applies a group in one transaction. It is in the file after [`Engine::sync`].
     pub(crate) fn apply(&self, writes: &Writes) -> Result<(), Error> {
         let mut batches: BTreeMap<usize, sled::Batch> = BTreeMap::new();
         for ((table, key), value) in writes {
@@ -110,7 +135,9 @@ impl Engine {
         if let Some(db) = &self.db {
             guard("flush", || db.flush())?;
         }
-        self.file.sync_data().map_err(io("fdatasync", &self.path))
+        self.disk
+            .sync(&self.file)
+            .map_err(io("fdatasync", &self.path))
     }
 }
 
@@ -197,15 +224,17 @@ fn remove_half_made_snapshots(dir: &Path) -> Result<(), Error> {
 }
 
 /// The engine syncs neither its configuration nor the directories that it makes.
-fn sync_everything_in(dir: &Path) -> Result<(), Error> {
+fn sync_everything_in(dir: &Path, disk: &Disk) -> Result<(), Error> {
     for entry in fs::read_dir(dir).map_err(io("list", dir))? {
         let path = entry.map_err(io("list", dir))?.path();
         File::open(&path)
             .and_then(|file| file.sync_all())
             .map_err(io("sync", &path))?;
     }
-    sync_dir(dir)?;
-    dir.parent().map_or(Ok(()), sync_dir)
+    for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+        disk.sync_dir(dir).map_err(io("sync directory", dir))?;
+    }
+    Ok(())
 }
 
 /// Names the operation and the path of an I/O error.

@@ -64,6 +64,16 @@ pub enum Error {
     /// An earlier failure made the state on disk unknown; only opening anew helps.
     #[error("the metadata store has stopped after an earlier failure")]
     Poisoned(#[source] Arc<Error>),
+    #[error("the export {path} cannot be used: {detail}")]
+    BadExport { path: PathBuf, detail: &'static str },
+    #[error("writing the export")]
+    WriteExport {
+        #[source]
+        source: std::io::Error,
+    },
+    /// An import would have mixed two sets of records.
+    #[error("the metadata in {dir} is not empty ({records} records); importing needs an empty one")]
+    NotEmpty { dir: PathBuf, records: u64 },
     /// The group of batches that this one was committed with failed.
     #[error("committing metadata")]
     Commit(#[source] Arc<Error>),
@@ -77,9 +87,27 @@ impl Error {
     pub fn is_no_space(&self) -> bool {
         match self {
             Error::NoSpace { .. } => true,
-            Error::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            Error::Io { source, .. } | Error::WriteExport { source } => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
             Error::Commit(source) | Error::Poisoned(source) => source.is_no_space(),
             Error::Migration { source, .. } => source.is_no_space(),
+            _ => false,
+        }
+    }
+}
+
+impl Error {
+    /// Whether the database's own files cannot be understood: opening again will not help, a
+    /// restored one will. A disk that fails or is full is something else.
+    pub(crate) fn is_damage(&self) -> bool {
+        use std::io::ErrorKind;
+        match self {
+            Error::Corrupt { .. } | Error::Engine { .. } => true,
+            Error::Io { source, .. } => matches!(
+                source.kind(),
+                ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
+            ),
             _ => false,
         }
     }

@@ -3,8 +3,11 @@
 //! The engine below is sled; no other crate sees it, because its own promises are weaker than what
 //! callers need. This crate adds them:
 //!
-//! - **Durable means synced.** [`Store::commit`] acknowledges after the batch is in the database
-//!   file and our own `fdatasync` of that file has returned (sled's `flush` stops short of it).
+//! - **Durable means synced.** [`Store::commit`] acknowledges after the batch is in a journal of
+//!   our own and `fdatasync` of it has returned. sled's `flush` stops short of that; its file is
+//!   synced by us now and then, and what it lacks after a crash is applied from the journal.
+//! - **A damaged database is rebuilt**, from one of the exports that the store makes of itself and
+//!   the journal behind it; the damaged one is kept aside.
 //! - **A batch is atomic** over all tables, across crashes too.
 //! - **A failed sync is fatal.** What the kernel dropped cannot be synced by trying again, so the
 //!   store poisons itself, tells its owner through [`Options::on_fatal`], and refuses every later
@@ -15,9 +18,9 @@
 //!   reported by [`Store::set_aside`].
 //!
 //! ```text
-//!  callers ── commit(batch) ──► commit thread: gather ► side files ► transaction ► flush
-//!     ▲                                                              ► fdatasync ─┐
-//!     └────────────────────────── acknowledgement ◄───────────────────────────────┘
+//!  callers ── commit(batch) ──► commit thread: gather ► side files ► journal ► fdatasync
+//!     ▲                                                   ► transaction ─┐
+//!     └────────────────────────── acknowledgement ◄──────────────────────┘
 //! ```
 //!
 //! Reads are answered from the engine's cache and see a batch once the commit thread has applied
@@ -25,9 +28,17 @@
 
 mod batch;
 mod commit;
+mod disk;
 mod engine;
 mod error;
+mod export;
+mod exporter;
+mod exports;
+mod inspect;
+mod journal;
+mod migrate;
 mod open;
+mod restore;
 pub mod schema;
 mod space;
 mod store;
@@ -37,11 +48,16 @@ mod value;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod store_tests;
 
 pub use batch::Batch;
 pub use commit::Commit;
 pub use error::Error;
+pub use export::{Summary, verify};
+pub use inspect::Report;
 pub use open::Options;
+pub use restore::Restored;
 pub use store::{Scan, SetAside, Store};
 pub use table::{Key, Table};

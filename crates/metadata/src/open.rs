@@ -3,19 +3,28 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::commit::{self, Core, OnFatal};
-use crate::engine::{Engine, Write, Writes, io};
-use crate::schema::{self, Migration, OldRecords, Rewrite, STORE, TABLES};
+use crate::commit::{self, Core, OnFatal, Writer};
+use crate::disk::Disk;
+use crate::engine::{Engine, io};
+use crate::exporter::Exporter;
+use crate::exports::Exports;
+use crate::journal::{self, Journal};
+use crate::migrate::Plan;
+use crate::restore::{self, Place};
+use crate::schema::{self, STORE, TABLES};
 use crate::space::Space;
-use crate::value::{INLINE_LIMIT, SideFiles, inline, side_file_of};
+use crate::store::Parts;
+use crate::value::{SideFiles, side_file_of};
 use crate::{Error, Store};
 
 const CACHE: u64 = 32 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(5);
-const SCHEMA: &[u8] = b"schema";
+/// Between two exports of a store that changes.
+const EXPORT_EVERY: Duration = Duration::from_secs(300);
 
 /// How to open a store.
 pub struct Options {
@@ -23,8 +32,9 @@ pub struct Options {
     cache: u64,
     lock_wait: Duration,
     on_fatal: Option<OnFatal>,
-    version: u32,
-    migrations: &'static [Migration],
+    plan: Plan,
+    export_every: Duration,
+    pub(crate) disk: Disk,
 }
 
 impl Options {
@@ -34,8 +44,12 @@ impl Options {
             cache: CACHE,
             lock_wait: LOCK_WAIT,
             on_fatal: None,
-            version: schema::VERSION,
-            migrations: schema::MIGRATIONS,
+            plan: Plan {
+                version: schema::VERSION,
+                migrations: schema::MIGRATIONS,
+            },
+            export_every: EXPORT_EVERY,
+            disk: Disk::default(),
         }
     }
 
@@ -51,6 +65,12 @@ impl Options {
         self
     }
 
+    /// How often the store writes an export of itself while it changes; five minutes by default.
+    pub fn export_every(mut self, every: Duration) -> Self {
+        self.export_every = every;
+        self
+    }
+
     /// Called once, from whatever thread noticed, when the store can no longer promise anything.
     /// The process should exit and open the store anew.
     pub fn on_fatal(mut self, report: impl Fn(&Error) + Send + Sync + 'static) -> Self {
@@ -60,42 +80,95 @@ impl Options {
 
     /// Opens or creates the store.
     ///
+    /// A database that cannot be read is set aside and rebuilt from the last export and the
+    /// journal: see [`Store::restored`].
+    ///
     /// # Errors
-    /// [`Error::Locked`], [`Error::Corrupt`], [`Error::SchemaTooNew`], or I/O.
+    /// [`Error::Locked`], [`Error::SchemaTooNew`], or I/O.
     pub fn open(self) -> Result<Store, Error> {
+        let lock = self.lock()?;
+        let place = self.place()?;
+        let (engine, restored) = restore::open_or_rebuild(&place)?;
+        sweep(&engine, &place.side_files)?;
+        let sequence = commit::stored_sequence(&engine)?;
+        let journaled = place.journal.count()? * journal::SEGMENT_SIZE;
+        let core = Arc::new(Core {
+            engine,
+            side_files: place.side_files,
+            sequence: AtomicU64::new(sequence),
+            journaled: AtomicU64::new(journaled),
+            poison: OnceLock::new(),
+            on_fatal: self.on_fatal,
+            space: Space::new(&self.dir),
+        });
+        let (orders, queue) = mpsc::channel();
+        let writer = Writer {
+            core: Arc::clone(&core),
+            journal: place.journal,
+            checkpoint: sequence,
+            appended: 0,
+            obsolete: Vec::new(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("metadata-commit".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(io("start the commit thread for", &self.dir))?;
+        let exporter = Exporter::start(
+            Arc::clone(&core),
+            place.exports,
+            self.plan.version,
+            orders.clone(),
+            self.export_every,
+        )
+        .map_err(io("start the export thread for", &self.dir))?;
+        Ok(Store::assemble(Parts {
+            core,
+            orders,
+            thread,
+            exporter,
+            lock,
+            restored,
+            schema: self.plan.version,
+        }))
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// That records are migrated to.
+    pub(crate) fn schema(&self) -> u32 {
+        self.plan.version
+    }
+
+    /// Takes the store's own lock, before anything of the engine is touched.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)
             .map_err(io("create directory", &self.dir))?;
-        let lock = lock(&self.dir, self.lock_wait)?;
+        lock(&self.dir, self.lock_wait)
+    }
+
+    /// What lies beside the database.
+    pub(crate) fn place(&self) -> Result<Place, Error> {
         let values = self.dir.join("values");
         fs::create_dir_all(&values).map_err(io("create directory", &values))?;
-        let engine = Engine::open(&self.dir.join("sled"), self.cache, self.lock_wait)?;
-        let side_files = SideFiles::new(values);
-        migrate(&self, &engine, &side_files)?;
-        sweep(&engine, &side_files)?;
-        let sequence = commit::stored_sequence(&engine)?;
-        let core = Arc::new(Core {
-            engine,
-            side_files,
-            poison: OnceLock::new(),
-            on_fatal: self.on_fatal,
-            space: Space::new(&self.dir),
-        });
-        let (requests, queue) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("metadata-commit".to_owned())
-            .spawn({
-                let core = Arc::clone(&core);
-                move || commit::run(&core, &queue, sequence)
-            })
-            .map_err(io("start the commit thread for", &self.dir))?;
-        Ok(Store::assemble(core, requests, thread, lock))
+        let disk = &self.disk;
+        Ok(Place {
+            dir: self.dir.clone(),
+            cache: self.cache,
+            lock_wait: self.lock_wait,
+            plan: self.plan,
+            side_files: SideFiles::new(values, disk.clone()),
+            journal: Journal::open(self.dir.join("journal"), self.plan.version, disk.clone())?,
+            exports: Exports::open(self.dir.join("exports"), disk.clone())?,
+            disk: disk.clone(),
+        })
     }
 }
 
-/// Takes the store's own lock, before anything of the engine is touched.
 fn lock(dir: &Path, wait: Duration) -> Result<File, Error> {
     let path = dir.join("lock");
     let mut file = File::options()
@@ -132,78 +205,8 @@ fn lock(dir: &Path, wait: Duration) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Brings an older database to the present schema, one step and one transaction at a time.
-fn migrate(options: &Options, engine: &Engine, side_files: &SideFiles) -> Result<(), Error> {
-    let stored = engine.get(STORE, SCHEMA)?;
-    let Some(mut found) = stored
-        .and_then(|raw| raw.try_into().ok())
-        .map(u32::from_le_bytes)
-    else {
-        return write_version(engine, options.version, Writes::new());
-    };
-    if found > options.version {
-        return Err(Error::SchemaTooNew {
-            dir: options.dir.clone(),
-            found,
-            supported: options.version,
-        });
-    }
-    while let Some(migration) = options.migrations.iter().find(|step| step.from == found) {
-        let failed = |source: Error| Error::Migration {
-            from: migration.from,
-            step: migration.step,
-            source: Box::new(source),
-        };
-        let rewrites = (migration.run)(&Old { engine, side_files }).map_err(failed)?;
-        let mut writes = Writes::new();
-        for rewrite in rewrites {
-            let (key, value) = encode(side_files, rewrite).map_err(failed)?;
-            writes.insert(key, value);
-        }
-        side_files.sync_dir().map_err(failed)?;
-        write_version(engine, found + 1, writes).map_err(failed)?;
-        tracing::info!(
-            from = found,
-            step = migration.step,
-            "the metadata was migrated"
-        );
-        found += 1;
-    }
-    Ok(())
-}
-
-fn write_version(engine: &Engine, version: u32, mut writes: Writes) -> Result<(), Error> {
-    writes.insert(
-        (STORE, SCHEMA.to_vec()),
-        Some(version.to_le_bytes().to_vec()),
-    );
-    engine.apply(&writes)?;
-    engine.sync()
-}
-
-fn encode(side_files: &SideFiles, rewrite: Rewrite) -> Result<Write, Error> {
-    let Rewrite { table, key, value } = rewrite;
-    let value = match value {
-        None => None,
-        Some(value) => {
-            let json = serde_json::to_vec(&value).map_err(|source| Error::Encode {
-                table: TABLES[table],
-                key: key.clone(),
-                source,
-            })?;
-            let large = json.len() > INLINE_LIMIT;
-            Some(if large {
-                side_files.write(&json)?
-            } else {
-                inline(&json)
-            })
-        }
-    };
-    Ok(((table, key.into_bytes()), value))
-}
-
 /// Removes the side files that a crash left without a record.
-fn sweep(engine: &Engine, side_files: &SideFiles) -> Result<(), Error> {
+pub(crate) fn sweep(engine: &Engine, side_files: &SideFiles) -> Result<(), Error> {
     let mut used = HashSet::new();
     for table in (0..TABLES.len()).filter(|table| *table != STORE) {
         for (_, raw) in engine.scan(table)? {
@@ -215,28 +218,6 @@ fn sweep(engine: &Engine, side_files: &SideFiles) -> Result<(), Error> {
         tracing::info!(removed, "removed record files that nothing refers to");
     }
     Ok(())
-}
-
-struct Old<'a> {
-    engine: &'a Engine,
-    side_files: &'a SideFiles,
-}
-
-impl OldRecords for Old<'_> {
-    fn read(&self, table: usize) -> Result<Vec<(String, serde_json::Value)>, Error> {
-        let entries = self.engine.scan(table)?;
-        // What cannot be read is left as it is; the first scan sets it aside.
-        Ok(entries
-            .into_iter()
-            .filter_map(|(key, raw)| {
-                let json = self.side_files.read(&raw).ok()?;
-                Some((
-                    String::from_utf8(key).ok()?,
-                    serde_json::from_slice(&json).ok()?,
-                ))
-            })
-            .collect())
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@
 //! <meta>/lock            flock held while open; contains the holder's pid
 //! <meta>/reserve         space given back when the disk is full, so that removals still work
 //! <meta>/sled/           the database: sled 0.34's conf, db, snap.*, blobs/
+//! <meta>/journal/<first> groups since the exports: see `journal.rs`
+//! <meta>/exports/<first>.jsonl  the last three exports: see `export.rs`
+//! <meta>/damaged/<time>/ databases that could not be read, the last two
 //! <meta>/values/<name>   one record larger than 8 KiB each; the name is unique, never reused
 //! ```
 //!
@@ -23,7 +26,7 @@
 //! | `set-aside` | `<table>/<key>` in raw bytes | the value as it was found |
 //! | `store` | `schema`, `sequence` | u32 and u64, little endian |
 //!
-//! `sequence` counts committed groups: a journal kept beside the database is compared with it.
+//! `sequence` counts committed groups: the journal's groups above it are applied at the next open.
 //!
 //! # Values
 //!

@@ -6,7 +6,10 @@ use futures::channel::oneshot;
 use serde::de::DeserializeOwned;
 
 use crate::batch::{Batch, Change};
-use crate::commit::{Commit, Core, Request};
+use crate::commit::{Commit, Core, Order, Request};
+use crate::export::{self, Summary};
+use crate::exporter::Exporter;
+use crate::restore::Restored;
 use crate::schema::SET_ASIDE;
 use crate::table::{Key, Table};
 use crate::value::Unreadable;
@@ -17,12 +20,26 @@ use crate::{Error, Options};
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    // Dropped first, which ends the commit thread.
-    requests: Option<Mutex<Sender<Request>>>,
+    // These two are dropped first: the commit thread ends when nobody can ask it any more.
+    exporter: Option<Exporter>,
+    orders: Option<Mutex<Sender<Order>>>,
     thread: Option<JoinHandle<()>>,
     core: Arc<Core>,
+    restored: Option<Restored>,
+    schema: u32,
     // Dropped last: the engine is closed by then.
     _lock: std::fs::File,
+}
+
+/// What an open store is made of.
+pub(crate) struct Parts {
+    pub core: Arc<Core>,
+    pub orders: Sender<Order>,
+    pub thread: JoinHandle<()>,
+    pub exporter: Exporter,
+    pub lock: std::fs::File,
+    pub restored: Option<Restored>,
+    pub schema: u32,
 }
 
 /// What a scan found.
@@ -52,18 +69,33 @@ impl Store {
         Options::new(dir.as_ref()).open()
     }
 
-    pub(crate) fn assemble(
-        core: Arc<Core>,
-        requests: Sender<Request>,
-        thread: JoinHandle<()>,
-        lock: std::fs::File,
-    ) -> Self {
+    pub(crate) fn assemble(parts: Parts) -> Self {
         Self(Arc::new(Inner {
-            requests: Some(Mutex::new(requests)),
-            thread: Some(thread),
-            core,
-            _lock: lock,
+            exporter: Some(parts.exporter),
+            orders: Some(Mutex::new(parts.orders)),
+            thread: Some(parts.thread),
+            core: parts.core,
+            restored: parts.restored,
+            schema: parts.schema,
+            _lock: parts.lock,
         }))
+    }
+
+    /// What had to be done to the database when it was opened, if it was damaged.
+    pub fn restored(&self) -> Option<&Restored> {
+        self.0.restored.as_ref()
+    }
+
+    /// Writes every record as text, without holding up commits. The format is documented in
+    /// `docs/metadata.md`; [`crate::Options::import`] reads it.
+    ///
+    /// # Errors
+    /// [`Error::WriteExport`] where `out` fails; otherwise what makes the store unusable.
+    pub fn export(&self, out: impl std::io::Write) -> Result<Summary, Error> {
+        let core = &self.0.core;
+        core.check()?;
+        let sequence = || core.sequence.load(std::sync::atomic::Ordering::Acquire);
+        export::write(&core.engine, &core.side_files, self.0.schema, sequence, out)
     }
 
     /// Reads one record. Reads come from memory or a short disk read; they never wait for commits.
@@ -182,11 +214,13 @@ impl Store {
 
     fn send(&self, request: Request) -> Result<(), Error> {
         self.0.core.check()?;
-        let requests = self.0.requests.as_ref().ok_or(Error::Closed)?;
-        let requests = requests
+        let orders = self.0.orders.as_ref().ok_or(Error::Closed)?;
+        let orders = orders
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        requests.send(request).map_err(|_| Error::Closed)
+        orders
+            .send(Order::Commit(request))
+            .map_err(|_| Error::Closed)
     }
 
     /// A read that fails inside the engine shows that the engine is of no use any more.
@@ -250,7 +284,8 @@ impl std::fmt::Debug for Store {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.requests = None;
+        self.exporter = None;
+        self.orders = None;
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -1,7 +1,7 @@
 //! The stored form of a value, and the files that hold the large ones.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest as _, Sha256};
 
 use crate::Error;
+use crate::disk::Disk;
 
 /// Records above this many bytes of JSON live in a file: the engine keeps large values apart
 /// without syncing them.
@@ -85,10 +86,11 @@ pub(crate) struct SideFiles {
     dir: PathBuf,
     prefix: String,
     next: AtomicU64,
+    disk: Disk,
 }
 
 impl SideFiles {
-    pub(crate) fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf, disk: Disk) -> Self {
         let opened = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -97,6 +99,7 @@ impl SideFiles {
             dir,
             prefix,
             next: AtomicU64::new(0),
+            disk,
         }
     }
 
@@ -113,10 +116,10 @@ impl SideFiles {
         let temporary = self.dir.join(format!("{name}.new"));
         let written = File::create_new(&temporary)
             .and_then(|mut file| {
-                file.write_all(json)?;
-                file.sync_all()
+                self.disk.write(&mut file, json)?;
+                self.disk.sync(&file)
             })
-            .and_then(|()| fs::rename(&temporary, &path));
+            .and_then(|()| self.disk.rename(&temporary, &path));
         if let Err(source) = written {
             // Best effort: a leftover is swept at the next open.
             let _ = fs::remove_file(&temporary);
@@ -135,7 +138,11 @@ impl SideFiles {
     }
 
     pub(crate) fn sync_dir(&self) -> Result<(), Error> {
-        sync_dir(&self.dir)
+        self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
+            operation: "sync directory",
+            path: self.dir.clone(),
+            source,
+        })
     }
 
     /// The JSON of a stored value.
@@ -199,15 +206,4 @@ fn read_exactly(path: &Path, len: u64) -> io::Result<Vec<u8>> {
     let limit = len.min(SIDE_FILE_LIMIT) + 1;
     File::open(path)?.take(limit).read_to_end(&mut json)?;
     Ok(json)
-}
-
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|source| Error::Io {
-            operation: "sync directory",
-            path: dir.to_owned(),
-            source,
-        })
 }

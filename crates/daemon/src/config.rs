@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
+use crate::operator::Task;
+
 const DEFAULT_FILE: &str = "/etc/berth/berthd.toml";
 
 /// Berth's daemon: runs pods for a kubelet through the Container Runtime Interface.
@@ -20,26 +22,28 @@ const DEFAULT_FILE: &str = "/etc/berth/berthd.toml";
 #[command(name = "berthd", version)]
 pub struct Flags {
     /// Configuration file [default: /etc/berth/berthd.toml, if it exists]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What survives a reboot: images, layers, metadata [default: /var/lib/berth]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     root: Option<PathBuf>,
     /// What lives as long as the boot: pods, containers, sockets [default: /run/berth]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Socket of the CRI [default: cri.sock in the state directory]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Registry hosts, a directory with hosts.toml for each [default: /etc/berth/hosts]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
     /// CNI configurations [default: /etc/cni/net.d]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     cni_conf_dir: Option<PathBuf>,
     /// CNI plugins [default: /opt/cni/bin]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     cni_bin_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    pub task: Option<Task>,
 }
 
 /// Everything that can be configured.

@@ -7,6 +7,7 @@
 mod config;
 mod deadline;
 mod handlers;
+mod operator;
 mod serve;
 mod telemetry;
 mod wiring;
@@ -33,9 +34,13 @@ fn main() -> ExitCode {
 /// pull path's threads once held.
 const ARENAS: i32 = 2;
 
-fn run(flags: Flags) -> Result<()> {
+fn run(mut flags: Flags) -> Result<()> {
     berth_kernel::limit_arenas(ARENAS);
+    let task = flags.task.take();
     let config = Config::load(flags)?;
+    if let Some(task) = task {
+        return operator::run(&task, &config);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("berthd")

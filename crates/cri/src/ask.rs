@@ -8,8 +8,8 @@ use berth_api::cri::v1::{
     NamespaceOption, security_profile::ProfileType,
 };
 use berth_lifecycle::request::{
-    ContainerRequest, DeviceRequest, Dns, MountRequest, Namespaces, PodRequest, PortMapping,
-    Propagation, Protocol, Resources, RunAs, Scope, Seccomp, Security,
+    ContainerRequest, DeviceRequest, Dns, ImageMount, MountRequest, Namespaces, PodRequest,
+    PortMapping, Propagation, Protocol, Resources, RunAs, Scope, Seccomp, Security,
 };
 use berth_registry::Credentials;
 use tonic::Status;
@@ -305,15 +305,7 @@ fn port(mapping: &cri::PortMapping) -> Result<PortMapping> {
 }
 
 fn mount(mount: cri::Mount) -> Result<MountRequest> {
-    if mount
-        .image
-        .as_ref()
-        .is_some_and(|image| !image.image.is_empty())
-    {
-        return Err(Status::unimplemented(
-            "image volumes are not implemented by this runtime",
-        ));
-    }
+    let image = image_mount(&mount)?;
     if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
         return Err(Status::unimplemented(
             "idmapped mounts are not implemented by this runtime",
@@ -331,7 +323,33 @@ fn mount(mount: cri::Mount) -> Result<MountRequest> {
         recursive_read_only: mount.recursive_read_only,
         propagation,
         selinux_relabel: mount.selinux_relabel,
+        image,
     })
+}
+
+fn image_mount(mount: &cri::Mount) -> Result<Option<ImageMount>> {
+    let image = mount.image.as_ref().filter(|image| !image.image.is_empty());
+    let Some(image) = image else {
+        return match mount.image_sub_path.as_str() {
+            "" => Ok(None),
+            path => Err(invalid(format!(
+                "mounts.image_sub_path is {path:?} without an image"
+            ))),
+        };
+    };
+    if !mount.host_path.is_empty() {
+        return Err(invalid(format!(
+            "mounts: host_path {:?} and image {:?} exclude each other",
+            mount.host_path, image.image
+        )));
+    }
+    Ok(Some(ImageMount {
+        image: image.image.clone(),
+        user_specified_image: image.user_specified_image.clone(),
+        annotations: sorted(image.annotations.clone()),
+        sub_path: mount.image_sub_path.clone(),
+        image_id: String::new(),
+    }))
 }
 
 fn stop_signal(signal: i32) -> Result<Option<String>> {

@@ -6,7 +6,11 @@ use tonic::{Code, Status};
 /// The status of a failed operation: its code by kind, its message with every cause in words.
 pub fn of(error: Error) -> Status {
     let code = code(error.root());
-    let message = chain(&error);
+    let message = match error.root() {
+        // What kubelets count failed image volumes by.
+        Error::ImageVolume { .. } => format!("ImageVolumeMountFailed: {}", chain(&error)),
+        _ => chain(&error),
+    };
     if matches!(code, Code::Internal | Code::Unknown) {
         tracing::error!(error = message, "request failed");
     } else {
@@ -36,7 +40,10 @@ fn code(error: &Error) -> Code {
         Error::Images(source) => image_code(source),
         Error::TaskGone { .. } => Code::Unavailable,
         Error::Shim { source, .. } if source.is_gone() => Code::NotFound,
+        Error::ImageVolume { source, .. } => code(source),
+        Error::VolumeCopy { source, .. } => storage(source),
         Error::Spec(_)
+        | Error::NoVolume { .. }
         | Error::Snapshot { .. }
         | Error::Network { .. }
         | Error::Cgroup { .. }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use berth_api::cri::v1::{self as cri, NamespaceMode};
 use berth_images::Image;
 use berth_lifecycle::record::{ContainerRecord, ContainerState, PodRecord, PodState};
-use berth_lifecycle::request::{MountRequest, PodRequest, Propagation, Resources, Scope};
+use berth_lifecycle::request::{
+    ImageMount, MountRequest, PodRequest, Propagation, Resources, Scope,
+};
 
 use crate::ask::signal_of;
 
@@ -189,6 +191,22 @@ fn mount(mount: &MountRequest) -> cri::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation as i32,
         recursive_read_only: mount.recursive_read_only,
+        image: mount.image.as_ref().map(mounted_image),
+        image_sub_path: mount
+            .image
+            .as_ref()
+            .map_or_else(String::new, |image| image.sub_path.clone()),
+        ..Default::default()
+    }
+}
+
+/// By its id, whatever the request called it: kubelets keep an image that a mount names so.
+fn mounted_image(image: &ImageMount) -> cri::ImageSpec {
+    cri::ImageSpec {
+        image: image.image_id.clone(),
+        annotations: unsorted(&image.annotations),
+        user_specified_image: image.user_specified_image.clone(),
+        image_ref: image.image_id.clone(),
         ..Default::default()
     }
 }

@@ -72,6 +72,21 @@ pub enum Error {
         #[source]
         source: berth_seccomp::Error,
     },
+    #[error("image {image:?} cannot be mounted at {path:?}")]
+    ImageVolume {
+        image: String,
+        path: String,
+        #[source]
+        source: Box<Error>,
+    },
+    #[error("cannot copy the image's {path:?} into its volume")]
+    VolumeCopy {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the snapshotter has no plain directory for volume {key}")]
+    NoVolume { key: String },
     #[error("the container's specification cannot be formed")]
     Spec(#[from] oci_spec::OciSpecError),
     #[error("image store")]
@@ -118,7 +133,7 @@ pub enum Error {
     #[error("the task of {id} ended: {action} was not carried out")]
     TaskGone { id: String, action: &'static str },
     /// The failure of an operation that several callers waited for.
-    #[error("{0}")]
+    #[error(transparent)]
     Shared(std::sync::Arc<Error>),
 }
 

@@ -6,7 +6,8 @@
 //!                  /shm            tmpfs that the pod's containers share
 //!                  /resolv.conf, /hostname
 //!                  /init/          bundle of the pod's init, where PIDs are shared
-//! <state>/containers/<id>/container.json, config.json, rootfs/, shim.sock, exit.json, io/
+//! <state>/containers/<id>/container.json, config.json, rootfs/, shim.sock, exit.json, io/,
+//!                  /volumes/       images that are mounted as volumes
 //! ```
 
 use std::fs;
@@ -148,6 +149,30 @@ impl ContainerFiles {
         self.dir.join("rootfs")
     }
 
+    /// Where the mount number `mount` of the request has its image.
+    pub fn volume(&self, mount: usize) -> PathBuf {
+        self.volumes().join(mount.to_string())
+    }
+
+    fn volumes(&self) -> PathBuf {
+        self.dir.join("volumes")
+    }
+
+    /// Unmounts the images that are mounted as volumes; repeating it is harmless.
+    pub fn unmount_volumes(&self) -> Result<()> {
+        let volumes = self.volumes();
+        let entries = match fs::read_dir(&volumes) {
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            listed => listed.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
+        };
+        let entries = entries.map_err(|source| Error::State {
+            action: "list",
+            path: volumes,
+            source,
+        })?;
+        entries.iter().try_for_each(|entry| unmount(&entry.path()))
+    }
+
     /// Where the FIFOs of execs live.
     pub fn io(&self) -> PathBuf {
         self.dir.join("io")
@@ -161,6 +186,7 @@ impl ContainerFiles {
 
     /// Unmounts and removes everything; repeating it is harmless.
     pub fn remove(&self) -> Result<()> {
+        self.unmount_volumes()?;
         unmount(&self.rootfs())?;
         remove_dir(&self.dir)
     }

@@ -27,6 +27,7 @@ mod spec;
 mod stats;
 mod undo;
 mod user;
+mod volumes;
 
 pub use container::Container;
 pub use core::{Config, Parts};

@@ -138,6 +138,17 @@ pub struct ContainerRecord {
     pub cgroup: String,
     pub stop_signal: String,
     pub user: Identity,
+    /// Snapshots that are volumes of this container.
+    #[serde(default)]
+    pub volumes: Vec<String>,
+}
+
+impl ContainerRecord {
+    /// Whether the container runs from this image, or mounts it.
+    pub fn uses(&self, image: &Digest) -> bool {
+        let mut mounted = self.request.mounts.iter().filter_map(|m| m.image.as_ref());
+        self.image_id == *image || mounted.any(|mounted| mounted.image_id == image.as_str())
+    }
 }
 
 /// Writes `record` under `path` so that a reader sees the old or the new one, never half of it.

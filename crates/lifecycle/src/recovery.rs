@@ -30,6 +30,7 @@ use crate::record::{self, ContainerRecord, ContainerState, Exit, PodRecord, PodS
 use crate::request::Scope;
 use crate::shim::{self, kill_cgroup};
 use crate::undo::blocking;
+use crate::volumes;
 
 use serde::de::DeserializeOwned;
 
@@ -323,6 +324,7 @@ async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFi
         }
     }
     kill_cgroup(core, &record.cgroup).await;
+    volumes::release(core, files, &record.volumes).await?;
     core.remove_snapshot(record.id.to_string()).await?;
     let files = files.clone();
     blocking("remove", move || files.remove()).await?;
@@ -330,7 +332,7 @@ async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFi
     Ok(())
 }
 
-/// Writable layers whose container is nowhere recorded belong to creations that were cut short.
+/// Writable layers and volumes whose container is nowhere recorded belong to creations that were cut short.
 async fn sweep_snapshots(core: &Arc<Core>) {
     let snapshots = match core.snapshots.snapshots() {
         Ok(snapshots) => snapshots,
@@ -347,7 +349,7 @@ async fn sweep_snapshots(core: &Arc<Core>) {
         .collect();
     for snapshot in snapshots
         .into_iter()
-        .filter(|snapshot| !known.contains(&snapshot.key))
+        .filter(|snapshot| !known.contains(volumes::owner(&snapshot.key)))
     {
         undone("snapshot", core.remove_snapshot(snapshot.key).await);
     }

@@ -136,6 +136,23 @@ pub struct MountRequest {
     pub recursive_read_only: bool,
     pub propagation: Propagation,
     pub selinux_relabel: bool,
+    /// Shows an image instead of a host path.
+    #[serde(default)]
+    pub image: Option<ImageMount>,
+}
+
+/// An image, or a part of it, as a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// Id, digest reference or tag of an image that is present.
+    pub image: String,
+    /// What the user wrote for the image, kept for display.
+    pub user_specified_image: String,
+    pub annotations: BTreeMap<String, String>,
+    /// Relative to the image's root; empty means all of it.
+    pub sub_path: String,
+    /// What `image` meant when the container was created; empty before.
+    pub image_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

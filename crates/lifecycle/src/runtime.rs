@@ -132,7 +132,7 @@ impl Runtime {
             .containers
             .all()
             .iter()
-            .any(|container| container.view().image_id == *id)
+            .any(|container| container.view().uses(id))
     }
 }
 

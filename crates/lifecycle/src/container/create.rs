@@ -18,6 +18,7 @@ use crate::request::{ContainerRequest, Scope};
 use crate::spec::{self, ImageDefaults, Inputs};
 use crate::undo::{Undo, blocking};
 use crate::user::ResolvedUser;
+use crate::volumes;
 
 const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
 
@@ -41,7 +42,7 @@ pub(crate) async fn create(
 async fn steps(
     core: &Arc<Core>,
     pod: &Pod,
-    request: ContainerRequest,
+    mut request: ContainerRequest,
     id: &ContainerId,
     undo: &mut Undo,
 ) -> Result<Arc<Container>> {
@@ -58,6 +59,8 @@ async fn steps(
     check_features(&handler, &request)?;
     let log_path = log_path(&pod_record, &request)?;
     let pid_namespace = pid_namespace(core, &pod_record, &request)?;
+    let planned = volumes::plan(core, id, &mut request, &image).await?;
+    let volume_keys = planned.keys();
 
     let files = ContainerFiles::new(&core.config.state_dir, id.as_str());
     let dropped = files.clone();
@@ -70,6 +73,10 @@ async fn steps(
     undo.push("snapshot", {
         let (core, key) = (Arc::clone(core), key.clone());
         async move { core.remove_snapshot(key).await }
+    });
+    undo.push("volumes", {
+        let (core, files, keys) = (Arc::clone(core), files.clone(), volume_keys.clone());
+        async move { volumes::release(&core, &files, &keys).await }
     });
 
     let cgroup = format!("{}/{id}", pod_record.cgroup_parent.trim_end_matches('/'));
@@ -90,6 +97,8 @@ async fn steps(
             })?;
             drop(hold);
             let user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
+            files.create()?;
+            let volumes = volumes::make(&worker, &files, planned, &mounts)?;
             let spec = spec::build(&Inputs {
                 pod: &pod_record,
                 files: &worker.pod_files(&pod_record.id),
@@ -97,12 +106,13 @@ async fn steps(
                 image: &defaults,
                 user: &user,
                 handler: &handler,
+                volumes: &volumes,
                 cgroup: &cgroup,
                 pid_namespace,
                 seccomp,
                 oom_score_floor: worker.config.oom_score_floor,
             })?;
-            files.create()?;
+            volumes::ensure_host_paths(&request.mounts)?;
             write_spec(&files.spec(), &spec)?;
             let record = created_record(
                 id,
@@ -113,6 +123,7 @@ async fn steps(
                 cgroup,
                 user,
                 stop_signal,
+                volume_keys,
             );
             record::write(&files.record(), &record)?;
             Ok(record)
@@ -134,6 +145,7 @@ fn created_record(
     cgroup: String,
     user: ResolvedUser,
     stop_signal: String,
+    volumes: Vec<String>,
 ) -> ContainerRecord {
     ContainerRecord {
         id,
@@ -149,6 +161,7 @@ fn created_record(
         cgroup,
         stop_signal,
         user: user.identity,
+        volumes,
     }
 }
 

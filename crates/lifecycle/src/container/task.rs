@@ -20,6 +20,7 @@ use crate::record::{self, ContainerRecord, ContainerState, Exit};
 use crate::request::Resources;
 use crate::shim;
 use crate::undo::blocking;
+use crate::volumes;
 
 /// How long processes may outlive SIGKILL before a stop is answered with an error.
 const AFTER_KILL: Duration = Duration::from_secs(10);
@@ -280,6 +281,7 @@ impl Task {
 
     async fn release(&mut self) -> Result<()> {
         let id = self.record.id.to_string();
+        volumes::release(&self.core, &self.container.files, &self.record.volumes).await?;
         self.core.remove_snapshot(id.clone()).await?;
         let files = self.container.files.clone();
         blocking("remove", move || files.remove()).await?;

@@ -28,6 +28,7 @@ use crate::handlers::Handler;
 use crate::record::PodRecord;
 use crate::request::{ContainerRequest, Propagation, Scope};
 use crate::user::ResolvedUser;
+use crate::volumes::Volumes;
 
 /// What an image says about how it wants to be run.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +50,7 @@ pub struct Inputs<'a> {
     pub image: &'a ImageDefaults,
     pub user: &'a ResolvedUser,
     pub handler: &'a Handler,
+    pub volumes: &'a Volumes,
     pub cgroup: &'a str,
     /// PID namespace to join: that of the pod or of a target container.
     pub pid_namespace: Option<PathBuf>,

@@ -2,7 +2,7 @@
 //!
 //! What the request mounts wins over anything else at the same place.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
 
@@ -15,16 +15,35 @@ pub(super) fn all(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
         .request
         .mounts
         .iter()
-        .map(bind)
+        .enumerate()
+        .map(|(number, mount)| bind(mount, inputs.volumes.images.get(&number)))
         .collect::<Result<Vec<Mount>>>()?;
+    let wins = |mount: &Mount| !requested.iter().any(|wish| same_place(wish, mount));
+    let own_dev = requested
+        .iter()
+        .any(|wish| wish.destination() == Path::new("/dev"));
     let mut mounts = base(inputs)?;
-    mounts.extend(pod_files(inputs)?);
-    mounts.retain(|base| !requested.iter().any(|wish| same_place(wish, base)));
-    let mut requested = requested;
+    // Whoever brings a /dev of their own brings what is in it.
+    mounts.retain(|base| wins(base) && !(own_dev && base.destination().starts_with("/dev")));
+    let mut inner = anonymous(inputs)?;
+    inner.extend(pod_files(inputs)?);
+    inner.retain(wins);
+    inner.extend(requested);
     // A parent must be there before what is mounted inside it; equal depths keep their order.
-    requested.sort_by_key(|mount| mount.destination().components().count());
-    mounts.extend(requested);
+    inner.sort_by_key(|mount| mount.destination().components().count());
+    mounts.extend(inner);
     Ok(mounts)
+}
+
+fn anonymous(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
+    let volumes = inputs.volumes.anonymous.iter();
+    volumes
+        .map(|volume| {
+            let destination = volume.destination.to_string_lossy();
+            let source = volume.source.to_string_lossy();
+            mount(&destination, "bind", &source, &["rbind", "rprivate", "rw"])
+        })
+        .collect()
 }
 
 fn same_place(a: &Mount, b: &Mount) -> bool {
@@ -119,10 +138,21 @@ fn pod_files(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-fn bind(request: &MountRequest) -> Result<Mount> {
+fn bind(request: &MountRequest, image: Option<&PathBuf>) -> Result<Mount> {
     if !request.container_path.starts_with('/') {
         let problem = format!("{:?} is not absolute", request.container_path);
         return Err(Error::invalid("mounts.container_path", problem));
+    }
+    let mut parts = Path::new(&request.container_path).components();
+    if !parts.any(|part| matches!(part, Component::Normal(_))) {
+        let problem = format!("{:?} is the root of the container", request.container_path);
+        return Err(Error::invalid("mounts.container_path", problem));
+    }
+    if let Some(image) = image {
+        // Read-only whatever the request says: the contract knows no other image volumes.
+        let options = ["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"];
+        let source = image.to_string_lossy();
+        return mount(&request.container_path, "bind", &source, &options);
     }
     if !request.host_path.starts_with('/') {
         let problem = format!("{:?} is not absolute", request.host_path);

@@ -11,9 +11,10 @@ use crate::files::PodFiles;
 use crate::handlers::Handler;
 use crate::record::{PodRecord, PodState};
 use crate::request::{
-    ContainerRequest, MountRequest, PodRequest, Propagation, Resources, Scope, Security,
+    ContainerRequest, ImageMount, MountRequest, PodRequest, Propagation, Resources, Scope, Security,
 };
 use crate::user::ResolvedUser;
+use crate::volumes::{Anonymous, Volumes};
 
 fn pod() -> PodRecord {
     PodRecord {
@@ -54,6 +55,14 @@ fn image() -> ImageDefaults {
 }
 
 fn made(pod: &PodRecord, request: &ContainerRequest) -> Result<Spec, Error> {
+    made_with(pod, request, &Volumes::default())
+}
+
+fn made_with(
+    pod: &PodRecord,
+    request: &ContainerRequest,
+    volumes: &Volumes,
+) -> Result<Spec, Error> {
     build(&Inputs {
         pod,
         files: &PodFiles::new(std::path::Path::new("/run/berth"), pod.id.as_str()),
@@ -64,6 +73,7 @@ fn made(pod: &PodRecord, request: &ContainerRequest) -> Result<Spec, Error> {
             home: "/home/u".into(),
             ..ResolvedUser::default()
         },
+        volumes,
         cgroup: "/pods/c",
         pid_namespace: None,
         seccomp: None,
@@ -179,8 +189,63 @@ fn a_requested_mount_wins_over_the_pod_s_file() {
 }
 
 #[test]
+fn volumes_come_in_the_order_of_their_depth_and_images_are_read_only() {
+    let mut request = request();
+    request.mounts = vec![MountRequest {
+        container_path: "/srv/model".into(),
+        image: Some(ImageMount::default()),
+        ..MountRequest::default()
+    }];
+    let anonymous = |destination: &str| Anonymous {
+        destination: destination.into(),
+        source: "/snapshot".into(),
+    };
+    let volumes = Volumes {
+        images: [(0, "/run/berth/volume".into())].into(),
+        anonymous: vec![anonymous("/srv"), anonymous("/etc")],
+    };
+    let spec = made_with(&pod(), &request, &volumes).unwrap();
+    let mounts = spec.mounts().clone().unwrap();
+    let place = |path: &str| {
+        let path = std::path::Path::new(path);
+        mounts.iter().position(|m| m.destination() == path).unwrap()
+    };
+    assert!(place("/srv") < place("/srv/model"));
+    assert!(place("/etc") < place("/etc/resolv.conf"));
+    let image = &mounts[place("/srv/model")];
+    let options = image.options().clone().unwrap();
+    for option in ["ro", "nosuid", "nodev", "noexec"] {
+        assert!(options.iter().any(|present| present == option), "{option}");
+    }
+    assert_eq!(
+        image.source().as_deref(),
+        Some(std::path::Path::new("/run/berth/volume"))
+    );
+}
+
+#[test]
+fn who_brings_a_dev_brings_what_is_in_it() {
+    let mut request = request();
+    request.mounts = vec![MountRequest {
+        container_path: "/dev".into(),
+        host_path: "/dev".into(),
+        ..MountRequest::default()
+    }];
+    let spec = made(&pod(), &request).unwrap();
+    let mounts = spec.mounts().clone().unwrap();
+    let below: Vec<_> = mounts
+        .iter()
+        .filter(|m| m.destination().starts_with("/dev"))
+        .map(|m| m.destination().display().to_string())
+        .collect();
+    assert_eq!(below, ["/dev", "/dev/shm"]);
+}
+
+#[test]
 fn bad_mounts_are_refused_by_field() {
     let cases = [
+        ("/", "/host", false, false),
+        ("/../.", "/host", false, false),
         ("relative", "/host", false, false),
         ("/ok", "relative", false, false),
         ("/ok", "/host", false, true),

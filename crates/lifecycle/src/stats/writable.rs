@@ -103,9 +103,19 @@ fn count_behind(
 }
 
 fn count(core: &Core, container: &Container) -> Option<Usage> {
-    let settled = container.view().state == ContainerState::Exited;
+    let view = container.view();
+    let settled = view.state == ContainerState::Exited;
     let begin = Instant::now();
-    let usage = core.snapshots.usage(container.id().as_str());
+    let mut usage = core.snapshots.usage(container.id().as_str());
+    // Volumes that the image declares are written to as the layer is.
+    if let Ok(total) = &mut usage {
+        for volume in &view.volumes {
+            if let Ok(more) = core.snapshots.usage(volume) {
+                total.bytes += more.bytes;
+                total.inodes += more.inodes;
+            }
+        }
+    }
     let now = Instant::now();
     let mut counted = container.gauge.writable.lock();
     counted.counting = false;

@@ -31,7 +31,8 @@ usage: cargo xtask <command>
   lint             dependency direction, file length, module names …
   test             everything: format, clippy, lint, unit tests, crictl, node, critest
   crictl           only the crictl suite
-  node             only the node suite: many pods, a killed daemon, bad requests
+  node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
+                   requests; or its parts whose name contains FOCUS
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest, or the specs that match FOCUS
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
@@ -69,6 +70,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["node"] => {
             prepare()?;
             Ok(report(suites::node::run()?))
+        }
+        ["node", focus] => {
+            prepare()?;
+            Ok(report(suites::node::run_matching(focus)?))
         }
         ["trace"] => {
             prepare()?;

@@ -35,6 +35,7 @@ impl Place {
             place.state(),
             place.hosts(),
             place.cni_conf(),
+            place.cdi(),
             place.pod_logs(),
             place.scratch(),
         ] {
@@ -42,6 +43,7 @@ impl Place {
         }
         place.configure("")?;
         place.settle_network(false)?;
+        place.settle_devices()?;
         Ok(place)
     }
 
@@ -57,6 +59,18 @@ impl Place {
                 fs::write(drop_ins.join("bridge.toml"), text)
             })
             .context("writing the network of the daemon")
+    }
+
+    /// The daemon gives no device that the host describes.
+    fn settle_devices(&self) -> Result<()> {
+        let text = format!("cdi-dirs = [{:?}]\n", self.cdi());
+        fs::write(self.config().with_extension("toml.d/devices.toml"), text)
+            .context("writing where the daemon finds devices")
+    }
+
+    /// Files that describe CDI devices.
+    pub fn cdi(&self) -> PathBuf {
+        self.directory.path().join("cdi")
     }
 
     pub fn root(&self) -> PathBuf {

@@ -69,11 +69,6 @@ pub fn container(
     let image = config
         .image
         .ok_or_else(|| invalid("config.image is missing"))?;
-    if !config.cdi_devices.is_empty() {
-        return Err(Status::unimplemented(
-            "CDI devices are not implemented by this runtime",
-        ));
-    }
     let linux = config.linux.unwrap_or_default();
     let stop_signal = stop_signal(config.stop_signal)?;
     Ok(ContainerRequest {
@@ -103,6 +98,11 @@ pub fn container(
                 host_path: device.host_path,
                 permissions: device.permissions,
             })
+            .collect(),
+        cdi_devices: config
+            .cdi_devices
+            .into_iter()
+            .map(|device| device.name)
             .collect(),
         labels: sorted(config.labels),
         annotations: sorted(config.annotations),

@@ -86,7 +86,11 @@ impl ImageService for ImageDoor {
         let mut info = HashMap::new();
         if request.verbose {
             let chain: Vec<String> = image.layers.iter().map(ToString::to_string).collect();
-            let verbose = serde_json::json!({ "chainIDs": chain, "imageSpec": image.config });
+            let verbose = serde_json::json!({
+                "chainIDs": chain,
+                "imageSpec": image.config,
+                "artifactType": image.artifact,
+            });
             info.insert("info".to_owned(), verbose.to_string());
         }
         Ok(Response::new(cri::ImageStatusResponse {

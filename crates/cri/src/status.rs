@@ -41,6 +41,8 @@ fn code(error: &Error) -> Code {
         Error::TaskGone { .. } => Code::Unavailable,
         Error::Shim { source, .. } if source.is_gone() => Code::NotFound,
         Error::ImageVolume { source, .. } => code(source),
+        Error::Cdi(berth_lifecycle::CdiError::Name { .. }) => Code::InvalidArgument,
+        Error::Cdi(_) => Code::FailedPrecondition,
         Error::VolumeCopy { source, .. } => storage(source),
         Error::Spec(_)
         | Error::NoVolume { .. }

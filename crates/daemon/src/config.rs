@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use berth_lifecycle::DEFAULT_CDI_DIRS;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +68,8 @@ pub struct Config {
     pub pod_init: PathBuf,
     /// Where relative localhost seccomp profiles are found.
     pub seccomp_dir: PathBuf,
+    /// Directories of CDI files; what a later one describes wins.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Cgroup parent for pods that name none.
     pub cgroup_parent: String,
     /// The handler of pods that name none: `berth`, or one of `runtimes`.
@@ -156,6 +159,7 @@ impl Default for Config {
             shim: PathBuf::new(),
             pod_init: PathBuf::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
+            cdi_dirs: DEFAULT_CDI_DIRS.map(PathBuf::from).to_vec(),
             cgroup_parent: "/berth".into(),
             default_runtime: "berth".into(),
             runtimes: BTreeMap::new(),

@@ -211,6 +211,7 @@ fn describe(id: &Digest, record: &ImageRecord) -> Image {
             .collect(),
         pulled_at: record.pulled_at,
         pinned: record.pinned,
+        artifact: record.artifact_type.clone(),
     }
 }
 

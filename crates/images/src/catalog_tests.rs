@@ -24,6 +24,7 @@ fn record(layer: &str) -> ImageRecord {
         config: json!({ "config": { "User": "u" } }),
         pulled_at: SystemTime::UNIX_EPOCH,
         pinned: false,
+        artifact_type: None,
     }
 }
 

@@ -4,6 +4,7 @@ use berth_names::Digest;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifact::{self, Artifact};
 use crate::images::blocking;
 use crate::manifest::{self, Descriptor, MAX_CONFIG, MAX_MANIFEST};
 use crate::pull::Pull;
@@ -24,8 +25,18 @@ const MAX_DEPTH: usize = 3;
 pub(crate) struct Found {
     /// The top-level document first; the platform's manifest is the last.
     pub trail: Vec<Document>,
-    pub manifest: manifest::Manifest,
-    pub config: Document,
+    /// Of the last one.
+    pub manifest: Digest,
+    pub content: Content,
+}
+
+/// What a manifest describes.
+pub(crate) enum Content {
+    Image {
+        manifest: manifest::Manifest,
+        config: Document,
+    },
+    Artifact(Artifact),
 }
 
 /// Follows the reference from the registry's answer to the manifest for this platform.
@@ -65,14 +76,29 @@ pub(crate) async fn find(pull: &Pull, cancel: &CancellationToken) -> Result<Foun
         let next = load_manifest(pull, &chosen, cancel).await?;
         trail.push(std::mem::replace(&mut current, next));
     }
-    let parsed = manifest::manifest(&current.digest, &current.media_type, &current.bytes)?;
+    let content = content(pull, &current, cancel).await?;
+    let manifest = current.digest.clone();
     trail.push(current);
-    let config = load_config(pull, &parsed.config, cancel).await?;
     Ok(Found {
         trail,
-        manifest: parsed,
-        config,
+        manifest,
+        content,
     })
+}
+
+/// The config of an artifact means nothing here; it is left where it is.
+async fn content(pull: &Pull, document: &Document, cancel: &CancellationToken) -> Result<Content> {
+    let Document {
+        digest,
+        media_type,
+        bytes,
+    } = document;
+    if let Some(artifact) = artifact::read(digest, media_type, bytes)? {
+        return Ok(Content::Artifact(artifact));
+    }
+    let manifest = manifest::manifest(digest, media_type, bytes)?;
+    let config = load_config(pull, &manifest.config, cancel).await?;
+    Ok(Content::Image { manifest, config })
 }
 
 async fn load_manifest(

@@ -57,6 +57,12 @@ pub enum Error {
         #[source]
         source: berth_snapshots::Error,
     },
+    #[error("file {path:?} of the artifact cannot be made")]
+    Artifact {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{operation}")]
     Metadata {
         operation: &'static str,
@@ -105,6 +111,12 @@ impl Error {
                     ErrorKind::Internal
                 }
             }
+            Error::Artifact { source, .. } => match source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    ErrorKind::NoSpace
+                }
+                _ => ErrorKind::Internal,
+            },
             Error::Metadata { source, .. } if source.is_no_space() => ErrorKind::NoSpace,
             Error::Metadata { .. } => ErrorKind::Internal,
             Error::Cancelled { .. } => ErrorKind::Cancelled,

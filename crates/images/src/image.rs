@@ -25,6 +25,9 @@ pub struct Image {
     pub pulled_at: SystemTime,
     /// Not to be collected by the kubelet.
     pub pinned: bool,
+    /// Type of an artifact: files to be mounted, nothing to be run. Its id is the digest of its
+    /// manifest, because unrelated artifacts share a config.
+    pub artifact: Option<String>,
 }
 
 /// What an image says about running it (OCI image-spec, "config.md"). Absent fields and `null`

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_content::Ingest;
+use berth_names::ChainId;
 use berth_registry::BlobStream;
 use berth_snapshots::{LayerDraft, LayerInfo};
 use berth_unpack::Applied;
@@ -13,7 +14,7 @@ use tracing::{Instrument, Span};
 
 use crate::bridge::{self, Piece, PieceSender};
 use crate::images::blocking;
-use crate::manifest::LayerPlan;
+use crate::manifest::{Descriptor, LayerPlan};
 use crate::pull::Pull;
 use crate::{Error, Result};
 
@@ -35,7 +36,7 @@ pub(crate) async fn obtain(
         let _layer = pull
             .unless(&cancel, shared.layers.lock(plan.chain_id.clone()))
             .await?;
-        if has_layer(&pull, &plan).await? {
+        if has_layer(&pull, &plan.chain_id).await? {
             tracing::debug!("the layer is here already");
             return Ok(false);
         }
@@ -72,8 +73,8 @@ fn bad_twice(plan: &LayerPlan) -> Error {
     }
 }
 
-async fn has_layer(pull: &Pull, plan: &LayerPlan) -> Result<bool> {
-    let (snapshotter, chain) = (Arc::clone(&pull.shared.snapshotter), plan.chain_id.clone());
+pub(crate) async fn has_layer(pull: &Pull, chain: &ChainId) -> Result<bool> {
+    let (snapshotter, chain) = (Arc::clone(&pull.shared.snapshotter), chain.clone());
     blocking("look up layer", move || {
         let found = snapshotter
             .layer(&chain)
@@ -88,26 +89,11 @@ async fn fetch_and_unpack(
     plan: &LayerPlan,
     cancel: &CancellationToken,
 ) -> Result<Attempt> {
-    if has_blob(pull, plan).await? {
+    if has_blob(pull, &plan.descriptor).await? {
         return unpack_stored(pull, plan).await;
     }
-    let (content, descriptor) = (pull.shared.content.clone(), plan.descriptor.clone());
-    let ingest = blocking("start to store blob", move || {
-        content
-            .ingest_within(&descriptor.digest, Some(descriptor.size), BUSY_PATIENCE)
-            .map_err(Error::content("store the blob of a layer"))
-    })
-    .await?;
-    let resumes = ingest.offset() > 0;
-    let (image, credentials) = (&pull.reference, &pull.credentials);
-    let (digest, size) = (&plan.descriptor.digest, plan.descriptor.size);
-    let registry = &pull.shared.registry;
-    let opened = registry.blob(image, digest, Some(size), ingest.offset(), credentials);
-    let stream = pull
-        .unless(cancel, opened)
-        .await?
-        .map_err(|e| pull.registry(e))?;
-    if resumes {
+    let (ingest, stream) = begin(pull, &plan.descriptor, cancel).await?;
+    if ingest.offset() > 0 {
         // The decoder needs the blob from its start: fetch the rest, then unpack from disk.
         tracing::info!(offset = ingest.offset(), "resuming the blob of a layer");
         let outcome = transfer(pull, ingest, None, stream, cancel).await;
@@ -122,8 +108,32 @@ async fn fetch_and_unpack(
         .map(|()| Attempt::Done)
 }
 
-async fn has_blob(pull: &Pull, plan: &LayerPlan) -> Result<bool> {
-    let (content, descriptor) = (pull.shared.content.clone(), plan.descriptor.clone());
+/// Begins to store a blob, and to fetch what an earlier attempt did not get of it.
+pub(crate) async fn begin(
+    pull: &Pull,
+    blob: &Descriptor,
+    cancel: &CancellationToken,
+) -> Result<(Ingest, BlobStream)> {
+    let (content, descriptor) = (pull.shared.content.clone(), blob.clone());
+    let ingest = blocking("start to store blob", move || {
+        content
+            .ingest_within(&descriptor.digest, Some(descriptor.size), BUSY_PATIENCE)
+            .map_err(Error::content("store the blob of a layer"))
+    })
+    .await?;
+    let (image, credentials) = (&pull.reference, &pull.credentials);
+    let registry = &pull.shared.registry;
+    let size = Some(blob.size);
+    let opened = registry.blob(image, &blob.digest, size, ingest.offset(), credentials);
+    let stream = pull
+        .unless(cancel, opened)
+        .await?
+        .map_err(|e| pull.registry(e))?;
+    Ok((ingest, stream))
+}
+
+pub(crate) async fn has_blob(pull: &Pull, blob: &Descriptor) -> Result<bool> {
+    let (content, descriptor) = (pull.shared.content.clone(), blob.clone());
     blocking("look up blob", move || {
         let lookup = Error::content("look up the blob of a layer");
         match content.has(&descriptor.digest).map_err(&lookup)? {
@@ -199,7 +209,7 @@ async fn discard_blob(pull: &Pull, plan: &LayerPlan) {
 }
 
 /// Moves a blob from the network to its file, and to the unpacking if there is one.
-async fn transfer(
+pub(crate) async fn transfer(
     pull: &Pull,
     ingest: Ingest,
     unpacking: Option<PieceSender>,

@@ -25,6 +25,7 @@
 //! on them. What is being pulled is held in memory; after a crash it is garbage, except partial
 //! blobs, which are resumed for a day.
 
+mod artifact;
 mod bridge;
 mod catalog;
 mod collect;

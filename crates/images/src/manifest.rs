@@ -20,7 +20,7 @@ pub(crate) const MAX_CONFIG: u64 = 8 << 20;
 /// Bytes of one compressed layer: more than any disk here holds is a mistake or a lie.
 const MAX_LAYER: u64 = 1 << 40;
 
-const CONFIG_TYPES: [&str; 2] = [
+pub(crate) const CONFIG_TYPES: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 ];
@@ -71,9 +71,9 @@ pub(crate) struct LayerPlan {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawDescriptor {
+pub(crate) struct RawDescriptor {
     #[serde(default)]
-    media_type: Option<String>,
+    pub media_type: Option<String>,
     digest: String,
     size: u64,
     #[serde(default)]
@@ -82,16 +82,24 @@ struct RawDescriptor {
     annotations: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
+impl RawDescriptor {
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name)?.as_str()
+    }
+}
+
 /// The fields of every format at once: what a document has decides what it is, and a document
 /// with the fields of two is refused.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+pub(crate) struct Document {
     schema_version: Option<u64>,
     #[serde(default)]
     media_type: Option<String>,
-    config: Option<RawDescriptor>,
-    layers: Option<Vec<RawDescriptor>>,
+    #[serde(default)]
+    pub artifact_type: Option<String>,
+    pub config: Option<RawDescriptor>,
+    pub layers: Option<Vec<RawDescriptor>>,
     manifests: Option<Vec<RawDescriptor>>,
     fs_layers: Option<IgnoredAny>,
 }
@@ -182,12 +190,7 @@ fn is_attestation(raw: &RawDescriptor) -> bool {
         .platform
         .as_ref()
         .is_some_and(|platform| platform.os == "unknown" || platform.architecture == "unknown");
-    let annotated = raw.annotations.as_ref().is_some_and(|annotations| {
-        annotations
-            .get("vnd.docker.reference.type")
-            .and_then(|kind| kind.as_str())
-            == Some("attestation-manifest")
-    });
+    let annotated = raw.annotation("vnd.docker.reference.type") == Some("attestation-manifest");
     unknown || annotated
 }
 
@@ -321,7 +324,12 @@ pub(crate) fn plan(
     Ok((config, layers))
 }
 
-fn parse(kind: &'static str, digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Document> {
+pub(crate) fn parse(
+    kind: &'static str,
+    digest: &Digest,
+    media_type: &str,
+    bytes: &[u8],
+) -> Result<Document> {
     let invalid = |field: &str, problem: String| Error::invalid(kind, digest, field, problem);
     if bytes.len() as u64 > MAX_MANIFEST {
         return Err(invalid(
@@ -348,7 +356,7 @@ fn parse(kind: &'static str, digest: &Digest, media_type: &str, bytes: &[u8]) ->
     }
 }
 
-fn descriptor(
+pub(crate) fn descriptor(
     kind: &'static str,
     document: &Digest,
     field: &str,
@@ -374,7 +382,7 @@ fn descriptor(
 }
 
 /// Messages quote a document only so far.
-fn clip(text: &str) -> &str {
+pub(crate) fn clip(text: &str) -> &str {
     text.char_indices()
         .nth(100)
         .map_or(text, |(end, _)| &text[..end])

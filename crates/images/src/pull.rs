@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::document::{self, Found};
+use crate::artifact::{self, Artifact};
+use crate::document::{self, Content, Document, Found};
 use crate::holds::Item;
 use crate::images::{Shared, blocking};
 use crate::manifest::{self, LayerPlan};
@@ -32,38 +33,39 @@ impl Pull {
         let found = document::find(&pull, &cancel)
             .instrument(tracing::info_span!("resolve"))
             .await?;
-        let (reference, host) = (pull.reference.to_string(), &pull.shared.config.platform);
-        let (_, plans) = manifest::plan(&reference, &found.manifest, &found.config.bytes, host)?;
-        let record = record(&found, &plans)?;
+        let Planned { id, record, work } = plan(&pull, &found)?;
 
         // Held until the record protects it all.
         let _hold = pull
             .unless(&cancel, pull.shared.holds.hold(items(&record)))
             .await?;
         let mut documents = found.trail.clone();
-        documents.push(found.config.clone());
-        let (kept, fetched) = tokio::join!(
-            document::keep(&pull, documents),
-            layers(&pull, plans, &cancel)
-        );
+        if let Content::Image { config, .. } = &found.content {
+            documents.push(config.clone());
+        }
+        let fetching = async {
+            match work {
+                Work::Layers(plans) => layers(&pull, plans, &cancel).await,
+                Work::Artifact(artifact) => artifact::obtain(&pull, artifact, &cancel).await,
+            }
+        };
+        let (kept, fetched) = tokio::join!(document::keep(&pull, documents), fetching);
         let made = fetched?;
         kept?;
         // The layers of an image that has its record were synced before that was written.
-        let id = &found.config.digest;
         let catalog = pull.shared.catalog();
         if made
             || catalog
-                .record(id)
+                .record(&id)
                 .is_none_or(|known| known.layers != record.layers)
         {
             sync(&pull).await?;
         }
-        pull.publish(&found, record).await
+        pull.publish(&found, id, record).await
     }
 
     /// Writes the record and the references. From here on the image is there.
-    async fn publish(&self, found: &Found, mut record: ImageRecord) -> Result<Digest> {
-        let id = found.config.digest.clone();
+    async fn publish(&self, found: &Found, id: Digest, mut record: ImageRecord) -> Result<Digest> {
         let target = found
             .trail
             .first()
@@ -122,12 +124,68 @@ impl Pull {
     }
 }
 
-/// What will be recorded of the image.
-fn record(found: &Found, plans: &[LayerPlan]) -> Result<ImageRecord> {
-    let digest = &found.config.digest;
+/// What a pull leads to, and what has to be done for it.
+struct Planned {
+    id: Digest,
+    record: ImageRecord,
+    work: Work,
+}
+
+enum Work {
+    Layers(Vec<LayerPlan>),
+    Artifact(Artifact),
+}
+
+fn plan(pull: &Pull, found: &Found) -> Result<Planned> {
+    match &found.content {
+        Content::Image { manifest, config } => {
+            let (reference, host) = (pull.reference.to_string(), &pull.shared.config.platform);
+            let (_, plans) = manifest::plan(&reference, manifest, &config.bytes, host)?;
+            Ok(Planned {
+                id: config.digest.clone(),
+                record: image_record(found, config, &plans)?,
+                work: Work::Layers(plans),
+            })
+        }
+        Content::Artifact(artifact) => Ok(Planned {
+            id: found.manifest.clone(),
+            record: artifact_record(found, artifact),
+            work: Work::Artifact(artifact.clone()),
+        }),
+    }
+}
+
+fn artifact_record(found: &Found, artifact: &Artifact) -> ImageRecord {
+    let blobs = artifact.files.iter().map(|file| &file.blob);
+    let size = blobs.clone().map(|blob| blob.size).sum::<u64>();
+    let trail = found.trail.iter().map(|one| one.digest.clone());
+    let mut kept: Vec<Digest> = trail.chain(blobs.map(|blob| blob.digest.clone())).collect();
+    kept.sort();
+    kept.dedup();
+    let own = found.trail.last().map_or(0, |last| last.bytes.len() as u64);
+    ImageRecord {
+        manifest: found.manifest.clone(),
+        blobs: kept,
+        layers: vec![LayerRecord {
+            digest: found.manifest.clone(),
+            diff_id: artifact.diff_id(),
+            chain_id: artifact.chain_id(),
+            size,
+        }],
+        size: own + size,
+        config: serde_json::json!({}),
+        pulled_at: SystemTime::now(),
+        pinned: false,
+        artifact_type: Some(artifact.kind.clone()),
+    }
+}
+
+fn image_record(found: &Found, config: &Document, plans: &[LayerPlan]) -> Result<ImageRecord> {
+    let digest = &config.digest;
+    let own = config.bytes.len() as u64;
     let invalid = |problem: String| Error::invalid("config", digest, "JSON", problem);
     let mut config: serde_json::Value =
-        serde_json::from_slice(&found.config.bytes).map_err(|error| invalid(error.to_string()))?;
+        serde_json::from_slice(&config.bytes).map_err(|error| invalid(error.to_string()))?;
     if let Some(fields) = config.as_object_mut() {
         fields.remove("history");
     }
@@ -140,26 +198,23 @@ fn record(found: &Found, plans: &[LayerPlan]) -> Result<ImageRecord> {
             size: plan.descriptor.size,
         })
         .collect();
-    let documents = found
-        .trail
-        .iter()
-        .chain([&found.config])
-        .map(|one| one.digest.clone());
+    let trail = found.trail.iter().map(|one| &one.digest);
+    let documents = trail.chain([digest]).cloned();
     let mut blobs: Vec<Digest> = documents
         .chain(layers.iter().map(|layer| layer.digest.clone()))
         .collect();
     blobs.sort();
     blobs.dedup();
-    let manifest = found.trail.last().unwrap_or(&found.config);
-    let own = manifest.bytes.len() as u64 + found.config.bytes.len() as u64;
+    let own = own + found.trail.last().map_or(0, |last| last.bytes.len() as u64);
     Ok(ImageRecord {
-        manifest: manifest.digest.clone(),
+        manifest: found.manifest.clone(),
         blobs,
         size: own + layers.iter().map(|layer| layer.size).sum::<u64>(),
         layers,
         config,
         pulled_at: SystemTime::now(),
         pinned: false,
+        artifact_type: None,
     })
 }
 
@@ -187,10 +242,18 @@ async fn layers(
         let work = layer::obtain(Arc::clone(pull), plan, stop.clone());
         jobs.spawn(work.in_current_span());
     }
+    settle(jobs, &stop).await
+}
+
+/// Waits for all jobs; the first that fails stops the others. Says whether any had work to do.
+pub(crate) async fn settle(
+    mut jobs: JoinSet<Result<bool>>,
+    stop: &CancellationToken,
+) -> Result<bool> {
     let mut outcome = Ok(false);
     while let Some(job) = jobs.join_next().await {
         let result = job.unwrap_or(Err(Error::Panicked {
-            operation: "obtaining a layer",
+            operation: "obtaining a blob",
         }));
         outcome = match (outcome, result) {
             (Ok(any), Ok(made)) => Ok(any || made),

@@ -1,5 +1,6 @@
 //! Pulls from a registry in this process into a real overlay store: needs root.
 
+mod artifacts;
 mod failing;
 mod pulling;
 mod server;

@@ -42,6 +42,8 @@ pub struct Config {
     /// Lowest `oom_score_adj` that may be handed to a container.
     pub oom_score_floor: i32,
     pub handlers: Handlers,
+    /// Directories of CDI files; later ones win.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 /// The rooms below.
@@ -70,6 +72,7 @@ pub(crate) struct Core {
     pub pod_names: Reservations<SandboxId>,
     pub container_names: Reservations<ContainerId>,
     databases: Mutex<HashMap<ChainId, Arc<Database>>>,
+    pub cdi: berth_cdi::Devices,
     /// Permits to count writable layers behind those who ask.
     pub counting: Arc<Semaphore>,
 }
@@ -77,6 +80,7 @@ pub(crate) struct Core {
 impl Core {
     pub fn new(config: Config, parts: Parts) -> Self {
         Self {
+            cdi: berth_cdi::Devices::new(config.cdi_dirs.clone()),
             config,
             images: parts.images,
             snapshots: parts.snapshots,

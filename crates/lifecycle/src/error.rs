@@ -87,6 +87,8 @@ pub enum Error {
     },
     #[error("the snapshotter has no plain directory for volume {key}")]
     NoVolume { key: String },
+    #[error(transparent)]
+    Cdi(#[from] berth_cdi::Error),
     #[error("the container's specification cannot be formed")]
     Spec(#[from] oci_spec::OciSpecError),
     #[error("image store")]

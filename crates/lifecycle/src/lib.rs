@@ -29,6 +29,7 @@ mod undo;
 mod user;
 mod volumes;
 
+pub use berth_cdi::{DEFAULT_DIRECTORIES as DEFAULT_CDI_DIRS, Error as CdiError};
 pub use container::Container;
 pub use core::{Config, Parts};
 pub use error::{Error, Result, chain};

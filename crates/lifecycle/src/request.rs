@@ -106,6 +106,9 @@ pub struct ContainerRequest {
     pub envs: Vec<(String, String)>,
     pub mounts: Vec<MountRequest>,
     pub devices: Vec<DeviceRequest>,
+    /// CDI devices by their names, beside those that annotations name.
+    #[serde(default)]
+    pub cdi_devices: Vec<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
     /// Relative to the pod's log directory; empty means that output is dropped.

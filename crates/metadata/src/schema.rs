@@ -16,7 +16,7 @@
 //!
 //! | table | key | record |
 //! |---|---|---|
-//! | `images` | config digest | [`ImageRecord`] |
+//! | `images` | config digest, or manifest digest of an artifact | [`ImageRecord`] |
 //! | `references` | canonical reference: `repository:tag` or `repository@digest` | [`ReferenceRecord`] |
 //! | `leases` | name of the lease | [`LeaseRecord`] |
 //! | `pods` | sandbox id | the pod's record, defined by `lifecycle` |
@@ -90,7 +90,7 @@ pub const fn state<V>() -> Table<String, V> {
     Table::at(6)
 }
 
-/// An unpacked, complete image. Its key is the digest of its config.
+/// An unpacked, complete image. Its key is the digest of its config, or an artifact's manifest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageRecord {
     /// The platform manifest that was pulled last for this config.
@@ -107,6 +107,10 @@ pub struct ImageRecord {
     /// Kept by the kubelet's image collection whatever happens.
     #[serde(default)]
     pub pinned: bool,
+    /// Present where this is an OCI artifact: then the key is the manifest's digest, the config is
+    /// empty, and the only layer is made of the blobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,6 +9,7 @@
 //! The same recipe gives the same digests on every machine: entries are sorted,
 //! times are zero, and gzip headers carry neither name nor time.
 
+mod artifact;
 mod http;
 mod layer;
 mod libraries;
@@ -19,6 +20,7 @@ mod tar;
 use std::io;
 use std::path::PathBuf;
 
+pub use artifact::Artifact;
 pub use layer::{Compression, Layer, PackedLayer};
 pub use recipe::{Format, Image, Recipe};
 pub use remote::Remote;

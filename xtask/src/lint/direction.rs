@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-names", &[]),
     ("berth-api", &[]),
     ("berth-kernel", &[]),
+    ("berth-cdi", &[]),
     ("berth-seccomp", &[]),
     ("berth-cgroups", &["berth-kernel", "berth-names"]),
     (
@@ -65,6 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "berth-lifecycle",
         &[
+            "berth-cdi",
             "berth-images",
             "berth-network",
             "berth-snapshots",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use berth_images::Image;
 use berth_names::ContainerId;
+use oci_spec::runtime::Spec;
 
 use super::{Container, Phase, Task};
 use crate::core::Core;
@@ -54,6 +55,11 @@ async fn steps(
         ));
     }
     let (image, hold) = core.image(&request.image).await?;
+    if let Some(kind) = &image.artifact {
+        let name = &request.image;
+        let problem = format!("{name:?} is an artifact ({kind}): mount it, it cannot be run");
+        return Err(Error::invalid("image", problem));
+    }
     let defaults = image_defaults(&image);
     let handler = core.config.handlers.find(&pod_record.handler)?;
     check_features(&handler, &request)?;
@@ -96,10 +102,10 @@ async fn steps(
                     })
             })?;
             drop(hold);
-            let user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
+            let mut user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
             files.create()?;
             let volumes = volumes::make(&worker, &files, planned, &mounts)?;
-            let spec = spec::build(&Inputs {
+            let mut spec = spec::build(&Inputs {
                 pod: &pod_record,
                 files: &worker.pod_files(&pod_record.id),
                 request: &request,
@@ -112,6 +118,7 @@ async fn steps(
                 seccomp,
                 oom_score_floor: worker.config.oom_score_floor,
             })?;
+            inject_devices(&worker, &request, &mut spec, &mut user)?;
             volumes::ensure_host_paths(&request.mounts)?;
             write_spec(&files.spec(), &spec)?;
             let record = created_record(
@@ -206,6 +213,23 @@ fn check_features(handler: &Handler, request: &ContainerRequest) -> Result<()> {
             handler.name
         );
         return Err(Error::invalid("mounts.recursive_read_only", problem));
+    }
+    Ok(())
+}
+
+/// Gives the container the CDI devices that it asks for, and its user their groups.
+fn inject_devices(
+    core: &Core,
+    request: &ContainerRequest,
+    spec: &mut Spec,
+    user: &mut ResolvedUser,
+) -> Result<()> {
+    let listed = request.cdi_devices.iter().map(String::as_str);
+    let devices = berth_cdi::requested(listed, &request.annotations)?;
+    core.cdi.inject(&devices, spec)?;
+    let process = spec.process().as_ref();
+    if let Some(gids) = process.and_then(|process| process.user().additional_gids().as_ref()) {
+        user.identity.additional_gids.clone_from(gids);
     }
     Ok(())
 }

@@ -74,8 +74,20 @@ pub(super) fn rules(privileged: bool, devices: &[Requested]) -> Result<Vec<Linux
     Ok(rules)
 }
 
-/// A path that names a directory stands for every device below it.
+/// A path that names a directory stands for every device below it. As with docker, no path in the
+/// container means the same one, and no permissions mean all.
 fn resolve(request: &DeviceRequest) -> Result<Vec<Requested>> {
+    let mut request = request.clone();
+    if request.container_path.is_empty() {
+        request.container_path.clone_from(&request.host_path);
+    }
+    if request.permissions.is_empty() {
+        request.permissions = "rwm".to_owned();
+    }
+    if !Path::new(&request.container_path).is_absolute() {
+        let problem = format!("{:?} is not absolute", request.container_path);
+        return Err(Error::invalid("devices.container_path", problem));
+    }
     if let Some(bad) = request.permissions.chars().find(|c| !"rwm".contains(*c)) {
         let problem = format!("{bad:?} in {:?}: use r, w and m", request.permissions);
         return Err(Error::invalid("devices.permissions", problem));

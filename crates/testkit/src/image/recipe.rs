@@ -90,6 +90,15 @@ impl Recipe {
         self.set("ExposedPorts", Value::Object(ports))
     }
 
+    /// Paths that are to be volumes.
+    pub fn volumes(self, paths: &[&str]) -> Self {
+        let paths: Map<_, _> = paths
+            .iter()
+            .map(|path| ((*path).to_owned(), json!({})))
+            .collect();
+        self.set("Volumes", Value::Object(paths))
+    }
+
     pub fn labels(self, labels: &[(&str, &str)]) -> Self {
         let labels: Map<_, _> = labels
             .iter()

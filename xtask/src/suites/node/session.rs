@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use berth_api::cri::v1::{ContainerConfig, PodSandboxConfig};
-use berth_testkit::image::Recipe;
+use berth_testkit::image::{Image, PackedLayer, Recipe};
 
 use super::cgroups::CgroupParent;
 use crate::cri::{self, Cri};
@@ -72,6 +73,17 @@ impl Session {
     /// The image's name with what is appended, a tag or a digest.
     pub fn reference(&self, suffix: &str) -> String {
         format!("{}/{REPOSITORY}{suffix}", self.registry.address())
+    }
+
+    /// Pushes another image and says its name.
+    pub fn publish(&self, image: &Image, repository: &str, tag: &str) -> Result<String> {
+        self.registry.remote().push(image, repository, &[tag])?;
+        Ok(format!("{}/{repository}:{tag}", self.registry.address()))
+    }
+
+    /// The layer with the shell.
+    pub fn shell(&self) -> Result<Arc<PackedLayer>> {
+        pack(&busybox()?)
     }
 
     pub fn pod(&self, name: &str) -> PodSandboxConfig {

@@ -19,9 +19,10 @@ const STATIC_TARGET: &str = if cfg!(target_arch = "aarch64") {
 const STATIC_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
 /// Package and program of what is linked statically.
-const STATIC: [(&str, &str); 2] = [
+const STATIC: [(&str, &str); 3] = [
     ("containerd-shim-berth-v1", "containerd-shim-berth-v1"),
     ("berth-executor", "berth-pod-init"),
+    ("berth-oci", "berth-oci"),
 ];
 
 const DAEMON: &str = "berthd";

@@ -28,6 +28,15 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "berth-oci",
+        &[
+            "berth-executor",
+            "berth-cgroups",
+            "berth-kernel",
+            "berth-names",
+        ],
+    ),
+    (
         "containerd-shim-berth-v1",
         &[
             "berth-executor",

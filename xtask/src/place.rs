@@ -64,8 +64,11 @@ impl Place {
     /// The daemon gives no device that the host describes.
     fn settle_devices(&self) -> Result<()> {
         let text = format!("cdi-dirs = [{:?}]\n", self.cdi());
-        fs::write(self.config().with_extension("toml.d/devices.toml"), text)
-            .context("writing where the daemon finds devices")
+        fs::write(
+            self.config().with_extension("toml.d").join("devices.toml"),
+            text,
+        )
+        .context("writing where the daemon finds devices")
     }
 
     /// Files that describe CDI devices.

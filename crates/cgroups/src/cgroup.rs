@@ -33,7 +33,7 @@ pub struct Cgroup {
     /// One per hierarchy, in the topology's order.
     directories: Vec<ControlDir>,
     unified_fd: Option<OwnedFd>,
-    created: bool,
+    created: Vec<CgroupPath>,
 }
 
 /// Where a controller of one cgroup lives.
@@ -62,7 +62,7 @@ pub struct HierarchyPath {
 }
 
 impl Cgroup {
-    pub(crate) fn new(topology: Arc<Topology>, path: CgroupPath, created: bool) -> Self {
+    pub(crate) fn new(topology: Arc<Topology>, path: CgroupPath, created: Vec<CgroupPath>) -> Self {
         let directories: Vec<_> = topology
             .hierarchies
             .iter()
@@ -91,7 +91,14 @@ impl Cgroup {
     /// did not find it.
     #[must_use]
     pub fn created(&self) -> bool {
-        self.created
+        self.created.contains(&self.path)
+    }
+
+    /// What [`CgroupHost::create`](crate::CgroupHost::create) made on the way
+    /// to it and did not find in any hierarchy, outermost first.
+    #[must_use]
+    pub fn created_levels(&self) -> &[CgroupPath] {
+        &self.created
     }
 
     /// True if any hierarchy has a directory for it.
@@ -217,6 +224,12 @@ impl Cgroup {
     /// All hierarchies are attempted; the first failure is returned.
     pub fn remove(&self) -> Result<()> {
         remove::all(self.directories.iter().map(ControlDir::path))
+    }
+
+    /// Removes the cgroup where nothing is in it, neither process nor cgroup;
+    /// false if it is in use in some hierarchy, and stays there.
+    pub fn remove_empty(&self) -> Result<bool> {
+        remove::empty(self.directories.iter().map(ControlDir::path))
     }
 
     pub(crate) fn members(&self) -> impl Iterator<Item = (&Hierarchy, &ControlDir)> {

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Largest control file that is read; `memory.stat` and per-device tables are
 /// a few KiB, `cgroup.procs` of a fork bomb is the long one.
@@ -22,11 +22,17 @@ pub(crate) struct ControlDir {
     path: PathBuf,
     /// Files that were read before, if they are kept open.
     kept: Option<Mutex<Vec<(String, OwnedFd)>>>,
+    /// During an update: what files held before their first write.
+    notes: Mutex<Option<Vec<(String, String)>>>,
 }
 
 impl ControlDir {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, kept: None }
+        Self {
+            path,
+            kept: None,
+            notes: Mutex::default(),
+        }
     }
 
     /// From now on a file that has been read stays open for the next time.
@@ -59,9 +65,36 @@ impl ControlDir {
 
     /// The same with the bare error, for callers that know a second way.
     pub(crate) fn try_write(&self, name: &str, value: &str) -> io::Result<()> {
+        self.note(name);
         let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::open(self.file(name), flags, Mode::empty())?;
         File::from(fd).write_all(value.as_bytes())
+    }
+
+    /// From now on the content of a file is noted before it is written.
+    pub(crate) fn begin_notes(&self) {
+        *self.lock_notes() = Some(Vec::new());
+    }
+
+    /// Ends that and gives the notes, oldest first.
+    pub(crate) fn end_notes(&self) -> Vec<(String, String)> {
+        self.lock_notes().take().unwrap_or_default()
+    }
+
+    /// A file that cannot be read, such as a trigger, has nothing to go back to.
+    fn note(&self, name: &str) {
+        let mut notes = self.lock_notes();
+        if let Some(notes) = notes.as_mut()
+            && !notes.iter().any(|(known, _)| known == name)
+            && let Ok(content) = self.try_read(name)
+        {
+            notes.push((name.to_owned(), content));
+        }
+    }
+
+    fn lock_notes(&self) -> MutexGuard<'_, Option<Vec<(String, String)>>> {
+        // A panic between two pushes leaves whole notes.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn write_error(&self, name: &str, value: &str, source: io::Error) -> Error {

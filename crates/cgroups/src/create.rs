@@ -22,14 +22,19 @@ const ALWAYS: [Controller; 6] = [
     Controller::Hugetlb,
 ];
 
-/// Makes `path` in every hierarchy; true if it existed in none. On failure
-/// what this call made is removed again, deepest first.
-pub(crate) fn directories(topology: &Topology, path: &CgroupPath) -> Result<bool> {
+/// Makes `path` in every hierarchy, and gives those of its levels that existed
+/// in none, outermost first. On failure what this call made is removed again,
+/// deepest first.
+pub(crate) fn directories(topology: &Topology, path: &CgroupPath) -> Result<Vec<CgroupPath>> {
     let mut made = Vec::new();
-    let mut found = false;
+    let mut new = path.levels();
     for hierarchy in &topology.hierarchies {
+        let before = made.len();
         match in_hierarchy(topology.layout, hierarchy, path, &mut made) {
-            Ok(new) => found |= !new,
+            Ok(()) => {
+                let made = made.get(before..).unwrap_or_default();
+                new.retain(|level| made.contains(&level.below(&hierarchy.mount_point)));
+            }
             Err(error) if optional(topology.layout, hierarchy) && is_read_only(&error) => {}
             Err(error) => {
                 undo(&made);
@@ -37,17 +42,16 @@ pub(crate) fn directories(topology: &Topology, path: &CgroupPath) -> Result<bool
             }
         }
     }
-    Ok(!found)
+    Ok(new)
 }
 
-/// True if the cgroup is new there.
 fn in_hierarchy(
     layout: Layout,
     hierarchy: &Hierarchy,
     path: &CgroupPath,
     made: &mut Vec<PathBuf>,
-) -> Result<bool> {
-    let new = make(hierarchy, path, made)?;
+) -> Result<()> {
+    make(hierarchy, path, made)?;
     if hierarchy.is_unified() {
         if layout == Layout::V2 {
             // A controller that a parent cannot delegate is missed, by name,
@@ -57,7 +61,7 @@ fn in_hierarchy(
     } else if hierarchy.has(Controller::Cpuset) {
         cpuset::seed(&hierarchy.mount_point, path)?;
     }
-    Ok(new)
+    Ok(())
 }
 
 /// Nothing but naming and killing depends on a hierarchy without controllers
@@ -70,14 +74,14 @@ fn is_read_only(error: &Error) -> bool {
     error.raw_os_error() == Some(Errno::ROFS.raw_os_error())
 }
 
-fn make(hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Result<bool> {
+fn make(hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Result<()> {
     let leaf = path.below(&hierarchy.mount_point);
     match fs::create_dir(&leaf) {
         Ok(()) => {
             made.push(leaf);
-            return Ok(true);
+            return Ok(());
         }
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(Error::CreateDir { path: leaf, source }),
     }
@@ -93,8 +97,7 @@ fn make(hierarchy: &Hierarchy, path: &CgroupPath, made: &mut Vec<PathBuf>) -> Re
             }
         }
     }
-    // Somebody else may have been faster with the last of them.
-    Ok(made.contains(&leaf))
+    Ok(())
 }
 
 fn undo(made: &[PathBuf]) {
@@ -197,8 +200,17 @@ mod tests {
         let host = tree.host();
         let first = host.create(&path("/a/b/c")).unwrap();
         assert!(first.created() && first.exists());
+        assert_eq!(
+            first.created_levels(),
+            [path("/a"), path("/a/b"), path("/a/b/c")]
+        );
         let second = host.create(&path("/a/b/c")).unwrap();
-        assert!(!second.created());
+        assert!(!second.created() && second.created_levels().is_empty());
+        std::fs::create_dir_all(tree.root().join("cpu/a/x")).unwrap();
+        let third = host.create(&path("/a/x/y")).unwrap();
+        assert_eq!(third.created_levels(), [path("/a/x/y")]);
+        assert!(!host.open(&path("/a")).unwrap().remove_empty().unwrap());
+        assert!(third.remove_empty().unwrap() && third.remove_empty().unwrap());
         assert!(tree.root().join("systemd/a/b/c").is_dir());
         first.remove().unwrap();
         assert!(tree.root().join("systemd/a/b").is_dir());

@@ -113,7 +113,38 @@ pub enum Error {
     Busy { path: PathBuf, waited: Duration },
 }
 
+/// Who can do something about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Whoever asked: no cgroup of this host takes such a value.
+    Request,
+    /// The cgroup at this moment: it uses more than it would be given.
+    Usage,
+    /// The host.
+    Host,
+}
+
 impl Error {
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        use rustix::io::Errno;
+        match self {
+            Self::InvalidPath { .. }
+            | Self::ControllerMissing { .. }
+            | Self::Unsupported { .. }
+            | Self::InvalidResource { .. } => Blame::Request,
+            Self::LimitBelowUsage { .. } => Blame::Usage,
+            Self::Write { source, .. } => match Errno::from_io_error(source) {
+                Some(Errno::INVAL | Errno::RANGE | Errno::NOENT | Errno::OVERFLOW) => {
+                    Blame::Request
+                }
+                Some(Errno::BUSY) => Blame::Usage,
+                _ => Blame::Host,
+            },
+            _ => Blame::Host,
+        }
+    }
+
     /// True if the cgroup (not a single control file) is gone.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -3,8 +3,12 @@
 use crate::cgroup::Cgroup;
 use crate::create;
 use crate::error::{Error, Result};
+use crate::hugetlb;
 use crate::layout::{self, Hierarchy, Layout};
+use crate::memory;
 use crate::path::CgroupPath;
+use crate::unified;
+use oci_spec::runtime::LinuxResources;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,6 +64,21 @@ impl CgroupHost {
         &self.topology.hierarchies
     }
 
+    /// Refuses what no cgroup of this host would take, before there is one.
+    /// Values that only the kernel can judge are not looked at.
+    pub fn check(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(memory) = resources.memory() {
+            memory::check(memory)?;
+        }
+        if let Some(limits) = resources.hugepage_limits() {
+            hugetlb::check(limits)?;
+        }
+        if let Some(files) = resources.unified() {
+            unified::check(self.layout(), files)?;
+        }
+        Ok(())
+    }
+
     /// Makes the cgroup in every hierarchy, with the parents that it lacks.
     ///
     /// A cgroup that exists is taken as it is ([`Cgroup::created`] tells).
@@ -73,12 +92,12 @@ impl CgroupHost {
     /// used or removed however much of it is left.
     #[must_use]
     pub fn at(&self, path: &CgroupPath) -> Cgroup {
-        Cgroup::new(Arc::clone(&self.topology), path.clone(), false)
+        Cgroup::new(Arc::clone(&self.topology), path.clone(), Vec::new())
     }
 
     /// The cgroup as it exists; [`Error::NotFound`] if no hierarchy has it.
     pub fn open(&self, path: &CgroupPath) -> Result<Cgroup> {
-        let cgroup = Cgroup::new(Arc::clone(&self.topology), path.clone(), false);
+        let cgroup = Cgroup::new(Arc::clone(&self.topology), path.clone(), Vec::new());
         if cgroup.exists() {
             Ok(cgroup)
         } else {

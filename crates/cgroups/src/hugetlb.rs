@@ -9,10 +9,15 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &[LinuxHugepageLimit]) -> Result<()
     if limits.is_empty() {
         return Ok(());
     }
-    for limit in limits {
-        check_page_size(limit.page_size())?;
-    }
-    let home = cgroup.require(Controller::Hugetlb)?;
+    check(limits)?;
+    let home = match cgroup.require(Controller::Hugetlb) {
+        // Kubelets give every page size a limit, zero for what was not asked
+        // for: that must not keep containers from hosts without the controller.
+        Err(Error::ControllerMissing { .. }) if limits.iter().all(|l| l.limit() == 0) => {
+            return Ok(());
+        }
+        home => home?,
+    };
     for limit in limits {
         let size = limit.page_size();
         let (directory, usage, reserved, none) = match home {
@@ -41,6 +46,12 @@ pub(crate) fn apply(cgroup: &Cgroup, limits: &[LinuxHugepageLimit]) -> Result<()
         }
     }
     Ok(())
+}
+
+pub(crate) fn check(limits: &[LinuxHugepageLimit]) -> Result<()> {
+    limits
+        .iter()
+        .try_for_each(|limit| check_page_size(limit.page_size()))
 }
 
 /// A page size becomes part of a file name, so it is only a number and a
@@ -107,6 +118,14 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn only_a_limit_of_zero_can_do_without_the_controller() {
+        let cgroup = FakeTree::v1(&["memory"]).cgroup("/a");
+        cgroup.apply(&resources("2MB", 0)).unwrap();
+        let error = cgroup.apply(&resources("2MB", 4096)).unwrap_err();
+        assert!(matches!(error, Error::ControllerMissing { .. }));
     }
 
     #[test]

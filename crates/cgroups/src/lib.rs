@@ -6,10 +6,11 @@
 //!
 //! ```text
 //! CgroupHost::detect ── create(path) ──▶ Cgroup ── apply(resources)
-//!                    └─ open(path) ────▶        ├─ prepare_join ─▶ JoinHandles::join_self (in the child)
+//!                    └─ open(path) ────▶        ├─ update(resources): all of it or nothing
+//!                                               ├─ prepare_join ─▶ JoinHandles::join_self (in the child)
 //!                                               ├─ freeze / thaw / kill_all
 //!                                               ├─ stats / oom_kills
-//!                                               └─ remove
+//!                                               └─ remove / remove_empty
 //! ```
 //!
 //! Each controller lives where the host mounts it: a v1 hierarchy if there is
@@ -44,6 +45,7 @@ mod rdma;
 mod remove;
 mod stats;
 mod unified;
+mod update;
 
 #[cfg(test)]
 mod fake;
@@ -54,7 +56,7 @@ pub use cgroup::{Cgroup, HierarchyPath};
 pub use cpu::shares_to_weight;
 pub use device_program::{DeviceInsn, device_program};
 pub use devices::{DevicePrograms, DeviceRule};
-pub use error::{Error, Result};
+pub use error::{Blame, Error, Result};
 pub use host::CgroupHost;
 pub use join::{JoinFailure, JoinHandles};
 pub use layout::{Controller, Hierarchy, HierarchyKind, Layout};

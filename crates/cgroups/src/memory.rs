@@ -21,6 +21,11 @@ pub(crate) fn apply(cgroup: &Cgroup, memory: &LinuxMemory) -> Result<()> {
     }
 }
 
+/// Refuses limits that contradict each other.
+pub(crate) fn check(memory: &LinuxMemory) -> Result<()> {
+    Limits::of(memory).map(drop)
+}
+
 /// The pair that depends on each other. A spec's swap is memory and swap
 /// together; 0 asks for nothing.
 struct Limits {
@@ -124,12 +129,14 @@ fn limits_v1(directory: &ControlDir, limits: &Limits) -> Result<()> {
         }
         (Some(limit), Some(total)) => {
             let Some(present) = directory.read_number_optional(SWAP_V1)? else {
-                // Without swap accounting there is only one limit to set, and
-                // asking for none on swap is what the kernel does anyway.
+                // Without swap accounting there is only one limit to set. No limit
+                // on swap is what the kernel does anyway; no swap at all, which
+                // is what every memory limit asks for, cannot be had.
                 limit_v1(directory, LIMIT_V1, limit)?;
-                return match total {
-                    NONE => Ok(()),
-                    _ => limit_v1(directory, SWAP_V1, total),
+                return if total == NONE || total == limit {
+                    Ok(())
+                } else {
+                    limit_v1(directory, SWAP_V1, total)
                 };
             };
             let raising = u64::try_from(total).is_ok_and(|total| total > present);
@@ -181,7 +188,9 @@ fn apply_v2(directory: &ControlDir, memory: &LinuxMemory, limits: &Limits) -> Re
     }
     // Swap has its own limit here, so the order does not matter to the
     // kernel; swap first keeps pages from moving there in between.
-    if let Some(swap) = swap_v2(directory, limits)? {
+    if let Some(swap) = swap_v2(directory, limits)?
+        && (swap > 0 || directory.has("memory.swap.max"))
+    {
         directory.write("memory.swap.max", &words(swap))?;
     }
     if let Some(limit) = limits.memory {

@@ -70,6 +70,14 @@ impl CgroupPath {
         }
     }
 
+    /// The path and those above it, outermost first.
+    #[must_use]
+    pub fn levels(&self) -> Vec<Self> {
+        let mut levels: Vec<_> = std::iter::successors(Some(self.clone()), Self::parent).collect();
+        levels.reverse();
+        levels
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -57,6 +57,19 @@ fn within<'a>(directories: impl Iterator<Item = &'a Path>, patience: Duration) -
     }
 }
 
+/// Removes each directory that holds nothing; false if one does. A missing one
+/// is gone.
+pub(crate) fn empty<'a>(mut directories: impl Iterator<Item = &'a Path>) -> Result<bool> {
+    directories.try_fold(true, |all, directory| match rustix::fs::rmdir(directory) {
+        Ok(()) | Err(Errno::NOENT) => Ok(all),
+        Err(Errno::BUSY | Errno::NOTEMPTY) => Ok(false),
+        Err(errno) => Err(Error::Remove {
+            path: directory.to_owned(),
+            source: errno.into(),
+        }),
+    })
+}
+
 /// Removes one tree, deepest first. A missing one is success.
 fn tree(directory: &Path) -> std::result::Result<(), Errno> {
     match rustix::fs::rmdir(directory) {

@@ -2,16 +2,14 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use crate::layout::Controller;
+use crate::layout::{Controller, Layout};
 use std::collections::{BTreeMap, HashMap};
 
 pub(crate) fn apply(cgroup: &Cgroup, files: &HashMap<String, String>) -> Result<()> {
     if files.is_empty() {
         return Ok(());
     }
-    for name in files.keys() {
-        check_name(name)?;
-    }
+    check(cgroup.layout(), files)?;
     let Some(directory) = cgroup.unified() else {
         return Err(Error::Unsupported {
             setting: "unified",
@@ -26,6 +24,17 @@ pub(crate) fn apply(cgroup: &Cgroup, files: &HashMap<String, String>) -> Result<
             cgroup.require(controller)?;
         }
         directory.write(name, value)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn check(layout: Layout, files: &HashMap<String, String>) -> Result<()> {
+    files.keys().try_for_each(|name| check_name(name))?;
+    if layout == Layout::V1 && !files.is_empty() {
+        return Err(Error::Unsupported {
+            setting: "unified",
+            version: "v1",
+        });
     }
     Ok(())
 }

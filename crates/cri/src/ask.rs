@@ -1,6 +1,8 @@
 //! Requests: from the CRI's types to the core's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use berth_api::cri::v1::{
@@ -55,6 +57,8 @@ pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<Pod
         },
         privileged: security.privileged,
         runtime_handler: handler,
+        resources: linux.resources.map(resources).transpose()?,
+        overhead: linux.overhead.map(resources).transpose()?,
     })
 }
 
@@ -122,29 +126,26 @@ pub fn container(
 
 /// Limits: the contract's zero means "not set".
 pub fn resources(limits: LinuxContainerResources) -> Result<Resources> {
-    let unsigned = |field: &str, value: i64| match u64::try_from(value) {
-        Ok(0) => Ok(None),
-        Ok(value) => Ok(Some(value)),
-        Err(_) => Err(invalid(format!(
-            "{field} is {value}: it cannot be negative"
-        ))),
-    };
-    let signed = |value: i64| (value != 0).then_some(value);
+    let memory = i64::MAX.unsigned_abs();
     let score = i32::try_from(limits.oom_score_adj)
         .ok()
         .filter(|score| (-1000..=1000).contains(score))
-        .ok_or_else(|| {
-            invalid(format!(
-                "oom_score_adj is {}: it lies in -1000..=1000",
-                limits.oom_score_adj
-            ))
-        })?;
+        .ok_or_else(|| outside("oom_score_adj", limits.oom_score_adj, -1000, 1000))?;
     Ok(Resources {
-        cpu_period: unsigned("cpu_period", limits.cpu_period)?,
-        cpu_quota: signed(limits.cpu_quota),
-        cpu_shares: unsigned("cpu_shares", limits.cpu_shares)?,
-        memory_limit: signed(limits.memory_limit_in_bytes),
-        memory_swap_limit: signed(limits.memory_swap_limit_in_bytes),
+        // The kernel's bounds: kernel/sched/core.c, tg_set_cfs_bandwidth.
+        cpu_period: positive("cpu_period", limits.cpu_period, 1000..=1_000_000)?,
+        cpu_quota: limit("cpu_quota", limits.cpu_quota, 1000..=memory)?,
+        cpu_shares: positive("cpu_shares", limits.cpu_shares, 2..=262_144)?,
+        memory_limit: limit(
+            "memory_limit_in_bytes",
+            limits.memory_limit_in_bytes,
+            1..=memory,
+        )?,
+        memory_swap_limit: limit(
+            "memory_swap_limit_in_bytes",
+            limits.memory_swap_limit_in_bytes,
+            1..=memory,
+        )?,
         oom_score_adj: Some(score),
         cpuset_cpus: limits.cpuset_cpus,
         cpuset_mems: limits.cpuset_mems,
@@ -155,6 +156,31 @@ pub fn resources(limits: LinuxContainerResources) -> Result<Resources> {
             .collect(),
         unified: sorted(limits.unified),
     })
+}
+
+fn positive(field: &str, value: i64, range: RangeInclusive<u64>) -> Result<Option<u64>> {
+    match u64::try_from(value) {
+        Ok(0) => Ok(None),
+        Ok(value) if range.contains(&value) => Ok(Some(value)),
+        _ => Err(outside(field, value, *range.start(), *range.end())),
+    }
+}
+
+/// A limit that -1 lifts.
+fn limit(field: &str, value: i64, range: RangeInclusive<u64>) -> Result<Option<i64>> {
+    match value {
+        0 => Ok(None),
+        -1 => Ok(Some(-1)),
+        value if u64::try_from(value).is_ok_and(|value| range.contains(&value)) => Ok(Some(value)),
+        value => Err(invalid(format!(
+            "{field} is {value}: it is at least {}, or -1 for no limit",
+            range.start()
+        ))),
+    }
+}
+
+fn outside(field: &str, value: i64, least: impl Display, most: impl Display) -> Status {
+    invalid(format!("{field} is {value}: it lies in {least}..={most}"))
 }
 
 pub fn credentials(auth: Option<AuthConfig>) -> Result<Credentials> {
@@ -410,22 +436,49 @@ mod tests {
     }
 
     #[test]
-    fn negative_limits_are_refused_where_they_mean_nothing() {
-        let limits = LinuxContainerResources {
-            cpu_shares: -1,
-            ..Default::default()
+    fn limits_outside_of_what_a_kernel_takes_are_refused_by_name() {
+        let refused = |field: &str, limits: LinuxContainerResources| {
+            let error = resources(limits).unwrap_err();
+            assert!(error.message().starts_with(field), "{}", error.message());
         };
-        assert!(resources(limits).is_err());
-        let limits = LinuxContainerResources {
-            oom_score_adj: 1001,
-            ..Default::default()
-        };
-        assert!(resources(limits).is_err());
-        let limits = LinuxContainerResources {
+        for value in [-1, 1, 262_145] {
+            let limits = LinuxContainerResources {
+                cpu_shares: value,
+                ..Default::default()
+            };
+            refused("cpu_shares", limits);
+        }
+        for value in [-2, i64::MIN, 999] {
+            let limits = LinuxContainerResources {
+                cpu_quota: value,
+                ..Default::default()
+            };
+            refused("cpu_quota", limits);
+        }
+        for value in [-2, i64::MIN] {
+            let limits = LinuxContainerResources {
+                memory_limit_in_bytes: value,
+                ..Default::default()
+            };
+            refused("memory_limit_in_bytes", limits);
+        }
+        for value in [-1001, 1001, i64::MAX] {
+            let limits = LinuxContainerResources {
+                oom_score_adj: value,
+                ..Default::default()
+            };
+            refused("oom_score_adj", limits);
+        }
+        let lifted = LinuxContainerResources {
             cpu_quota: -1,
+            memory_limit_in_bytes: -1,
             ..Default::default()
         };
-        assert_eq!(resources(limits).unwrap().cpu_quota, Some(-1));
+        let lifted = resources(lifted).unwrap();
+        assert_eq!(
+            (lifted.cpu_quota, lifted.memory_limit),
+            (Some(-1), Some(-1))
+        );
     }
 
     #[test]

@@ -558,8 +558,13 @@ impl RuntimeService for RuntimeDoor {
 
     async fn update_pod_sandbox_resources(
         &self,
-        _: Request<cri::UpdatePodSandboxResourcesRequest>,
+        request: Request<cri::UpdatePodSandboxResourcesRequest>,
     ) -> Answer<cri::UpdatePodSandboxResourcesResponse> {
-        Err(unbuilt("UpdatePodSandboxResources"))
+        let request = request.into_inner();
+        let pod = self.runtime.pod(&request.pod_sandbox_id).map_err(of)?;
+        let overhead = request.overhead.map(ask::resources).transpose()?;
+        let resources = request.resources.map(ask::resources).transpose()?;
+        pod.update(overhead, resources).await.map_err(of)?;
+        Ok(Response::new(cri::UpdatePodSandboxResourcesResponse {}))
     }
 }

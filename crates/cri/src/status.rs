@@ -1,5 +1,6 @@
 //! Which gRPC status an error of the core becomes.
 
+use berth_cgroups::Blame;
 use berth_lifecycle::{Error, chain};
 use tonic::{Code, Status};
 
@@ -39,18 +40,36 @@ fn code(error: &Error) -> Code {
         Error::State { source, .. } => storage(source),
         Error::Images(source) => image_code(source),
         Error::TaskGone { .. } => Code::Unavailable,
-        Error::Shim { source, .. } if source.is_gone() => Code::NotFound,
         Error::ImageVolume { source, .. } => code(source),
         Error::Cdi(berth_lifecycle::CdiError::Name { .. }) => Code::InvalidArgument,
         Error::Cdi(_) => Code::FailedPrecondition,
         Error::VolumeCopy { source, .. } => storage(source),
+        Error::Cgroup { source, .. } => match source.blame() {
+            Blame::Request => Code::InvalidArgument,
+            Blame::Usage => Code::FailedPrecondition,
+            Blame::Host => Code::Unknown,
+        },
+        Error::Shim { source, .. } => shim(source),
         Error::Spec(_)
         | Error::NoVolume { .. }
         | Error::Snapshot { .. }
-        | Error::Network { .. }
-        | Error::Cgroup { .. }
-        | Error::Shim { .. } => Code::Unknown,
+        | Error::Network { .. } => Code::Unknown,
         Error::Shared(inner) => code(inner),
+    }
+}
+
+/// A shim says whose fault it is; that of one that is gone is nobody's.
+fn shim(error: &berth_lifecycle::ShimError) -> Code {
+    if error.is_gone() {
+        Code::NotFound
+    } else if error.is_invalid_argument() {
+        Code::InvalidArgument
+    } else if error.is_failed_precondition() {
+        Code::FailedPrecondition
+    } else if error.is_deadline_exceeded() {
+        Code::DeadlineExceeded
+    } else {
+        Code::Unknown
     }
 }
 

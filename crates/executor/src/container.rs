@@ -290,7 +290,8 @@ impl Container {
         self.cgroup.thaw().map_err(cgroup_error(&self.id, "thaw"))
     }
 
-    /// Changes the resources that are given and leaves all others.
+    /// Changes the resources that are given and leaves all others. After an
+    /// error they are all as they were.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         let complete;
         let resources = if resources.devices().is_some() {
@@ -300,7 +301,7 @@ impl Container {
             resources
         };
         self.cgroup
-            .apply_with(resources, &self.device_programs)
+            .update_with(resources, &self.device_programs)
             .map_err(cgroup_error(&self.id, "update its resources"))
     }
 

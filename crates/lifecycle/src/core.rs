@@ -17,15 +17,17 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::container::Container;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::files::PodFiles;
 use crate::handlers::Handlers;
 use crate::image_root;
 use crate::index::Index;
+use crate::made_cgroups::MadeCgroups;
 use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord};
-use crate::request::RunAs;
+use crate::request::{Resources, RunAs};
 use crate::reservations::Reservations;
+use crate::spec::linux_resources;
 use crate::stats;
 use crate::undo::blocking;
 use crate::user::{Database, ResolvedUser};
@@ -35,7 +37,7 @@ use crate::user::{Database, ResolvedUser};
 pub struct Config {
     /// Runtime directory, on a tmpfs.
     pub state_dir: PathBuf,
-    /// Cgroup parent for pods that name none.
+    /// Above the cgroups of pods that name no parent.
     pub cgroup_parent: String,
     /// The only process of a pod that shares its PID namespace; a static binary.
     pub pod_init: PathBuf,
@@ -66,6 +68,7 @@ pub(crate) struct Core {
     pub network: Network,
     pub launcher: Arc<Launcher>,
     pub cgroups: CgroupHost,
+    pub made_cgroups: MadeCgroups,
     store: Store,
     pub pods: Index<Pod>,
     pub containers: Index<Container>,
@@ -79,8 +82,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub fn new(config: Config, parts: Parts) -> Self {
+        let made_cgroups = MadeCgroups::open(parts.cgroups.clone(), &config.state_dir);
         Self {
             cdi: berth_cdi::Devices::new(config.cdi_dirs.clone()),
+            made_cgroups,
             config,
             images: parts.images,
             snapshots: parts.snapshots,
@@ -135,6 +140,14 @@ impl Core {
         held.ok_or_else(|| Error::ImageMissing {
             image: name.to_owned(),
         })
+    }
+
+    /// Refuses limits that nothing on this host can have.
+    pub fn check_resources(&self, resources: &Resources) -> Result<()> {
+        let linux = linux_resources(resources)?;
+        self.cgroups
+            .check(&linux)
+            .map_err(|source| Error::invalid("resources", chain(&source)))
     }
 
     pub fn new_container_id(&self) -> Result<ContainerId> {

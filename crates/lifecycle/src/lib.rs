@@ -14,6 +14,7 @@ mod files;
 pub mod handlers;
 mod image_root;
 mod index;
+mod made_cgroups;
 mod mailbox;
 mod pod;
 pub mod record;
@@ -30,6 +31,8 @@ mod user;
 mod volumes;
 
 pub use berth_cdi::{DEFAULT_DIRECTORIES as DEFAULT_CDI_DIRS, Error as CdiError};
+/// What a shim answered, for those who tell errors apart.
+pub use berth_shim_client::Error as ShimError;
 pub use container::Container;
 pub use core::{Config, Parts};
 pub use error::{Error, Result, chain};

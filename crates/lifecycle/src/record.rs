@@ -53,6 +53,9 @@ pub struct PodRecord {
     pub ips: Vec<IpAddr>,
     /// Cgroup parent of the containers, resolved.
     pub cgroup_parent: String,
+    /// Whether that was made for this pod, and is limited as the request says.
+    #[serde(default)]
+    pub cgroup_made: bool,
     /// Whether the network still holds something for this pod.
     pub network_held: bool,
     /// Init of the shared PID namespace, where the pod has one.

@@ -23,12 +23,20 @@ pub struct PodRequest {
     pub port_mappings: Vec<PortMapping>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-    /// Cgroup under which the pod's containers live; empty means the daemon's default.
+    /// Cgroup under which the pod's containers live; empty means one of the pod's own, below the
+    /// daemon's default.
     pub cgroup_parent: String,
     pub sysctls: BTreeMap<String, String>,
     pub namespaces: Namespaces,
+    /// Only then may containers be privileged.
     pub privileged: bool,
     pub runtime_handler: String,
+    /// What all containers may use together.
+    #[serde(default)]
+    pub resources: Option<Resources>,
+    /// What running the pod takes besides.
+    #[serde(default)]
+    pub overhead: Option<Resources>,
 }
 
 impl PodRequest {
@@ -216,6 +224,19 @@ impl Resources {
     }
 }
 
+impl Resources {
+    /// What is to be written where these are the result of `update`: its own values, and those
+    /// that hang on them. The limit on swap includes memory, and follows it unless it was set.
+    pub fn changed_by(&self, update: &Resources) -> Resources {
+        let mut changed = update.clone();
+        if update.memory_limit.is_some() || update.memory_swap_limit.is_some() {
+            changed.memory_limit = self.memory_limit;
+            changed.memory_swap_limit = self.memory_swap_limit;
+        }
+        changed
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Seccomp {
     #[default]
@@ -256,6 +277,25 @@ pub struct Security {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_on_swap_that_was_set_outlives_a_change_of_memory() {
+        let mut present = Resources {
+            memory_limit: Some(100),
+            memory_swap_limit: Some(300),
+            cpu_shares: Some(5),
+            ..Resources::default()
+        };
+        let update = Resources {
+            memory_limit: Some(200),
+            ..Resources::default()
+        };
+        present.merge(&update);
+        let changed = present.changed_by(&update);
+        assert_eq!(changed.memory_limit, Some(200));
+        assert_eq!(changed.memory_swap_limit, Some(300));
+        assert_eq!(changed.cpu_shares, None);
+    }
 
     #[test]
     fn an_update_changes_only_what_it_names() {

@@ -96,6 +96,11 @@ impl Error {
         self.code() == Some(Code::NOT_FOUND)
     }
 
+    /// What was asked for can be granted to no container of this host.
+    pub fn is_invalid_argument(&self) -> bool {
+        self.code() == Some(Code::INVALID_ARGUMENT)
+    }
+
     pub fn is_already_exists(&self) -> bool {
         self.code() == Some(Code::ALREADY_EXISTS)
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use berth_cgroups::Blame;
 use containerd_shim_protos::api::WaitResponse;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::proto::{Any, Code, Status};
@@ -78,8 +79,12 @@ impl EngineError {
                 | Executor::AlreadyStarted { .. }
                 | Executor::StillRunning { .. } => Code::FAILED_PRECONDITION,
                 Executor::Timeout { .. } => Code::DEADLINE_EXCEEDED,
-                Executor::Cgroup { .. }
-                | Executor::Seccomp { .. }
+                Executor::Cgroup { source, .. } => match source.blame() {
+                    Blame::Request => Code::INVALID_ARGUMENT,
+                    Blame::Usage => Code::FAILED_PRECONDITION,
+                    Blame::Host => Code::INTERNAL,
+                },
+                Executor::Seccomp { .. }
                 | Executor::Host { .. }
                 | Executor::Setup { .. }
                 | Executor::ChildDied { .. } => Code::INTERNAL,

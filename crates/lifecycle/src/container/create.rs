@@ -54,6 +54,7 @@ async fn steps(
             "the pod sandbox was not made for privileged containers",
         ));
     }
+    core.check_resources(&request.resources)?;
     let (image, hold) = core.image(&request.image).await?;
     if let Some(kind) = &image.artifact {
         let name = &request.image;

@@ -233,11 +233,12 @@ impl Task {
     }
 
     async fn update(&mut self, update: &Resources) -> Result<()> {
+        self.core.check_resources(update)?;
         let mut resources = self.record.request.resources.clone();
         resources.merge(update);
         match (&self.shim, self.record.state) {
             (Some(shim), ContainerState::Running) => {
-                let linux = crate::spec::linux_resources(update)?;
+                let linux = crate::spec::linux_resources(&resources.changed_by(update))?;
                 shim.update(&linux)
                     .await
                     .map_err(Error::of_shim("update", shim.id()))?;

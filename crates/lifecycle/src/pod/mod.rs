@@ -7,6 +7,7 @@
 //! There is no pause process: the namespaces are pinned by bind mounts. A pod that shares its PID
 //! namespace has an init of ours, run like any container, whose end makes the pod not ready.
 
+mod cgroup;
 mod init;
 mod run;
 mod task;
@@ -23,11 +24,17 @@ pub(crate) use task::Task;
 use crate::error::{Error, Result};
 use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{PodRecord, PodState};
+use crate::request::Resources;
 use crate::stats::Gauge;
 
 pub(crate) enum Command {
     Stop(Reply),
     Remove(Reply),
+    Update {
+        overhead: Option<Box<Resources>>,
+        resources: Option<Box<Resources>>,
+        reply: Reply,
+    },
 }
 
 /// A pod as others see it.
@@ -83,6 +90,21 @@ impl Pod {
             Err(Error::TaskGone { .. }) => Ok(()),
             other => other,
         }
+    }
+
+    /// Changes what the pod may use; a part that is not given stays.
+    pub async fn update(
+        &self,
+        overhead: Option<Resources>,
+        resources: Option<Resources>,
+    ) -> Result<()> {
+        let (overhead, resources) = (overhead.map(Box::new), resources.map(Box::new));
+        let command = |reply| Command::Update {
+            overhead,
+            resources,
+            reply,
+        };
+        self.mailbox.ask("update", command).await
     }
 
     fn show(&self, record: PodRecord) {

@@ -8,7 +8,7 @@ use berth_names::SandboxId;
 use berth_network::PodNetwork;
 use berth_network::netns::{self, PinRequest};
 
-use super::{Init, Task};
+use super::{Init, Task, cgroup};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::{self, PodFiles};
@@ -20,12 +20,14 @@ type Sysctls = Vec<(String, String)>;
 
 /// Makes the pod that `request` asks for and starts its task. On failure nothing stays.
 pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxId> {
-    check(&request)?;
+    check(&core, &request)?;
     let handler = core.config.handlers.find(&request.runtime_handler)?;
+    let id = core.new_pod_id()?;
     let mut record = PodRecord {
         handler: handler.name.clone(),
-        id: core.new_pod_id()?,
-        cgroup_parent: cgroup_parent(&core, &request)?,
+        cgroup_parent: cgroup::parent(&core, id.as_str(), &request)?,
+        cgroup_made: false,
+        id,
         request,
         state: PodState::Creating,
         created_at: record::now(),
@@ -57,6 +59,9 @@ async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Res
     let pinned = files.clone();
     undo.push("namespaces", blocking("unpin", move || unpin(&pinned)));
     let deferred = prepare(&files, record).await?;
+    let release = cgroup::release(Arc::clone(core), record.clone());
+    undo.push("cgroup", release);
+    record.cgroup_made = cgroup::make(core, record).await?;
 
     if record.request.namespaces.network != Scope::Node {
         record.network_held = true;
@@ -164,6 +169,7 @@ pub(crate) async fn undo_half_made(core: &Arc<Core>, record: &PodRecord) -> Resu
     if record.request.namespaces.network != Scope::Node {
         detach(Arc::clone(core), record.clone()).await?;
     }
+    cgroup::release(Arc::clone(core), record.clone()).await?;
     blocking("undo", move || {
         unpin(&files)?;
         files.remove()
@@ -206,7 +212,7 @@ fn pod_network(record: &PodRecord, files: &PodFiles) -> PodNetwork {
     }
 }
 
-fn check(request: &PodRequest) -> Result<()> {
+fn check(core: &Core, request: &PodRequest) -> Result<()> {
     if request.name.is_empty() || request.uid.is_empty() {
         return Err(Error::invalid("metadata", "a pod needs a name and a uid"));
     }
@@ -221,6 +227,12 @@ fn check(request: &PodRequest) -> Result<()> {
             let problem = format!("{:?} is not an address", port.host_ip);
             return Err(Error::invalid("port_mappings.host_ip", problem));
         }
+    }
+    for resources in [&request.resources, &request.overhead]
+        .into_iter()
+        .flatten()
+    {
+        core.check_resources(resources)?;
     }
     check_sysctls(request)
 }
@@ -249,20 +261,4 @@ fn check_sysctls(request: &PodRequest) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn cgroup_parent(core: &Core, request: &PodRequest) -> Result<String> {
-    let parent = &request.cgroup_parent;
-    if parent.is_empty() {
-        return Ok(core.config.cgroup_parent.clone());
-    }
-    if parent.ends_with(".slice") {
-        let problem = format!("{parent:?} is a systemd slice; this daemon drives cgroupfs");
-        return Err(Error::invalid("cgroup_parent", problem));
-    }
-    let absolute = format!("/{}", parent.trim_matches('/'));
-    match berth_cgroups::CgroupPath::parse(&absolute) {
-        Ok(_) => Ok(absolute),
-        Err(error) => Err(Error::invalid("cgroup_parent", error.to_string())),
-    }
 }

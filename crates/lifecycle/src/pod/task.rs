@@ -7,11 +7,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use tracing::Instrument;
 
-use super::{Command, Init, Pod, run};
+use super::{Command, Init, Pod, cgroup, run};
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::mailbox::{Reply, Requests};
 use crate::record::{self, PodRecord, PodState};
+use crate::request::Resources;
 use crate::undo::blocking;
 
 pub(crate) struct Task {
@@ -49,6 +50,10 @@ impl Task {
                             return;
                         }
                     }
+                    Some((span, Command::Update { overhead, resources, reply })) => {
+                        let outcome = self.update(overhead, resources).instrument(span).await;
+                        let _ = reply.send(outcome);
+                    }
                     None => return,
                 },
                 () = init_ended(&mut self.init) => {
@@ -59,6 +64,29 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Values that an update names replace the present ones.
+    async fn update(
+        &mut self,
+        overhead: Option<Box<Resources>>,
+        resources: Option<Box<Resources>>,
+    ) -> Result<()> {
+        self.pod.ready("update it")?;
+        let mut request = self.record.request.clone();
+        for (present, update) in [
+            (&mut request.overhead, overhead),
+            (&mut request.resources, resources),
+        ] {
+            if let Some(update) = update {
+                self.core.check_resources(&update)?;
+                present.get_or_insert_default().merge(&update);
+            }
+        }
+        cgroup::limit(&self.core, &self.record, &request).await?;
+        self.record.request = request;
+        self.persist().await;
+        Ok(())
     }
 
     /// Stops what runs and releases what is held. A failure does not keep the rest from being
@@ -115,6 +143,7 @@ impl Task {
             failures.note(outcome);
         }
         failures.first()?;
+        cgroup::release(Arc::clone(&self.core), self.record.clone()).await?;
         let files = self.core.pod_files(&self.record.id);
         blocking("remove", move || files.remove()).await
     }

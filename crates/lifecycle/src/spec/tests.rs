@@ -27,6 +27,7 @@ fn pod() -> PodRecord {
         state: PodState::Ready,
         created_at: 1,
         ips: Vec::<IpAddr>::new(),
+        cgroup_made: false,
         cgroup_parent: "/pods".into(),
         network_held: true,
         init_pid: None,

@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
 use berth_images::Images;
-use berth_lifecycle::record;
 use berth_lifecycle::{Container, Depth, Pod, Runtime};
 use berth_network::Network;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use crate::filter::{ContainerFilter, PodFilter};
-use crate::status::{invalid, of, unbuilt};
+use crate::status::{invalid, lagged, of, unbuilt};
 use crate::streams::{self, Stream};
 use crate::{Facts, ask, tell, usage};
 
@@ -185,6 +184,7 @@ impl RuntimeService for RuntimeDoor {
         request: Request<cri::PodSandboxStatusRequest>,
     ) -> Answer<cri::PodSandboxStatusResponse> {
         let request = request.into_inner();
+        let timestamp = self.runtime.stamp();
         let pod = self.runtime.pod(&request.pod_sandbox_id).map_err(of)?;
         let view = pod.view();
         let containers = self.runtime.containers_of(pod.id());
@@ -199,7 +199,7 @@ impl RuntimeService for RuntimeDoor {
                 .iter()
                 .map(|container| tell::container_status(&container.view()))
                 .collect(),
-            timestamp: record::now(),
+            timestamp,
         }))
     }
 
@@ -526,12 +526,17 @@ impl RuntimeService for RuntimeDoor {
         Err(unbuilt("CheckpointContainer"))
     }
 
-    type GetContainerEventsStream = Unbuilt<cri::ContainerEventResponse>;
+    type GetContainerEventsStream = BoxStream<'static, Result<cri::ContainerEventResponse, Status>>;
     async fn get_container_events(
         &self,
         _: Request<cri::GetEventsRequest>,
     ) -> Answer<Self::GetContainerEventsStream> {
-        Err(unbuilt("GetContainerEvents"))
+        let events = futures::stream::unfold(self.runtime.events(), |mut events| async {
+            let event = events.next().await?;
+            let told = event.map(|event| tell::event(&event)).map_err(lagged);
+            Some((told, events))
+        });
+        Ok(Response::new(events.boxed()))
     }
 
     async fn list_metric_descriptors(

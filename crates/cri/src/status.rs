@@ -1,7 +1,7 @@
 //! Which gRPC status an error of the core becomes.
 
 use berth_cgroups::Blame;
-use berth_lifecycle::{Error, chain};
+use berth_lifecycle::{Error, Lagged, chain};
 use tonic::{Code, Status};
 
 /// The status of a failed operation: its code by kind, its message with every cause in words.
@@ -107,6 +107,14 @@ fn image_code(error: &berth_images::Error) -> Code {
         Kind::Cancelled => Code::Cancelled,
         Kind::Internal => Code::Internal,
     }
+}
+
+/// The end of a stream of events whose client did not keep up.
+pub fn lagged(lagged: Lagged) -> Status {
+    Status::resource_exhausted(format!(
+        "more than {} events were waiting for this client: list the pods and subscribe again",
+        lagged.queue
+    ))
 }
 
 /// An argument that cannot be meant.

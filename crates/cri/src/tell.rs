@@ -8,6 +8,7 @@ use berth_lifecycle::record::{ContainerRecord, ContainerState, PodRecord, PodSta
 use berth_lifecycle::request::{
     ImageMount, MountRequest, PodRequest, Propagation, Resources, Scope,
 };
+use berth_lifecycle::{Event, EventKind};
 
 use crate::ask::signal_of;
 
@@ -50,6 +51,27 @@ pub fn pod_status(record: &PodRecord) -> cri::PodSandboxStatus {
         labels: unsorted(&record.request.labels),
         annotations: unsorted(&record.request.annotations),
         runtime_handler: record.request.runtime_handler.clone(),
+    }
+}
+
+/// An event with the pod and all its containers as they are after it.
+pub fn event(event: &Event) -> cri::ContainerEventResponse {
+    let kind = match event.kind {
+        EventKind::Created => cri::ContainerEventType::ContainerCreatedEvent,
+        EventKind::Started => cri::ContainerEventType::ContainerStartedEvent,
+        EventKind::Stopped => cri::ContainerEventType::ContainerStoppedEvent,
+        EventKind::Deleted => cri::ContainerEventType::ContainerDeletedEvent,
+    };
+    cri::ContainerEventResponse {
+        container_id: event.id.clone(),
+        container_event_type: kind as i32,
+        created_at: event.at,
+        pod_sandbox_status: Some(pod_status(&event.pod)),
+        containers_statuses: event
+            .containers
+            .iter()
+            .map(|container| container_status(container))
+            .collect(),
     }
 }
 

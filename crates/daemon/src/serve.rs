@@ -28,6 +28,7 @@ const TIDY: Duration = Duration::from_secs(10);
 /// Opens the house, serves the CRI, and returns when a signal said so. Containers keep running.
 pub async fn serve(config: &Config) -> Result<()> {
     let house = wiring::open(config).await?;
+    let events = house.runtime.clone();
     let listener = listen(&config.socket).await?;
     tokio::spawn(heal(house.network.clone()));
     tokio::spawn(tidy());
@@ -52,6 +53,8 @@ pub async fn serve(config: &Config) -> Result<()> {
             bail!("the server ended by itself");
         }
     }
+    // Whoever listens to events would do so for ever.
+    events.close_events();
     let _ = stop.send(());
     if tokio::time::timeout(FAREWELL, server).await.is_err() {
         tracing::warn!("requests were still in flight");

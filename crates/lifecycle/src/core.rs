@@ -12,12 +12,13 @@ use berth_names::{ChainId, ContainerId, SandboxId};
 use berth_network::Network;
 use berth_shim_client::Launcher;
 use berth_snapshots::{Mount, Snapshotter};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::container::Container;
 use crate::error::{Error, Result, chain};
+use crate::events::{EventKind, Events};
 use crate::files::PodFiles;
 use crate::handlers::Handlers;
 use crate::image_root;
@@ -72,6 +73,9 @@ pub(crate) struct Core {
     store: Store,
     pub pods: Index<Pod>,
     pub containers: Index<Container>,
+    /// The same containers, by their pod.
+    members: RwLock<HashMap<SandboxId, Vec<Arc<Container>>>>,
+    pub events: Events,
     pub pod_names: Reservations<SandboxId>,
     pub container_names: Reservations<ContainerId>,
     databases: Mutex<HashMap<ChainId, Arc<Database>>>,
@@ -95,6 +99,8 @@ impl Core {
             store: parts.store,
             pods: Index::default(),
             containers: Index::default(),
+            members: RwLock::default(),
+            events: Events::default(),
             pod_names: Reservations::default(),
             container_names: Reservations::default(),
             databases: Mutex::default(),
@@ -125,9 +131,52 @@ impl Core {
     }
 
     pub fn containers_of(&self, pod: &SandboxId) -> Vec<Arc<Container>> {
-        let mut all = self.containers.all();
-        all.retain(|container| container.view().pod == *pod);
-        all
+        self.members.read().get(pod).cloned().unwrap_or_default()
+    }
+
+    /// Makes a container findable.
+    pub fn show_container(&self, container: &Arc<Container>) {
+        let view = container.view();
+        let mut members = self.members.write();
+        let siblings = members.entry(view.pod.clone()).or_default();
+        siblings.push(Arc::clone(container));
+        drop(members);
+        self.containers
+            .insert(view.id.as_str(), Arc::clone(container));
+    }
+
+    fn hide_container(&self, record: &ContainerRecord) {
+        self.containers.remove(record.id.as_str());
+        let mut members = self.members.write();
+        if let Some(siblings) = members.get_mut(&record.pod) {
+            siblings.retain(|container| *container.id() != record.id);
+            if siblings.is_empty() {
+                members.remove(&record.pod);
+            }
+        }
+    }
+
+    /// Tells subscribers what happened to a container.
+    pub fn tell_container(&self, kind: EventKind, record: &ContainerRecord) {
+        self.events.tell(kind, record.id.as_str(), || {
+            let pod = self.pods.find(record.pod.as_str()).ok().flatten()?;
+            Some((pod.view(), self.views_of(&record.pod)))
+        });
+    }
+
+    /// Tells subscribers what happened to a pod; `pod` is how it is, or last was.
+    pub fn tell_pod(&self, kind: EventKind, pod: &Pod) {
+        self.events.tell(kind, pod.id().as_str(), || {
+            Some((pod.view(), self.views_of(pod.id())))
+        });
+    }
+
+    fn views_of(&self, pod: &SandboxId) -> Vec<Arc<ContainerRecord>> {
+        let containers = self.containers_of(pod);
+        containers
+            .iter()
+            .map(|container| container.view())
+            .collect()
     }
 
     pub fn pod_files(&self, id: &SandboxId) -> PodFiles {
@@ -255,7 +304,8 @@ impl Core {
     }
 
     pub fn forget_container(&self, record: &ContainerRecord) {
-        self.containers.remove(record.id.as_str());
+        self.hide_container(record);
+        self.tell_container(EventKind::Deleted, record);
         self.container_names.release(&container_key(record));
         let mut batch = Batch::new();
         batch.remove(schema::containers::<ContainerRecord>(), &record.id);

@@ -9,6 +9,7 @@
 mod container;
 mod core;
 mod error;
+mod events;
 mod exec;
 mod files;
 pub mod handlers;
@@ -36,6 +37,7 @@ pub use berth_shim_client::Error as ShimError;
 pub use container::Container;
 pub use core::{Config, Parts};
 pub use error::{Error, Result, chain};
+pub use events::{Event, EventKind, Lagged, Subscription};
 pub use exec::ExecOutput;
 pub use pod::Pod;
 pub use recovery::Recovered;

@@ -8,8 +8,10 @@ use berth_names::{ContainerId, SandboxId};
 use crate::container::{self, Container};
 use crate::core::{Config, Core, Parts, name_key};
 use crate::error::{Error, Result};
+use crate::events::Subscription;
 use crate::handlers::Handlers;
 use crate::pod::{self, Pod};
+use crate::record::Nanos;
 use crate::recovery::{self, Recovered};
 use crate::request::{ContainerRequest, PodRequest};
 
@@ -125,6 +127,21 @@ impl Runtime {
             Err(Error::ContainerNotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// What happens to pods and containers from now on.
+    pub fn events(&self) -> Subscription {
+        self.core.events.subscribe()
+    }
+
+    /// Ends all subscriptions, so that nobody waits for them when the daemon ends.
+    pub fn close_events(&self) {
+        self.core.events.close();
+    }
+
+    /// A time to go with what is looked at next, comparable with those of events.
+    pub fn stamp(&self) -> Nanos {
+        self.core.events.stamp()
     }
 
     pub fn image_in_use(&self, id: &berth_names::Digest) -> bool {

@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 use super::{Container, Phase, Task};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::files::ContainerFiles;
 use crate::handlers::Handler;
 use crate::pod::Pod;
@@ -140,7 +141,9 @@ async fn steps(
     .await?;
     pod.ready("create a container")?;
     core.store_container(&record);
-    Ok(Task::spawn(Arc::clone(core), record, files, Phase::Created))
+    let container = Task::spawn(Arc::clone(core), record, files, Phase::Created);
+    core.tell_container(EventKind::Created, &container.view());
+    Ok(container)
 }
 
 #[allow(clippy::too_many_arguments)] // one field each, used once

@@ -14,6 +14,7 @@ use berth_shim_client::Shim;
 use super::{Command, Container, start, state_name, stop};
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
+use crate::events::EventKind;
 use crate::files::ContainerFiles;
 use crate::mailbox::{Reply, Requests};
 use crate::record::{self, ContainerRecord, ContainerState, Exit};
@@ -75,8 +76,7 @@ impl Task {
         if let Phase::Running(shim) = phase {
             task.watch(shim);
         }
-        core.containers
-            .insert(container.id().as_str(), Arc::clone(&container));
+        core.show_container(&container);
         tokio::spawn(task.run(inbox));
         container
     }
@@ -133,6 +133,7 @@ impl Task {
                 self.record.started_at = record::now();
                 self.watch(started.shim);
                 self.persist().await;
+                self.core.tell_container(EventKind::Started, &self.record);
                 Ok(())
             }
             Err(error) => {
@@ -141,6 +142,7 @@ impl Task {
                 self.record.state = ContainerState::Exited;
                 self.record.started_at = record::now();
                 self.persist().await;
+                self.core.tell_container(EventKind::Stopped, &self.record);
                 Err(error)
             }
         }
@@ -221,6 +223,7 @@ impl Task {
         self.record.pid = None;
         self.container.attach(None);
         self.persist().await;
+        self.core.tell_container(EventKind::Stopped, &self.record);
         if let Some(shim) = self.shim.take() {
             let cgroup = self.record.cgroup.clone();
             let _ = shim::dispose(Arc::clone(&self.core), shim, cgroup).await;

@@ -11,6 +11,7 @@ use berth_network::netns::{self, PinRequest};
 use super::{Init, Task, cgroup};
 use crate::core::Core;
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::files::{self, PodFiles};
 use crate::record::{self, PodRecord, PodState};
 use crate::request::{PodRequest, Protocol, Scope};
@@ -39,7 +40,9 @@ pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxI
     match steps(&core, &mut record, &mut undo).await {
         Ok(init) => {
             let id = record.id.clone();
-            Task::spawn(core, record, init);
+            let pod = Task::spawn(Arc::clone(&core), record, init);
+            core.tell_pod(EventKind::Created, &pod);
+            core.tell_pod(EventKind::Started, &pod);
             Ok(id)
         }
         Err(error) => {

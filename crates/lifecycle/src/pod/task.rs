@@ -10,6 +10,7 @@ use tracing::Instrument;
 use super::{Command, Init, Pod, cgroup, run};
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
+use crate::events::EventKind;
 use crate::mailbox::{Reply, Requests};
 use crate::record::{self, PodRecord, PodState};
 use crate::request::Resources;
@@ -93,7 +94,8 @@ impl Task {
     /// done; what is left is tried again by the next stop.
     async fn stop(&mut self) -> Result<()> {
         let mut failures = Failures::default();
-        if self.record.state != PodState::NotReady {
+        let was_ready = self.record.state != PodState::NotReady;
+        if was_ready {
             self.record.state = PodState::NotReady;
             self.persist().await;
         }
@@ -121,6 +123,9 @@ impl Task {
             failures.note(blocking("unpin", move || run::unpin(&files)).await);
         }
         self.persist().await;
+        if was_ready {
+            self.core.tell_pod(EventKind::Stopped, &self.pod);
+        }
         failures.first()
     }
 
@@ -130,6 +135,7 @@ impl Task {
         let gone = outcome.is_ok();
         if gone {
             self.core.forget_pod(&self.record);
+            self.core.tell_pod(EventKind::Deleted, &self.pod);
         }
         let _ = reply.send(outcome);
         gone

@@ -179,6 +179,37 @@ impl Cri {
         pid.context("the verbose status has no pid")
     }
 
+    pub fn update(&mut self, container: &str, linux: &cri::LinuxContainerResources) -> Answer<()> {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: container.to_owned(),
+            linux: Some(linux.clone()),
+            ..Default::default()
+        };
+        self.runtime
+            .block_on(self.pods.update_container_resources(request))
+            .map(drop)
+    }
+
+    pub fn update_pod(&mut self, pod: &str, linux: &cri::LinuxContainerResources) -> Answer<()> {
+        let request = cri::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: pod.to_owned(),
+            resources: Some(linux.clone()),
+            ..Default::default()
+        };
+        self.runtime
+            .block_on(self.pods.update_pod_sandbox_resources(request))
+            .map(drop)
+    }
+
+    /// Events from now on.
+    pub fn events(&mut self) -> Answer<tonic::Streaming<cri::ContainerEventResponse>> {
+        let request = cri::GetEventsRequest::default();
+        let answer = self
+            .runtime
+            .block_on(self.pods.get_container_events(request))?;
+        Ok(answer.into_inner())
+    }
+
     pub fn stats(&mut self, container: &str) -> Answer<()> {
         let request = cri::ContainerStatsRequest {
             container_id: container.to_owned(),

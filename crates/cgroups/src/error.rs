@@ -135,7 +135,14 @@ impl Error {
             | Self::InvalidResource { .. } => Blame::Request,
             Self::LimitBelowUsage { .. } => Blame::Usage,
             Self::Write { source, .. } => match Errno::from_io_error(source) {
-                Some(Errno::INVAL | Errno::RANGE | Errno::NOENT | Errno::OVERFLOW) => {
+                // ENOSPC is a cpuset that would be empty.
+                Some(
+                    Errno::INVAL
+                    | Errno::RANGE
+                    | Errno::NOENT
+                    | Errno::OVERFLOW
+                    | Errno::NOSPC,
+                ) => {
                     Blame::Request
                 }
                 Some(Errno::BUSY) => Blame::Usage,

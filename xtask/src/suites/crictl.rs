@@ -1,6 +1,7 @@
 //! What a person does with crictl, its output checked, against a private daemon.
 
 mod client;
+mod events;
 mod images;
 mod leftovers;
 mod life;
@@ -60,6 +61,14 @@ const STEPS: &[(&str, Step)] = &[
     ("limits are in force and can be updated", life::limits),
     ("the pod is reachable by its address", life::reachable),
     ("stats count CPU and memory", life::stats),
+    (
+        "events tells what happens to a container, in order",
+        events::told,
+    ),
+    (
+        "update-runtime-config takes the node's range of addresses",
+        events::runtime_config,
+    ),
     ("a container outlives a killed daemon", life::survive_kill),
     ("stop lets the container end by itself", life::stop),
     (

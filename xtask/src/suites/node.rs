@@ -1,10 +1,13 @@
 //! What a node has to bear: many pods, a killed daemon, requests that are wrong.
 
+mod bad_input;
 mod cgroups;
 mod cycles;
 mod devices;
+mod events;
 mod inventory;
 mod refusals;
+mod resources;
 mod restart;
 mod session;
 mod volumes;
@@ -30,7 +33,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 12] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         ("twenty pods outlive a killed daemon", restart::takes_over),
         ("images are mounted as volumes", volumes::show_images),
@@ -45,6 +48,13 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ("devices are given by name", devices::by_name),
         ("devices are given by path", devices::by_path),
         ("host paths are mounted or refused", devices::host_paths),
+        (
+            "limits change both ways, whole or not at all",
+            resources::change,
+        ),
+        ("a pod is limited with its overhead", resources::of_a_pod),
+        ("what happens is told in order, as it is", events::in_order),
+        ("who does not listen is let go", events::let_go),
     ];
     cycles::warm_up(&mut session)?;
     let chosen = |name: &str| focus.split(',').any(|part| name.contains(part));
@@ -61,6 +71,10 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
             &format!("{name} is refused"),
             result,
         )?;
+    }
+    for (name, case) in bad_input::CASES.iter().filter(|(name, _)| chosen(name)) {
+        let result = refusals::judge(&mut session, *case);
+        settle(&mut session, &mut tally, &format!("{name}: borne"), result)?;
     }
     if tally.failed > 0 {
         println!("  daemon log: {}", session.daemon_log().display());

@@ -25,6 +25,8 @@ use crate::volumes;
 
 /// How long processes may outlive SIGKILL before a stop is answered with an error.
 const AFTER_KILL: Duration = Duration::from_secs(10);
+/// More than any process is waited for, and little enough to be added to a time.
+const LONGEST_GRACE: Duration = Duration::from_secs(365 * 24 * 3600);
 const SIGKILL: u32 = 9;
 
 pub(crate) enum Phase {
@@ -173,7 +175,7 @@ impl Task {
         if grace.is_zero() {
             return self.kill().await;
         }
-        let kill_at = Instant::now() + grace;
+        let kill_at = Instant::now() + grace.min(LONGEST_GRACE);
         self.stopping.kill_at = Some(
             self.stopping
                 .kill_at

@@ -519,7 +519,7 @@ fn pod_request(session: &Session) -> Value {
     })
 }
 
-fn container_request(session: &Session, name: &str, command: &[&str]) -> Value {
+pub fn container_request(session: &Session, name: &str, command: &[&str]) -> Value {
     json!({
         "metadata": { "name": name },
         "image": { "image": session.reference(":one") },
@@ -535,7 +535,7 @@ fn own_processes() -> Value {
     json!({ "namespace_options": { "pid": 1 } })
 }
 
-fn create_container(session: &Session, request: &Value) -> Result<String> {
+pub fn create_container(session: &Session, request: &Value) -> Result<String> {
     let container = session.request("container", request)?;
     let pod = session.request("pod", &pod_request(session))?;
     let id = session

@@ -55,6 +55,33 @@ impl CgroupParent {
         Ok(pids)
     }
 
+    /// The number in a control file of the cgroup `path`, named for either version.
+    pub fn value(&self, path: &str, v1: &str, v2: &str) -> Result<i64> {
+        match self.v1_value(path, v1)? {
+            Some(value) => Ok(value),
+            None => self
+                .v1_value(path, v2)?
+                .with_context(|| format!("{path} has neither {v1} nor {v2}")),
+        }
+    }
+
+    /// The same, where the host may have no such file.
+    pub fn v1_value(&self, path: &str, file: &str) -> Result<Option<i64>> {
+        let below = path
+            .trim_start_matches(&self.request())
+            .trim_start_matches('/');
+        for top in self.tops() {
+            let file = top.join(below).join(file);
+            if let Ok(text) = fs::read_to_string(&file) {
+                let number = text.trim().parse();
+                return number
+                    .map(Some)
+                    .with_context(|| format!("reading {}", file.display()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Its directories: right below the root and below that of each hierarchy.
     fn tops(&self) -> Vec<PathBuf> {
         let mut tops = vec![Path::new(ROOT).join(&self.name)];

@@ -137,14 +137,8 @@ impl Error {
             Self::Write { source, .. } => match Errno::from_io_error(source) {
                 // ENOSPC is a cpuset that would be empty.
                 Some(
-                    Errno::INVAL
-                    | Errno::RANGE
-                    | Errno::NOENT
-                    | Errno::OVERFLOW
-                    | Errno::NOSPC,
-                ) => {
-                    Blame::Request
-                }
+                    Errno::INVAL | Errno::RANGE | Errno::NOENT | Errno::OVERFLOW | Errno::NOSPC,
+                ) => Blame::Request,
                 Some(Errno::BUSY) => Blame::Usage,
                 _ => Blame::Host,
             },

@@ -16,12 +16,14 @@ use berth_lifecycle::request::{
 use berth_registry::Credentials;
 use tonic::Status;
 
+use crate::enums;
 use crate::status::invalid;
 
 type Result<T> = std::result::Result<T, Status>;
 
 pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<PodRequest> {
     let config = config.ok_or_else(|| invalid("config is missing"))?;
+    enums::of_pod(&config)?;
     let metadata = config
         .metadata
         .ok_or_else(|| invalid("config.metadata is missing"))?;
@@ -67,6 +69,7 @@ pub fn container(
     seccomp_dir: &Path,
 ) -> Result<ContainerRequest> {
     let config = config.ok_or_else(|| invalid("config is missing"))?;
+    enums::of_container(&config)?;
     let metadata = config
         .metadata
         .ok_or_else(|| invalid("config.metadata is missing"))?;

@@ -5,6 +5,7 @@
 //! built answers `UNIMPLEMENTED` with its name.
 
 mod ask;
+mod enums;
 mod filter;
 mod image_service;
 mod runtime_service;

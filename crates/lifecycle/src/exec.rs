@@ -39,7 +39,11 @@ impl Container {
     /// Runs `command`; `timeout` covers the draining of its output too, and zero means none.
     pub async fn exec_sync(&self, command: &[String], timeout: Duration) -> Result<ExecOutput> {
         let shim = self.running("execute a command in it")?;
-        let limit = if timeout.is_zero() { FOREVER } else { timeout.min(FOREVER) };
+        let limit = if timeout.is_zero() {
+            FOREVER
+        } else {
+            timeout.min(FOREVER)
+        };
         let deadline = Instant::now() + limit;
         let files = self.files.clone();
         let wanted = command.to_vec();

@@ -101,6 +101,14 @@ fn resolve(request: &DeviceRequest) -> Result<Vec<Requested>> {
     })?;
     let target = Path::new(&request.container_path);
     if metadata.is_dir() {
+        let real = fs::canonicalize(host).unwrap_or_default();
+        if !real.starts_with("/dev") || real == Path::new("/dev") {
+            let problem = format!(
+                "{:?} is a directory outside of /dev, or /dev itself: name devices",
+                request.host_path
+            );
+            return Err(Error::invalid("devices.host_path", problem));
+        }
         return under(host, target, &request.permissions);
     }
     match node(host, target)? {

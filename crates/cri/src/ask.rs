@@ -7,11 +7,12 @@ use std::path::Path;
 
 use berth_api::cri::v1::{
     self as cri, AuthConfig, LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode,
-    NamespaceOption, security_profile::ProfileType,
+    security_profile::ProfileType,
 };
 use berth_lifecycle::request::{
-    ContainerRequest, DeviceRequest, Dns, ImageMount, MountRequest, Namespaces, PodRequest,
-    PortMapping, Propagation, Protocol, Resources, RunAs, Scope, Seccomp, Security,
+    ContainerRequest, DeviceRequest, Dns, IdRange, ImageMount, MountRequest, Namespaces,
+    PodRequest, PortMapping, Propagation, Protocol, Resources, RunAs, Scope, Seccomp, Security,
+    UserNamespace,
 };
 use berth_registry::Credentials;
 use tonic::Status;
@@ -30,7 +31,6 @@ pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<Pod
     let linux = config.linux.unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     let options = security.namespace_options.clone().unwrap_or_default();
-    refuse_user_namespace(&options)?;
     Ok(PodRequest {
         name: metadata.name,
         uid: metadata.uid,
@@ -56,6 +56,7 @@ pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<Pod
             network: scope(options.network, "")?,
             pid: scope(options.pid, "")?,
             ipc: scope(options.ipc, "")?,
+            user: user_namespace(options.userns_options)?,
         },
         privileged: security.privileged,
         runtime_handler: handler,
@@ -202,7 +203,6 @@ pub fn credentials(auth: Option<AuthConfig>) -> Result<Credentials> {
 
 fn security(context: LinuxContainerSecurityContext, seccomp_dir: &Path) -> Result<Security> {
     let options = context.namespace_options.clone().unwrap_or_default();
-    refuse_user_namespace(&options)?;
     let apparmor = context
         .apparmor
         .as_ref()
@@ -219,6 +219,7 @@ fn security(context: LinuxContainerSecurityContext, seccomp_dir: &Path) -> Resul
         drop_capabilities: capabilities.drop_capabilities,
         add_ambient_capabilities: capabilities.add_ambient_capabilities,
         pid: scope(options.pid, &options.target_id)?,
+        user_namespace: user_namespace(options.userns_options)?,
         run_as: RunAs {
             uid: context
                 .run_as_user
@@ -278,13 +279,40 @@ fn seccomp(context: &LinuxContainerSecurityContext, dir: &Path) -> Result<Seccom
     }
 }
 
-fn refuse_user_namespace(options: &NamespaceOption) -> Result<()> {
-    match &options.userns_options {
-        Some(userns) if userns.mode() == NamespaceMode::Pod => Err(Status::unimplemented(
-            "user namespaces are not implemented by this runtime",
+/// The mode of a message that is missing is the host's: clients that know no user namespaces leave
+/// it out.
+fn user_namespace(options: Option<cri::UserNamespace>) -> Result<Option<UserNamespace>> {
+    let Some(options) = options else {
+        return Ok(None);
+    };
+    let ids = UserNamespace {
+        uids: ranges(&options.uids),
+        gids: ranges(&options.gids),
+    };
+    match NamespaceMode::try_from(options.mode) {
+        Ok(NamespaceMode::Pod) => Ok(Some(ids)),
+        Ok(NamespaceMode::Node) if ids == UserNamespace::default() => Ok(None),
+        Ok(NamespaceMode::Node) => Err(invalid(
+            "userns_options: mode NODE has no mappings, the ids are the host's",
         )),
-        _ => Ok(()),
+        Ok(mode) => Err(invalid(format!(
+            "userns_options: mode {} is not supported, only POD and NODE",
+            mode.as_str_name()
+        ))),
+        Err(_) => Err(invalid(format!(
+            "userns_options: mode {} is not known",
+            options.mode
+        ))),
     }
+}
+
+fn ranges(mappings: &[cri::IdMapping]) -> Vec<IdRange> {
+    let range = |mapping: &cri::IdMapping| IdRange {
+        inside: mapping.container_id,
+        outside: mapping.host_id,
+        length: mapping.length,
+    };
+    mappings.iter().map(range).collect()
 }
 
 fn scope(mode: i32, target: &str) -> Result<Scope> {
@@ -335,11 +363,10 @@ fn port(mapping: &cri::PortMapping) -> Result<PortMapping> {
 
 fn mount(mount: cri::Mount) -> Result<MountRequest> {
     let image = image_mount(&mount)?;
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Status::unimplemented(
-            "idmapped mounts are not implemented by this runtime",
-        ));
-    }
+    let id_map = UserNamespace {
+        uids: ranges(&mount.uid_mappings),
+        gids: ranges(&mount.gid_mappings),
+    };
     let propagation = match mount.propagation() {
         cri::MountPropagation::PropagationPrivate => Propagation::Private,
         cri::MountPropagation::PropagationHostToContainer => Propagation::HostToContainer,
@@ -353,6 +380,7 @@ fn mount(mount: cri::Mount) -> Result<MountRequest> {
         propagation,
         selinux_relabel: mount.selinux_relabel,
         image,
+        id_map: (id_map != UserNamespace::default()).then_some(id_map),
     })
 }
 
@@ -482,6 +510,33 @@ mod tests {
             (lifted.cpu_quota, lifted.memory_limit),
             (Some(-1), Some(-1))
         );
+    }
+
+    #[test]
+    fn a_user_namespace_is_the_pod_s_or_the_host_s() {
+        let mapping = cri::IdMapping {
+            host_id: 70_000,
+            container_id: 0,
+            length: 10,
+        };
+        let options = |mode: i32, mapped: bool| cri::UserNamespace {
+            mode,
+            uids: if mapped { vec![mapping] } else { vec![] },
+            gids: if mapped { vec![mapping] } else { vec![] },
+        };
+        assert_eq!(user_namespace(None).unwrap(), None);
+        let node = NamespaceMode::Node as i32;
+        assert_eq!(user_namespace(Some(options(node, false))).unwrap(), None);
+        let pod = user_namespace(Some(options(NamespaceMode::Pod as i32, true)));
+        assert_eq!(pod.unwrap().unwrap().root(), (70_000, 70_000));
+        for (mode, mapped) in [
+            (node, true),
+            (NamespaceMode::Container as i32, true),
+            (NamespaceMode::Target as i32, false),
+            (77, false),
+        ] {
+            assert!(user_namespace(Some(options(mode, mapped))).is_err());
+        }
     }
 
     #[test]

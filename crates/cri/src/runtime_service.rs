@@ -428,7 +428,7 @@ impl RuntimeService for RuntimeDoor {
             runtime_handlers: self.handlers(),
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
-                user_namespaces_host_network: false,
+                user_namespaces_host_network: true,
             }),
         }))
     }

@@ -6,7 +6,7 @@ use berth_api::cri::v1::{self as cri, NamespaceMode};
 use berth_images::Image;
 use berth_lifecycle::record::{ContainerRecord, ContainerState, PodRecord, PodState};
 use berth_lifecycle::request::{
-    ImageMount, MountRequest, PodRequest, Propagation, Resources, Scope,
+    IdRange, ImageMount, MountRequest, PodRequest, Propagation, Resources, Scope, UserNamespace,
 };
 use berth_lifecycle::{Event, EventKind};
 
@@ -35,6 +35,7 @@ pub fn pod_status(record: &PodRecord) -> cri::PodSandboxStatus {
         network: mode(&scopes.network) as i32,
         pid: mode(&scopes.pid) as i32,
         ipc: mode(&scopes.ipc) as i32,
+        userns_options: Some(user_namespace(scopes.user.as_ref())),
         ..Default::default()
     };
     cri::PodSandboxStatus {
@@ -200,7 +201,29 @@ fn image_spec(record: &ContainerRecord) -> cri::ImageSpec {
     }
 }
 
+fn user_namespace(ids: Option<&UserNamespace>) -> cri::UserNamespace {
+    let mode = match ids {
+        Some(_) => NamespaceMode::Pod,
+        None => NamespaceMode::Node,
+    };
+    cri::UserNamespace {
+        mode: mode as i32,
+        uids: ids.map_or_else(Vec::new, |ids| ranges(&ids.uids)),
+        gids: ids.map_or_else(Vec::new, |ids| ranges(&ids.gids)),
+    }
+}
+
+fn ranges(ranges: &[IdRange]) -> Vec<cri::IdMapping> {
+    let mapping = |range: &IdRange| cri::IdMapping {
+        container_id: range.inside,
+        host_id: range.outside,
+        length: range.length,
+    };
+    ranges.iter().map(mapping).collect()
+}
+
 fn mount(mount: &MountRequest) -> cri::Mount {
+    let ids = mount.id_map.as_ref();
     let propagation = match mount.propagation {
         Propagation::Private => cri::MountPropagation::PropagationPrivate,
         Propagation::HostToContainer => cri::MountPropagation::PropagationHostToContainer,
@@ -213,6 +236,8 @@ fn mount(mount: &MountRequest) -> cri::Mount {
         selinux_relabel: mount.selinux_relabel,
         propagation: propagation as i32,
         recursive_read_only: mount.recursive_read_only,
+        uid_mappings: ids.map_or_else(Vec::new, |ids| ranges(&ids.uids)),
+        gid_mappings: ids.map_or_else(Vec::new, |ids| ranges(&ids.gids)),
         image: mount.image.as_ref().map(mounted_image),
         image_sub_path: mount
             .image

@@ -25,9 +25,11 @@ const OLD_OCI_VERSION: &str = "1.0.2";
 /// Checks and translates every handler. Programs that are missing are told and left for later: the
 /// other handlers of the node have to run.
 pub fn from(config: &Config) -> Result<Handlers> {
-    let mut handlers = BTreeMap::from([(OWN.to_owned(), Handler::own(OWN))]);
+    let mapped = berth_lifecycle::user_namespaces_supported_at(&config.root);
+    let mut handlers = BTreeMap::from([(OWN.to_owned(), own(OWN, mapped))]);
     for (name, runtime) in &config.runtimes {
-        let made = handler(config, name, runtime).with_context(|| format!("runtimes.{name}"))?;
+        let made =
+            handler(config, name, runtime, mapped).with_context(|| format!("runtimes.{name}"))?;
         handlers.insert(name.clone(), made);
     }
     let Some(default) = handlers.get(&config.default_runtime).cloned() else {
@@ -41,7 +43,14 @@ pub fn from(config: &Config) -> Result<Handlers> {
     Ok(Handlers::new(default, handlers.into_values()))
 }
 
-fn handler(config: &Config, name: &str, runtime: &RuntimeHandler) -> Result<Handler> {
+/// User namespaces need layers whose ids can be mapped.
+fn own(name: &str, user_namespaces: bool) -> Handler {
+    let mut own = Handler::own(name);
+    own.features.user_namespaces = user_namespaces;
+    own
+}
+
+fn handler(config: &Config, name: &str, runtime: &RuntimeHandler, mapped: bool) -> Result<Handler> {
     ensure!(
         is_label(name),
         "a name has lower-case letters, digits and inner dashes, as a RuntimeClass has it"
@@ -56,7 +65,7 @@ fn handler(config: &Config, name: &str, runtime: &RuntimeHandler) -> Result<Hand
         pod_annotations: runtime.pod_annotations.clone(),
         container_annotations: runtime.container_annotations.clone(),
         privileged_without_host_devices: runtime.privileged_without_host_devices,
-        ..Handler::own(name)
+        ..own(name, mapped)
     };
     let Some(binary) = shim(runtime)? else {
         ensure!(

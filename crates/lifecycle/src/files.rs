@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <state>/pods/<id>/pod.json       record
-//!                  /ns/{net,ipc,uts}  pinned namespaces
+//!                  /ns/{user,net,ipc,uts}  pinned namespaces
 //!                  /shm            tmpfs that the pod's containers share
 //!                  /resolv.conf, /hostname
 //!                  /init/          bundle of the pod's init, where PIDs are shared
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::error::{Error, Result};
+use crate::pod::give_to_root;
 use crate::request::{Dns, PodRequest, Scope};
 
 /// What Kubernetes users expect of /dev/shm, in bytes: 64 MiB.
@@ -57,6 +58,10 @@ impl PodFiles {
         self.dir.join("ns/uts")
     }
 
+    pub fn userns(&self) -> PathBuf {
+        self.dir.join("ns/user")
+    }
+
     pub fn shm(&self) -> PathBuf {
         self.dir.join("shm")
     }
@@ -92,8 +97,12 @@ impl PodFiles {
         };
         write(self.resolv_conf(), resolv_conf(request.dns.as_ref())?)?;
         write(self.hostname(), format!("{}\n", hostname(request)))?;
+        let user = request.namespaces.user.as_ref();
+        give_to_root(&self.resolv_conf(), user)?;
+        give_to_root(&self.hostname(), user)?;
         if request.namespaces.ipc != Scope::Node {
             self.mount_shm()?;
+            give_to_root(&self.shm(), user)?;
         }
         Ok(())
     }

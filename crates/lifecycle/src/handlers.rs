@@ -54,7 +54,7 @@ impl Handler {
             privileged_without_host_devices: false,
             features: Features {
                 recursive_read_only_mounts: true,
-                user_namespaces: false,
+                user_namespaces: true,
             },
             oci_version: OCI_VERSION.to_owned(),
         }

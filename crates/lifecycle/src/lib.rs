@@ -39,7 +39,7 @@ pub use core::{Config, Parts};
 pub use error::{Error, Result, chain};
 pub use events::{Event, EventKind, Lagged, Subscription};
 pub use exec::ExecOutput;
-pub use pod::Pod;
+pub use pod::{Pod, user_namespaces_supported_at};
 pub use recovery::Recovered;
 pub use runtime::Runtime;
 pub use spec::seccomp_supported;

@@ -94,6 +94,34 @@ pub struct Namespaces {
     pub network: Scope,
     pub pid: Scope,
     pub ipc: Scope,
+    /// `None` means that ids are the host's.
+    #[serde(default)]
+    pub user: Option<UserNamespace>,
+}
+
+/// Ids inside a user namespace, and what the host calls them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub inside: u32,
+    pub outside: u32,
+    pub length: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    pub uids: Vec<IdRange>,
+    pub gids: Vec<IdRange>,
+}
+
+impl UserNamespace {
+    /// The host's numbers of user and group 0 inside; root itself where they are not mapped.
+    pub fn root(&self) -> (u32, u32) {
+        let of = |ranges: &[IdRange]| {
+            let range = ranges.iter().find(|range| range.inside == 0);
+            range.map_or(0, |range| range.outside)
+        };
+        (of(&self.uids), of(&self.gids))
+    }
 }
 
 /// A container as it was asked for.
@@ -147,6 +175,9 @@ pub struct MountRequest {
     pub recursive_read_only: bool,
     pub propagation: Propagation,
     pub selinux_relabel: bool,
+    /// How the ids of the volume are mapped; none where they are as they are.
+    #[serde(default)]
+    pub id_map: Option<UserNamespace>,
     /// Shows an image instead of a host path.
     #[serde(default)]
     pub image: Option<ImageMount>,
@@ -266,6 +297,9 @@ pub struct Security {
     pub add_ambient_capabilities: Vec<String>,
     /// Pid scope as the container asks for it; network and IPC are the pod's.
     pub pid: Scope,
+    /// Has to be the pod's, if it is given.
+    #[serde(default)]
+    pub user_namespace: Option<UserNamespace>,
     pub run_as: RunAs,
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+pub use berth_kernel::IdMapping;
+use berth_kernel::{Namespace, NamespaceHolder, NamespaceSet};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::UnshareFlags;
@@ -22,8 +24,29 @@ pub struct PinRequest {
     pub ipc: Option<PathBuf>,
     /// Where the UTS namespace is pinned, and the hostname in it.
     pub uts: Option<(PathBuf, String)>,
+    /// The user namespace that owns the others.
+    pub user: Option<UserPin>,
     /// Name and value; only those of the namespaces named above are taken.
     pub sysctls: Vec<(String, String)>,
+}
+
+/// A user namespace to make, where it is pinned, and its ids.
+#[derive(Debug, Clone)]
+pub struct UserPin {
+    pub path: PathBuf,
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+}
+
+impl UserPin {
+    /// What the host calls its root; the host's own where it maps none.
+    fn root(&self) -> (u32, u32) {
+        let first = |ranges: &[IdMapping]| {
+            let range = ranges.iter().find(|range| range.inside == 0);
+            range.map_or(0, |range| range.outside)
+        };
+        (first(&self.uids), first(&self.gids))
+    }
 }
 
 /// What is left to do once the pod has its interfaces.
@@ -64,7 +87,16 @@ pub fn create_pinned(request: PinRequest) -> Result<Pinned> {
 }
 
 fn fill(request: &PinRequest, sysctls: &[Sysctl]) -> Result<Pinned> {
-    unshare(request)?;
+    // A thread cannot enter a user namespace: a process that waits in it has
+    // the namespaces made, and this thread uses them with the host's rights.
+    let holder = request
+        .user
+        .as_ref()
+        .map(|user| hold(request, user))
+        .transpose()?;
+    if holder.is_none() {
+        unshare(request)?;
+    }
     if let Some((path, hostname)) = &request.uts {
         rustix::system::sethostname(hostname.as_bytes()).map_err(|errno| Error::Io {
             operation: "set the hostname of",
@@ -82,19 +114,79 @@ fn fill(request: &PinRequest, sysctls: &[Sysctl]) -> Result<Pinned> {
                 .deferred_sysctls
                 .push((sysctl.name.clone(), sysctl.value.clone()));
         } else {
-            sysctl.write()?;
+            write(sysctl, request.user.as_ref())?;
         }
     }
     for (kind, path) in pins(request) {
-        pin(kind, path)?;
+        let source = match (&holder, kind) {
+            (Some(holder), "user") => holder.namespace(Namespace::User),
+            _ => Path::new("/proc/thread-self/ns").join(kind),
+        };
+        pin(&source, path)?;
     }
     Ok(pinned)
+}
+
+/// Has the namespaces made inside the user namespace, and joins all but that.
+fn hold(request: &PinRequest, user: &UserPin) -> Result<NamespaceHolder> {
+    let failed = |source: berth_kernel::Errno| Error::Unshare {
+        namespaces: names(request),
+        source: source.into(),
+    };
+    let others = [
+        (Namespace::Network, request.net.is_some()),
+        (Namespace::Ipc, request.ipc.is_some()),
+        (Namespace::Uts, request.uts.is_some()),
+    ];
+    let others = others
+        .into_iter()
+        .filter_map(|(kind, wanted)| wanted.then_some(kind));
+    let kinds = others.clone().fold(
+        NamespaceSet::EMPTY.with(Namespace::User),
+        NamespaceSet::with,
+    );
+    let holder = NamespaceHolder::new(kinds).map_err(failed)?;
+    holder.map_ids(&user.uids, &user.gids).map_err(failed)?;
+    for kind in others {
+        let file = berth_kernel::open_namespace(&holder.namespace(kind)).map_err(failed)?;
+        berth_kernel::join(&file, NamespaceSet::EMPTY.with(kind)).map_err(failed)?;
+    }
+    Ok(holder)
+}
+
+/// Writes a sysctl. Those of IPC are only for the root of the user namespace
+/// that owns them, since Linux 6.4 knows that owner: not for the host's.
+fn write(sysctl: &Sysctl, user: Option<&UserPin>) -> Result<()> {
+    match (sysctl.write(), user) {
+        (Err(Error::SysctlWrite { source, .. }), Some(user))
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            let failed = |errno: berth_kernel::Errno| Error::SysctlWrite {
+                name: sysctl.name.clone(),
+                value: sysctl.value.clone(),
+                source: errno.into(),
+            };
+            let (uid, gid) = user.root();
+            berth_kernel::set_effective_ids(uid, gid).map_err(failed)?;
+            let written = sysctl.write();
+            berth_kernel::set_effective_ids(0, 0).map_err(failed)?;
+            written
+        }
+        (done, _) => done,
+    }
+}
+
+fn names(request: &PinRequest) -> String {
+    let kinds: Vec<_> = pins(request).map(|(kind, _)| kind).collect();
+    kinds.join(", ")
 }
 
 /// The kernel's names of the namespaces, and where they are pinned.
 fn pins(request: &PinRequest) -> impl Iterator<Item = (&'static str, &Path)> {
     let uts = request.uts.as_ref().map(|(path, _)| path);
+    let user = request.user.as_ref().map(|user| &user.path);
     [
+        ("user", user),
         ("net", request.net.as_ref()),
         ("ipc", request.ipc.as_ref()),
         ("uts", uts),
@@ -114,10 +206,7 @@ fn unshare(request: &PinRequest) -> Result<()> {
     flags.set(UnshareFlags::NEWIPC, request.ipc.is_some());
     flags.set(UnshareFlags::NEWUTS, request.uts.is_some());
     rustix::thread::unshare(flags).map_err(|errno| Error::Unshare {
-        namespaces: pins(request)
-            .map(|(kind, _)| kind)
-            .collect::<Vec<_>>()
-            .join(", "),
+        namespaces: names(request),
         source: errno.into(),
     })
 }
@@ -134,7 +223,7 @@ fn bring_loopback_up() -> Result<()> {
     })
 }
 
-fn pin(kind: &'static str, path: &Path) -> Result<()> {
+fn pin(namespace: &Path, path: &Path) -> Result<()> {
     unpin(path)?;
     let failed = |source: io::Error| Error::Io {
         operation: "pin a namespace at",
@@ -147,8 +236,7 @@ fn pin(kind: &'static str, path: &Path) -> Result<()> {
         .mode(0o600)
         .open(path)
         .map_err(failed)?;
-    let namespace = Path::new("/proc/thread-self/ns").join(kind);
-    mount_bind(&namespace, path).map_err(|errno| {
+    mount_bind(namespace, path).map_err(|errno| {
         // An unmounted file would look like a pin to whoever comes next.
         let _ = std::fs::remove_file(path);
         failed(errno.into())

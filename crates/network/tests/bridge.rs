@@ -320,6 +320,7 @@ fn setup_cost_is_told() {
                 ipc,
                 uts,
                 sysctls: Vec::new(),
+                user: None,
             })
             .unwrap();
             took.push(started.elapsed());

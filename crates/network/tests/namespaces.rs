@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use berth_network::Error;
-use berth_network::netns::{PinRequest, apply_sysctls, create_pinned, unpin};
+use berth_network::netns::{IdMapping, PinRequest, UserPin, apply_sysctls, create_pinned, unpin};
 use harness::{inside, on_own_host, run};
 use rustix::thread::move_into_link_name_space;
 
@@ -50,6 +50,7 @@ fn namespaces_are_pinned_as_asked_and_unpinned_twice() {
                 pair("kernel.shmmni", "77"),
                 pair("net.ipv4.conf.eth0.rp_filter", "2"),
             ],
+            user: None,
         })
         .unwrap();
         assert_eq!(
@@ -155,5 +156,73 @@ fn a_pin_is_for_its_owner_only() {
             0o600
         );
         unpin(&net).unwrap();
+    });
+}
+
+#[test]
+fn namespaces_belong_to_the_user_namespace_that_is_made_with_them() {
+    on_own_host(|host| async move {
+        let [user, net, ipc, uts] = ["user", "net", "ipc", "uts"].map(|kind| host.path(kind));
+        let range = IdMapping {
+            inside: 0,
+            outside: 80_000,
+            length: 10,
+        };
+        create_pinned(PinRequest {
+            net: Some(net.clone()),
+            ipc: Some(ipc.clone()),
+            uts: Some((uts.clone(), "mapped".to_owned())),
+            user: Some(UserPin {
+                path: user.clone(),
+                uids: vec![range],
+                gids: vec![range],
+            }),
+            sysctls: vec![
+                pair("net.ipv4.ip_unprivileged_port_start", "42"),
+                pair("kernel.shmmni", "77"),
+                pair("fs.mqueue.msg_max", "17"),
+            ],
+        })
+        .unwrap();
+        let read = |path: &str| fs::read_to_string(path).unwrap().trim().to_owned();
+        assert_eq!(within(&ipc, || read("/proc/sys/kernel/shmmni")), "77");
+        assert_eq!(within(&ipc, || read("/proc/sys/fs/mqueue/msg_max")), "17");
+        assert_eq!(within(&uts, || read("/proc/sys/kernel/hostname")), "mapped");
+        assert!(inside(&net, || run("ip", &["link", "show", "lo"])).contains("LOOPBACK,UP"));
+        // Its root may do to them what only an owner may.
+        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        let enter = [flag("user", &user), flag("net", &net), flag("uts", &uts)];
+        let script = "ip link set lo down && hostname other && cat /proc/self/uid_map";
+        let mut words: Vec<&str> = enter.iter().map(String::as_str).collect();
+        words.extend(["sh", "-c", script]);
+        assert!(run("nsenter", &words).contains("80000"));
+        assert_eq!(within(&uts, || read("/proc/sys/kernel/hostname")), "other");
+        for path in [&user, &net, &ipc, &uts] {
+            unpin(path).unwrap();
+            assert!(!mounted(path));
+        }
+    });
+}
+
+#[test]
+fn ids_that_the_kernel_does_not_take_leave_nothing() {
+    on_own_host(|host| async move {
+        let [user, net] = ["user", "net"].map(|kind| host.path(kind));
+        let range = IdMapping {
+            inside: 0,
+            outside: 80_000,
+            length: 10,
+        };
+        let refused = create_pinned(PinRequest {
+            net: Some(net.clone()),
+            user: Some(UserPin {
+                path: user.clone(),
+                uids: vec![range, range],
+                gids: vec![range],
+            }),
+            ..PinRequest::default()
+        });
+        assert!(refused.is_err());
+        assert!(!user.exists() && !net.exists());
     });
 }

@@ -47,6 +47,8 @@ fn runner(core: &Core, record: &ContainerRecord) -> Result<Runner> {
 async fn prepare(core: &Arc<Core>, record: &ContainerRecord) -> Result<Vec<Mount>> {
     let snapshots = Arc::clone(&core.snapshots);
     let key = record.id.to_string();
+    let pod = core.pod(record.pod.as_str())?.view();
+    let mapped = pod.request.namespaces.user.is_some();
     let log = record.log_path.clone();
     blocking("start", move || {
         if let Some(parent) = log.as_deref().and_then(|log| log.parent()) {
@@ -54,18 +56,26 @@ async fn prepare(core: &Arc<Core>, record: &ContainerRecord) -> Result<Vec<Mount
         }
         let mounts = snapshots.mounts(&key);
         let mounts = mounts.map_err(|source| Error::Snapshot { id: key, source })?;
-        Ok(mounts.into_iter().map(shim_mount).collect())
+        Ok(mounts
+            .into_iter()
+            .map(|mount| shim_mount(mount, mapped))
+            .collect())
     })
     .await
 }
 
-fn shim_mount(mount: berth_snapshots::Mount) -> Mount {
+/// With `mapped` the owners of all layers are shown in the container's user namespace, and kept on
+/// the disk as they are.
+fn shim_mount(mount: berth_snapshots::Mount, mapped: bool) -> Mount {
     let berth_snapshots::Mount {
         kind,
         source,
         target,
-        options,
+        mut options,
     } = mount;
+    if mapped {
+        options.push("idmap".to_owned());
+    }
     Mount {
         kind,
         source,

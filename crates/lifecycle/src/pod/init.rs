@@ -37,8 +37,11 @@ impl Init {
         let bundle = files.init_bundle();
         let spec = spec(core, record, files)?;
         let prepared = bundle.clone();
+        let user = record.request.namespaces.user.clone();
         blocking("prepare the init of", move || {
-            write_bundle(&prepared, &spec)
+            write_bundle(&prepared, &spec)?;
+            // The init makes its mount points as the pod's root.
+            super::give_to_root(&prepared.join("rootfs"), user.as_ref())
         })
         .await?;
         let launch = Launch {
@@ -111,6 +114,9 @@ fn spec(core: &Core, record: &PodRecord, files: &PodFiles) -> Result<Spec> {
         own(LinuxNamespaceType::Pid)?,
         own(LinuxNamespaceType::Mount)?,
     ];
+    if files.userns().exists() {
+        namespaces.push(joined(LinuxNamespaceType::User, files.userns())?);
+    }
     if files.ipcns().exists() {
         namespaces.push(joined(LinuxNamespaceType::Ipc, files.ipcns())?);
     }

@@ -11,6 +11,7 @@ mod cgroup;
 mod init;
 mod run;
 mod task;
+mod user_namespace;
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use parking_lot::RwLock;
 pub(crate) use init::Init;
 pub(crate) use run::{run, undo_half_made, unpin};
 pub(crate) use task::Task;
+pub(crate) use user_namespace::give_to_root;
+pub use user_namespace::supported_at as user_namespaces_supported_at;
 
 use crate::error::{Error, Result};
 use crate::mailbox::{Mailbox, Reply, Requests};

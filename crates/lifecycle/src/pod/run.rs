@@ -8,7 +8,7 @@ use berth_names::SandboxId;
 use berth_network::PodNetwork;
 use berth_network::netns::{self, PinRequest};
 
-use super::{Init, Task, cgroup};
+use super::{Init, Task, cgroup, user_namespace};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -23,6 +23,7 @@ type Sysctls = Vec<(String, String)>;
 pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxId> {
     check(&core, &request)?;
     let handler = core.config.handlers.find(&request.runtime_handler)?;
+    user_namespace::check(&request, &handler)?;
     let id = core.new_pod_id()?;
     let mut record = PodRecord {
         handler: handler.name.clone(),
@@ -105,6 +106,7 @@ fn pin(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
         net: own_network.then(|| files.netns()),
         ipc: (request.namespaces.ipc != Scope::Node).then(|| files.ipcns()),
         uts: own_network.then(|| (files.utsns(), files::hostname(request))),
+        user: user_namespace::pin(request, files),
         sysctls: request
             .sysctls
             .iter()
@@ -122,7 +124,7 @@ fn pin(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
 
 /// Blocking: releases the pinned namespaces; repeating it is harmless.
 pub(crate) fn unpin(files: &PodFiles) -> Result<()> {
-    for path in [files.netns(), files.ipcns(), files.utsns()] {
+    for path in [files.netns(), files.ipcns(), files.utsns(), files.userns()] {
         netns::unpin(&path).map_err(|source| Error::State {
             action: "unpin",
             path: path.clone(),

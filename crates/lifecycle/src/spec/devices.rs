@@ -18,7 +18,13 @@ pub(super) struct Requested {
     pub permissions: String,
 }
 
-pub(super) fn requested(request: &ContainerRequest, handler: &Handler) -> Result<Vec<Requested>> {
+/// In a user namespace also a privileged container gets only the devices that it names: a node
+/// that its root owns would give it the host's disks.
+pub(super) fn requested(
+    request: &ContainerRequest,
+    handler: &Handler,
+    in_user_namespace: bool,
+) -> Result<Vec<Requested>> {
     let mut devices = request
         .devices
         .iter()
@@ -27,7 +33,8 @@ pub(super) fn requested(request: &ContainerRequest, handler: &Handler) -> Result
         .into_iter()
         .flatten()
         .collect::<Vec<_>>();
-    if request.security.privileged && !handler.privileged_without_host_devices {
+    let whole_host = request.security.privileged && !in_user_namespace;
+    if whole_host && !handler.privileged_without_host_devices {
         for found in under(Path::new("/dev"), Path::new("/dev"), "rwm")? {
             if !devices
                 .iter()

@@ -22,11 +22,11 @@ pub use process::exec_process;
 pub use resources::linux_resources;
 pub use seccomp::{load_profile, supported as seccomp_supported};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::PodFiles;
 use crate::handlers::Handler;
 use crate::record::PodRecord;
-use crate::request::{ContainerRequest, Propagation, Scope};
+use crate::request::{ContainerRequest, MountRequest, Propagation, Scope};
 use crate::user::ResolvedUser;
 use crate::volumes::Volumes;
 
@@ -62,6 +62,7 @@ pub struct Inputs<'a> {
 /// Forms the specification.
 pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
     let request = inputs.request;
+    check_user_namespace(inputs)?;
     let root = RootBuilder::default()
         .path("rootfs")
         .readonly(request.security.readonly_rootfs)
@@ -84,10 +85,28 @@ pub fn build(inputs: &Inputs<'_>) -> Result<Spec> {
     Ok(spec)
 }
 
+/// A container is in the user namespace of its pod, or in none as its pod is.
+fn check_user_namespace(inputs: &Inputs<'_>) -> Result<()> {
+    let request = inputs.request;
+    let pod = &inputs.pod.request.namespaces.user;
+    if request.security.user_namespace.is_some() && request.security.user_namespace != *pod {
+        let problem = "it is not the user namespace that the pod was made with";
+        return Err(Error::invalid("userns_options", problem));
+    }
+    let both_ways = |mount: &MountRequest| mount.propagation == Propagation::Bidirectional;
+    if pod.is_some() && request.mounts.iter().any(both_ways) {
+        let problem = "a pod in a user namespace cannot mount for the host: bidirectional \
+                       propagation is refused";
+        return Err(Error::invalid("mounts.propagation", problem));
+    }
+    Ok(())
+}
+
 fn linux(inputs: &Inputs<'_>) -> Result<Linux> {
     let request = inputs.request;
     let privileged = request.security.privileged;
-    let devices = devices::requested(request, inputs.handler)?;
+    let in_user_namespace = inputs.pod.request.namespaces.user.is_some();
+    let devices = devices::requested(request, inputs.handler, in_user_namespace)?;
     let mut linux_resources = resources::linux_resources(&request.resources)?;
     linux_resources.set_devices(Some(devices::rules(privileged, &devices)?));
     let mut linux = LinuxBuilder::default()
@@ -148,6 +167,9 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<LinuxNamespace>> {
     if scopes.network != Scope::Node {
         list.push(joined(LinuxNamespaceType::Network, &inputs.files.netns())?);
         list.push(joined(LinuxNamespaceType::Uts, &inputs.files.utsns())?);
+    }
+    if scopes.user.is_some() {
+        list.push(joined(LinuxNamespaceType::User, &inputs.files.userns())?);
     }
     if scopes.ipc != Scope::Node {
         list.push(joined(LinuxNamespaceType::Ipc, &inputs.files.ipcns())?);

@@ -4,11 +4,11 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{Mount, MountBuilder};
+use oci_spec::runtime::{LinuxIdMappingBuilder, Mount, MountBuilder};
 
 use super::Inputs;
 use crate::error::{Error, Result};
-use crate::request::{MountRequest, Propagation, Scope};
+use crate::request::{IdRange, MountRequest, Propagation, Scope, UserNamespace};
 
 pub(super) fn all(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
     let requested = inputs
@@ -176,12 +176,46 @@ fn bind(request: &MountRequest, image: Option<&PathBuf>) -> Result<Mount> {
         (true, false) => "ro",
         (false, false) => "rw",
     };
-    mount(
+    let mut mount = mount(
         &request.container_path,
         "bind",
         &request.host_path,
         &["rbind", propagation, access],
-    )
+    )?;
+    if let Some(ids) = &request.id_map {
+        map_ids(&mut mount, ids)?;
+    }
+    Ok(mount)
+}
+
+/// All that is mounted inside the volume is mapped too, or the container does not start: a part
+/// that shows other owners would be a surprise at best.
+fn map_ids(mount: &mut Mount, ids: &UserNamespace) -> Result<()> {
+    let ranges = |field: &'static str, ranges: &[IdRange]| {
+        if ranges.is_empty() {
+            let problem = "user and group ids are mapped together or not at all";
+            return Err(Error::invalid(field, problem));
+        }
+        let range = |range: &IdRange| {
+            Ok(LinuxIdMappingBuilder::default()
+                .container_id(range.inside)
+                .host_id(range.outside)
+                .size(range.length)
+                .build()?)
+        };
+        ranges.iter().map(range).collect::<Result<Vec<_>>>()
+    };
+    let (uids, gids) = (
+        ranges("mounts.uidMappings", &ids.uids)?,
+        ranges("mounts.gidMappings", &ids.gids)?,
+    );
+    let mut options = mount.options().clone().unwrap_or_default();
+    options.push("ridmap".to_owned());
+    mount
+        .set_uid_mappings(Some(uids))
+        .set_gid_mappings(Some(gids))
+        .set_options(Some(options));
+    Ok(())
 }
 
 fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount> {

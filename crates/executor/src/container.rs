@@ -9,6 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::exec::{ExecDefaults, Process};
+use crate::hooks::{HookPoint, Hooks};
 use crate::init::Init;
 use crate::options::{CreateOptions, ProcessOptions};
 use crate::plan::InitPlan;
@@ -83,6 +84,8 @@ pub struct Container {
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) notices: Vec<String>,
     pub(crate) device_programs: DeviceLoader,
+    /// Those that are still to be run; only who made the container has them.
+    pub(crate) hooks: Option<Hooks>,
 }
 
 impl Container {
@@ -93,6 +96,7 @@ impl Container {
     pub fn create(create: Create<'_>) -> Result<Self> {
         let mut plan = InitPlan::new(&create)?;
         plan.process.set_options(create.options.process);
+        let hooks = plan.hooks.clone();
         let linux = create.spec.linux().as_ref();
         let path = cgroup_path(create.id, linux)?;
         let cgroup = create
@@ -111,8 +115,13 @@ impl Container {
                 notices: std::mem::take(&mut listener.notices),
                 gate: Some(listener),
                 device_programs,
+                hooks: Some(hooks),
             }),
             Err(error) => {
+                if error.is_of_hook() {
+                    // The specification has the end of a container follow.
+                    hooks.run_all(HookPoint::Poststop, 0);
+                }
                 if cgroup.created() {
                     // The first error is the one to tell.
                     let _ = cgroup.kill_all(SIGKILL);
@@ -162,14 +171,17 @@ impl Container {
         };
         let (child, mut listener) =
             spawn.run(|reporter, in_unified| init.run(reporter, in_unified))?;
-        let progress = listener.wait(id);
+        let mut progress = listener.wait(id);
         let child = child.succeeded_by(listener.moved.take());
+        if let Ok(Progress::Hooks) = progress {
+            progress = Self::run_hooks(id, &plan.hooks, &child, &mut listener);
+        }
         match progress {
             Ok(Progress::Ready) => {
                 let defaults = ExecDefaults::new(create.spec, plan);
                 Ok((child, listener, join, device_programs, defaults))
             }
-            Ok(Progress::End) => {
+            Ok(Progress::Hooks | Progress::End) => {
                 child.abandon();
                 Err(Error::ChildDied { id: id.to_owned() })
             }
@@ -177,6 +189,25 @@ impl Container {
                 child.abandon();
                 Err(error)
             }
+        }
+    }
+
+    fn run_hooks(
+        id: &str,
+        hooks: &Hooks,
+        child: &Child,
+        listener: &mut Listener,
+    ) -> Result<Progress> {
+        let pid = child.pid.as_raw_pid();
+        for point in [HookPoint::Prestart, HookPoint::CreateRuntime] {
+            hooks.run(point, pid).map_err(|failure| Error::Hook {
+                id: id.to_owned(),
+                failure,
+            })?;
+        }
+        match listener.open_gate() {
+            Ok(()) | Err(Errno::PIPE) => listener.wait(id),
+            Err(errno) => Err(Error::host(id, "let its process go on")(errno)),
         }
     }
 
@@ -197,7 +228,14 @@ impl Container {
             }
             Err(errno) => return Err(Error::host(&self.id, "open the start gate")(errno)),
         }
-        listener.wait(&self.id).map(drop)
+        listener.wait(&self.id)?;
+        let pid = self.pid();
+        if let Some(hooks) = &self.hooks {
+            let failures = hooks.run_all(HookPoint::Poststart, pid);
+            self.notices
+                .extend(failures.iter().map(ToString::to_string));
+        }
+        Ok(())
     }
 
     /// Runs another process in the container and returns when its program
@@ -254,10 +292,11 @@ impl Container {
     }
 
     /// What was asked for and could only be done in part, such as a limit
-    /// that the runtime may not set: for the log.
+    /// that the runtime may not set, and hooks that failed: for the log. Each
+    /// is told once.
     #[must_use]
-    pub fn notices(&self) -> &[String] {
-        &self.notices
+    pub fn take_notices(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notices)
     }
 
     #[must_use]
@@ -356,7 +395,13 @@ impl Container {
         }
         self.cgroup
             .remove()
-            .map_err(cgroup_error(&self.id, "remove its cgroup"))
+            .map_err(cgroup_error(&self.id, "remove its cgroup"))?;
+        if let Some(hooks) = self.hooks.take() {
+            let failures = hooks.run_all(HookPoint::Poststop, 0);
+            self.notices
+                .extend(failures.iter().map(ToString::to_string));
+        }
+        Ok(())
     }
 
     fn ended_within(&self, patience: &Timespec) -> Result<bool> {

@@ -1,5 +1,6 @@
 //! What can go wrong between a bundle and a running process.
 
+use crate::hooks::HookFailure;
 use crate::step::Step;
 use berth_kernel::Errno;
 use std::path::PathBuf;
@@ -46,6 +47,9 @@ pub enum Error {
         subject: String,
         source: Errno,
     },
+    /// A hook of the spec failed beside the runtime.
+    #[error("container {id}: {failure}")]
+    Hook { id: String, failure: HookFailure },
     /// The program could not be found or executed. The text names the program
     /// in the words that users of other runtimes know.
     #[error("unable to start container process: {}", describe_exec(program, *problem, *errno))]
@@ -89,6 +93,17 @@ impl Error {
             Self::ExecFailed { .. } => Some(126),
             _ => None,
         }
+    }
+
+    pub(crate) fn is_of_hook(&self) -> bool {
+        matches!(
+            self,
+            Self::Hook { .. }
+                | Self::Setup {
+                    step: Step::RunHook,
+                    ..
+                }
+        )
     }
 
     pub(crate) fn host(id: &str, operation: &'static str) -> impl Fn(Errno) -> Self {

@@ -103,7 +103,7 @@ pub(crate) fn exec(
             terminal: listener.terminal,
             notices: listener.notices,
         }),
-        Ok(Progress::Ready) => {
+        Ok(Progress::Hooks | Progress::Ready) => {
             child.abandon();
             Err(Error::host(id, "hear from its process")(Errno::PROTO))
         }

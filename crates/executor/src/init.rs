@@ -3,12 +3,13 @@
 //! ```text
 //! join cgroups ▸ namespaces ▸ limits ▸ root and host mounts
 //!   ▸ (in a user or new time namespace: a second clone, see `enter`)
-//!   ▸ session ▸ attach root ▸ mounts ▸ devices ▸ streams ▸ masks
-//!   ▸ names and sysctls ▸ change root ▸ process (see `process`)
+//!   ▸ session ▸ attach root ▸ mounts ▸ devices ▸ streams ▸ hooks
+//!   ▸ masks ▸ names and sysctls ▸ change root ▸ process (see `process`)
 //! ```
 
 use crate::ProcessStdio;
 use crate::devices;
+use crate::hooks::HookPoint;
 use crate::masks::{self, Masks};
 use crate::mounts::{self, Made};
 use crate::plan::InitPlan;
@@ -50,7 +51,10 @@ impl Init<'_> {
     pub(crate) fn run(&self, reporter: &Reporter, in_unified: bool) -> Failure {
         match self.set_up(reporter, in_unified) {
             Ok((procfs, streams)) => {
-                let gate = Gate::Closed(self.start_socket);
+                let gate = Gate::Closed {
+                    start_socket: self.start_socket,
+                    hooks: &self.plan.hooks,
+                };
                 self.plan.process.run(&procfs, streams, reporter, gate)
             }
             Err(failure) => failure,
@@ -179,6 +183,7 @@ impl Init<'_> {
         }
         self.place_devices(&root, made.devices.as_deref())?;
         let streams = self.open_streams(&root, reporter)?;
+        self.run_hooks(reporter)?;
         self.hide(&root)?;
         if self.plan.read_only_root {
             rootfs::protect(&root)?;
@@ -221,6 +226,19 @@ impl Init<'_> {
             stdio::attach_console(root.as_fd(), slave)?;
         }
         Ok(streams)
+    }
+
+    /// Those that find the container's root mounted but not entered.
+    fn run_hooks(&self, reporter: &Reporter) -> Result<(), Failure> {
+        let hooks = &self.plan.hooks;
+        if hooks.any(&[HookPoint::Prestart, HookPoint::CreateRuntime]) && !reporter.wait_for_hooks()
+        {
+            exit_now(1);
+        }
+        let pid = berth_kernel::rustix::process::getpid().as_raw_pid();
+        hooks
+            .run(HookPoint::CreateContainer, pid)
+            .map_err(Failure::of_hook)
     }
 
     fn hide(&self, root: &OwnedFd) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use crate::container::Create;
 use crate::devices::{self, DevicePlan};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::hooks::Hooks;
 use crate::mount_options::parse_propagation;
 use crate::mounts::{self, MountKind, MountPlan};
 use crate::namespaces::NamespacePlan;
@@ -39,6 +40,7 @@ pub(crate) struct InitPlan {
     pub(crate) sysctls: Vec<(PathBuf, String)>,
     pub(crate) process: ProcessPlan,
     pub(crate) filter: Option<Rc<Filter>>,
+    pub(crate) hooks: Hooks,
 }
 
 impl InitPlan {
@@ -49,7 +51,7 @@ impl InitPlan {
             .linux()
             .as_ref()
             .ok_or_else(|| refuse.invalid("linux", "", "is missing"))?;
-        refuse_unsupported(&refuse, spec, linux)?;
+        refuse_unsupported(&refuse, linux)?;
         let process = spec
             .process()
             .as_ref()
@@ -94,13 +96,15 @@ impl InitPlan {
             mounts,
             process,
             filter,
+            hooks: Hooks::new(create.id, create.bundle, spec)
+                .map_err(|(value, problem)| refuse.invalid("hooks", value, problem))?,
         })
     }
 }
 
 /// What is not done is refused: a container must not run with less than it
 /// asked for without anyone knowing.
-fn refuse_unsupported(refuse: &Refuse<'_>, spec: &Spec, linux: &Linux) -> Result<()> {
+fn refuse_unsupported(refuse: &Refuse<'_>, linux: &Linux) -> Result<()> {
     let some = |list: bool, feature| {
         if list {
             Err(refuse.unsupported(feature))
@@ -117,16 +121,7 @@ fn refuse_unsupported(refuse: &Refuse<'_>, spec: &Spec, linux: &Linux) -> Result
         devices.is_some_and(|devices| !devices.is_empty()),
         "linux.netDevices",
     )?;
-    let Some(hooks) = spec.hooks() else {
-        return Ok(());
-    };
-    let empty = |list: &Option<Vec<_>>| list.as_ref().is_none_or(Vec::is_empty);
-    let none = empty(hooks.create_runtime())
-        && empty(hooks.create_container())
-        && empty(hooks.start_container())
-        && empty(hooks.poststart())
-        && empty(hooks.poststop());
-    some(!none, "hooks")
+    Ok(())
 }
 
 fn root(

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::hooks::{HookPoint, Hooks};
 use crate::identity::IdentityPlan;
 use crate::limits::{Invalid, LimitsPlan};
 use crate::options::ProcessOptions;
@@ -39,7 +40,10 @@ pub(crate) enum Gate<'a> {
     Open,
     /// The runtime's word, or one that comes over the listening socket once
     /// the runtime has let go.
-    Closed(Option<BorrowedFd<'a>>),
+    Closed {
+        start_socket: Option<BorrowedFd<'a>>,
+        hooks: &'a Hooks,
+    },
 }
 
 impl ProcessPlan {
@@ -107,10 +111,18 @@ impl ProcessPlan {
     ) -> Failure {
         match self.prepare(procfs, streams, reporter) {
             Ok(program) => {
-                if let Gate::Closed(start_socket) = gate {
+                if let Gate::Closed {
+                    start_socket,
+                    hooks,
+                } = gate
+                {
                     reporter.ready();
                     if !reporter.wait_for_gate(start_socket) {
                         berth_kernel::exit_now(1);
+                    }
+                    let pid = berth_kernel::rustix::process::getpid().as_raw_pid();
+                    if let Err(failure) = hooks.run(HookPoint::StartContainer, pid) {
+                        return Failure::of_hook(failure);
                     }
                 }
                 self.enter(&program)

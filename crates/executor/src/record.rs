@@ -158,6 +158,7 @@ impl Container {
                 terminal: None,
                 notices: Vec::new(),
                 device_programs: DeviceLoader::default(),
+                hooks: None,
             })),
         })
     }

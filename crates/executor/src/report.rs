@@ -5,6 +5,8 @@
 //!   ── Moved(pid) + pidfd ──▶               another process goes on instead
 //!   ── Terminal + master descriptor ──▶     (if a terminal was asked for)
 //!   ── Notice(step, text) ──▶               something was clamped
+//!   ── Hooks ──▶                            (if hooks run beside the runtime)
+//!   ◀── gate byte ──                        they have ended well
 //!   ── Ready ──▶                            create is done
 //!   ◀── gate byte ──                        start
 //!   ◀── leave byte ──                       or: somebody else starts, over
@@ -16,6 +18,7 @@
 //! close-on-exec, so that a successful exec is seen as end of file.
 
 use crate::error::{Error, ExecProblem, Result};
+use crate::hooks::HookFailure;
 use crate::step::Step;
 use berth_kernel::Errno;
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,6 +37,7 @@ const HEADER: usize = 6;
 const MOVED: u8 = b'M';
 const TERMINAL: u8 = b'T';
 const NOTICE: u8 = b'N';
+const HOOKS: u8 = b'H';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
 
@@ -64,6 +68,15 @@ impl Failure {
             step,
             errno,
             subject: path.display().to_string(),
+        }
+    }
+
+    /// Of a hook that the child ran.
+    pub(crate) fn of_hook(failure: HookFailure) -> Self {
+        Self {
+            step: Step::RunHook,
+            errno: failure.errno,
+            subject: failure.to_string(),
         }
     }
 
@@ -121,6 +134,13 @@ impl Reporter {
 
     pub(crate) fn ready(&self) {
         self.send(READY, Step::Report, 0, "", &[]);
+    }
+
+    /// It is time for the hooks that the runtime runs; false if they failed,
+    /// or the runtime went away.
+    pub(crate) fn wait_for_hooks(&self) -> bool {
+        self.send(HOOKS, Step::RunHook, 0, "", &[]);
+        self.wait_for_gate(None)
     }
 
     /// From here on the process with this id, a child of the runtime too,
@@ -185,6 +205,7 @@ enum Message {
     Moved(Pid, OwnedFd),
     Terminal(OwnedFd),
     Notice(String),
+    Hooks,
     Ready,
     Failed(Failure),
     /// The child executed, or died.
@@ -194,6 +215,8 @@ enum Message {
 /// How a conversation went on.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
+    /// The child waits for the runtime's hooks.
+    Hooks,
     Ready,
     /// The child's end is closed.
     End,
@@ -226,6 +249,7 @@ impl Listener {
                 Message::Moved(pid, pidfd) => self.moved = Some((pid, pidfd)),
                 Message::Terminal(master) => self.terminal = Some(master),
                 Message::Notice(text) => self.notices.push(text),
+                Message::Hooks => return Ok(Progress::Hooks),
                 Message::Ready => return Ok(Progress::Ready),
                 Message::Failed(failure) => return Err(failure.into_error(id)),
                 Message::End => return Ok(Progress::End),
@@ -289,6 +313,7 @@ fn decode(packet: &[u8], fds: Vec<OwnedFd>) -> Option<Message> {
         MOVED => Message::Moved(Pid::from_raw(errno)?, fds.into_iter().next()?),
         TERMINAL => Message::Terminal(fds.into_iter().next()?),
         NOTICE => Message::Notice(format!("{step}: {text}")),
+        HOOKS => Message::Hooks,
         READY => Message::Ready,
         FAILED => Message::Failed(Failure {
             step,

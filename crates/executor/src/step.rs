@@ -47,6 +47,7 @@ steps! {
     ProtectPath = "make path read-only",
     OpenTerminal = "open terminal",
     AttachConsole = "attach console",
+    RunHook = "run",
     ChangeRoot = "change root",
     SetHostname = "set hostname",
     SetSysctl = "set sysctl",

@@ -83,10 +83,7 @@ impl Engine for OciEngine {
         });
         self.host = Some(host);
         let mut container = created.map_err(EngineError::from)?;
-        container
-            .notices()
-            .iter()
-            .for_each(|notice| note!("{notice}"));
+        tell_notices(&mut container);
         let pidfd = container
             .pidfd()
             .try_clone_to_owned()
@@ -107,7 +104,10 @@ impl Engine for OciEngine {
     }
 
     fn start(&mut self) -> Result<(), EngineError> {
-        self.container("start")?.start().map_err(EngineError::from)
+        let container = self.container("start")?;
+        let started = container.start();
+        tell_notices(container);
+        started.map_err(EngineError::from)
     }
 
     fn exec(&mut self, process: &[u8], stdio: ChildStdio) -> Result<Spawned, EngineError> {
@@ -198,10 +198,18 @@ impl Engine for OciEngine {
 
     fn delete(&mut self, force: bool) -> Result<(), EngineError> {
         if let Some(container) = &mut self.container {
-            container.delete(force).map_err(EngineError::from)?;
+            let deleted = container.delete(force);
+            tell_notices(container);
+            deleted?;
         }
         self.container = None;
         Ok(())
+    }
+}
+
+fn tell_notices(container: &mut Container) {
+    for notice in container.take_notices() {
+        note!("{notice}");
     }
 }
 

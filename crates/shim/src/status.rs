@@ -87,6 +87,7 @@ impl EngineError {
                 Executor::Seccomp { .. }
                 | Executor::Host { .. }
                 | Executor::Setup { .. }
+                | Executor::Hook { .. }
                 | Executor::ChildDied { .. } => Code::INTERNAL,
             },
         }

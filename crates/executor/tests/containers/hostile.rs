@@ -174,11 +174,6 @@ fn unsupported(host: &Host) -> Result<()> {
             json!("a.slice:b:c"),
             "a systemd cgroup path",
         ),
-        (
-            "/hooks",
-            json!({"poststart": [{"path": "/bin/true"}]}),
-            "hooks",
-        ),
     ];
     for (pointer, value, feature) in cases {
         let message = host.bundle("true")?.set(pointer, value).refusal(host)?;

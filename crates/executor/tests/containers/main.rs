@@ -7,6 +7,7 @@
 
 mod fixture;
 mod handover;
+mod hooks;
 mod hostile;
 mod lifecycle;
 mod measure;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         lifecycle::CASES,
         handover::CASES,
         user_namespace::CASES,
+        hooks::CASES,
     ]
     .concat();
     if arguments.iter().any(|argument| argument == "--list") {

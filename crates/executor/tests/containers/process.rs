@@ -132,7 +132,7 @@ fn limits(host: &Host) -> Result<()> {
         return Ok(());
     }
     let mut container = bundle.create(host)?;
-    let notices = container.notices().join("\n");
+    let notices = container.take_notices().join("\n");
     container.delete(true)?;
     reap(container.pid())?;
     ensure!(

@@ -6,6 +6,7 @@ use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use berth_kernel::rustix::fs::{MemfdFlags, memfd_create};
 use berth_kernel::rustix::process::Pid;
 use oci_spec::runtime::{Hook, Spec};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -17,7 +18,7 @@ use std::process::{Child, Command};
 const MOST_OUTPUT: u64 = 1024;
 
 /// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HookPoint {
     /// Beside the runtime, when the namespaces are there; the old name.
     Prestart,
@@ -55,7 +56,7 @@ impl HookPoint {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct HookPlan {
     point: HookPoint,
     path: PathBuf,
@@ -65,7 +66,7 @@ struct HookPlan {
 }
 
 /// All hooks of a container, and what they are told about it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hooks {
     plans: Vec<HookPlan>,
     /// The state of the container but for its status and process.

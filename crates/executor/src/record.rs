@@ -9,6 +9,7 @@ use crate::container::{Container, cgroup_error};
 use crate::error::{Error, Result};
 use crate::exec::ExecDefaults;
 use crate::filter::FilterRecord;
+use crate::hooks::{HookFailure, HookPoint, Hooks};
 use crate::report::Listener;
 use crate::resources::DeviceLoader;
 use crate::spawn::Child;
@@ -43,6 +44,9 @@ pub struct Record {
     oom_score_adj: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     personality: Option<LinuxPersonality>,
+    /// Those that are still to be run when it starts and when it is gone.
+    #[serde(default)]
+    hooks: Hooks,
 }
 
 /// What a record led to.
@@ -58,18 +62,21 @@ pub enum Found {
 pub struct Remains {
     id: String,
     cgroup: Cgroup,
+    hooks: Hooks,
 }
 
 impl Remains {
     /// Ends processes that outlived the first one and removes the cgroup.
-    /// Doing it twice is harmless.
+    /// Doing it twice is harmless. Hooks that fail keep nothing from ending.
     pub fn remove(&self) -> Result<()> {
         self.cgroup
             .kill_all(SIGKILL)
             .map_err(cgroup_error(&self.id, "signal its processes"))?;
         self.cgroup
             .remove()
-            .map_err(cgroup_error(&self.id, "remove its cgroup"))
+            .map_err(cgroup_error(&self.id, "remove its cgroup"))?;
+        self.hooks.run_all(HookPoint::Poststop, 0);
+        Ok(())
     }
 
     #[must_use]
@@ -83,6 +90,13 @@ impl Record {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         process_start(self.pid) == Some(self.start_time)
+    }
+
+    /// Runs what is to be run when the program runs; tells what failed, which
+    /// stops nothing.
+    #[must_use]
+    pub fn run_poststart(&self) -> Vec<HookFailure> {
+        self.hooks.run_all(HookPoint::Poststart, self.pid)
     }
 
     fn open_process(&self) -> Option<Child> {
@@ -134,6 +148,7 @@ impl Container {
             capabilities: capabilities.clone(),
             oom_score_adj: *oom_score_adj,
             personality: personality.clone(),
+            hooks: self.hooks.clone().unwrap_or_default(),
         })
     }
 
@@ -147,6 +162,7 @@ impl Container {
             None => Found::Ended(Remains {
                 id: id.to_owned(),
                 cgroup,
+                hooks: record.hooks.clone(),
             }),
             Some(child) => Found::Alive(Box::new(Self {
                 id: id.to_owned(),
@@ -158,7 +174,7 @@ impl Container {
                 terminal: None,
                 notices: Vec::new(),
                 device_programs: DeviceLoader::default(),
-                hooks: None,
+                hooks: Some(record.hooks.clone()),
             })),
         })
     }
@@ -220,6 +236,7 @@ mod tests {
             capabilities: None,
             oom_score_adj: Some(5),
             personality: None,
+            hooks: Hooks::default(),
         }
     }
 

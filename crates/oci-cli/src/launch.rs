@@ -132,8 +132,8 @@ impl<'a> Plan<'a> {
                 Err(error)
             }
             Ok(mut container) => {
-                let notices = container.notices().iter();
-                notices.for_each(|notice| journal.warning(notice));
+                let notices = container.take_notices();
+                notices.iter().for_each(|notice| journal.warning(notice));
                 let master = container.take_terminal();
                 let mut made = Made {
                     entry,

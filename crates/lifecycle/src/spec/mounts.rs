@@ -41,7 +41,12 @@ fn anonymous(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
         .map(|volume| {
             let destination = volume.destination.to_string_lossy();
             let source = volume.source.to_string_lossy();
-            mount(&destination, "bind", &source, &["rbind", "rprivate", "rw"])
+            // Made like the container's root, and mapped like it.
+            let mut options = vec!["rbind", "rprivate", "rw"];
+            if inputs.pod.request.namespaces.user.is_some() {
+                options.push("ridmap");
+            }
+            mount(&destination, "bind", &source, &options)
         })
         .collect()
 }

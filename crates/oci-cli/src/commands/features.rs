@@ -58,7 +58,7 @@ const CAPABILITIES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-const MOUNT_OPTIONS: [&str; 46] = [
+const MOUNT_OPTIONS: [&str; 48] = [
     "async",
     "atime",
     "bind",
@@ -67,6 +67,7 @@ const MOUNT_OPTIONS: [&str; 46] = [
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "lazytime",
     "noatime",
     "nodev",
@@ -83,6 +84,7 @@ const MOUNT_OPTIONS: [&str; 46] = [
     "rdiratime",
     "relatime",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -111,10 +113,13 @@ fn features() -> Value {
     json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": super::SPEC_VERSION,
-        "hooks": [],
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart",
+            "poststop",
+        ],
         "mountOptions": MOUNT_OPTIONS.as_slice(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": CAPABILITIES.as_slice(),
             "cgroup": {
                 "v1": true,
@@ -142,7 +147,7 @@ fn features() -> Value {
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
             "intelRdt": { "enabled": false },
-            "mountExtensions": { "idmap": { "enabled": false } },
+            "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false },
         },
         "annotations": { "run.berth.version": env!("CARGO_PKG_VERSION") },

@@ -7,7 +7,7 @@ use crate::state::Status;
 use crate::store::{self, Entry};
 use berth_executor::open_start_gate;
 
-pub fn run(global: &Global, _: &Journal, given: &Arguments) -> Result<u8> {
+pub fn run(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
     let entry = Entry::find(&global.root, id(given))?;
     let state = entry.state()?;
     let Some(connection) = entry.connect()? else {
@@ -22,5 +22,8 @@ pub fn run(global: &Global, _: &Journal, given: &Arguments) -> Result<u8> {
     let started = open_start_gate(&state.id, connection);
     entry.started()?;
     started?;
+    for failure in state.container.run_poststart() {
+        journal.warning(&failure.to_string());
+    }
     Ok(0)
 }

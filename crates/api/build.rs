@@ -18,6 +18,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(true)
         .build_server(true)
         .bytes(".runtime.v1.ExecSyncResponse")
+        .extern_path(
+            ".runtime.v1.ListContainersResponse",
+            "crate::encoded::EncodedContainers",
+        )
+        .extern_path(
+            ".runtime.v1.ListPodSandboxResponse",
+            "crate::encoded::EncodedPods",
+        )
         .compile_fds(descriptors)?;
     Ok(())
 }

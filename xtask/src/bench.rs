@@ -5,9 +5,11 @@
 //! back, waits of the kernel for its readers vanish and the figures mislead.
 
 mod figures;
+mod lists;
 mod load;
 mod machine;
 mod peer;
+mod raw;
 mod side;
 
 use std::fs;
@@ -20,6 +22,7 @@ use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
+pub use lists::run as lists;
 use peer::Peer;
 use side::Side;
 

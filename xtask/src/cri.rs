@@ -2,6 +2,8 @@
 //!
 //! The calls block: what drives a runtime here does one thing at a time.
 
+mod streamed;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -100,7 +102,8 @@ impl Cri {
     pub fn pods(&mut self) -> Answer<Vec<cri::PodSandbox>> {
         let request = cri::ListPodSandboxRequest::default();
         let answer = self.runtime.block_on(self.pods.list_pod_sandbox(request))?;
-        Ok(answer.into_inner().items)
+        let pods = answer.into_inner().decoded();
+        pods.map_err(|error| Status::data_loss(error.to_string()))
     }
 
     /// Answers with the id of the container.
@@ -151,7 +154,8 @@ impl Cri {
     pub fn containers(&mut self) -> Answer<Vec<cri::Container>> {
         let request = cri::ListContainersRequest::default();
         let answer = self.runtime.block_on(self.pods.list_containers(request))?;
-        Ok(answer.into_inner().containers)
+        let containers = answer.into_inner().decoded();
+        containers.map_err(|error| Status::data_loss(error.to_string()))
     }
 
     pub fn status(&mut self, container: &str) -> Answer<cri::ContainerStatus> {

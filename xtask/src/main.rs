@@ -35,6 +35,8 @@ usage: cargo xtask <command>
                    requests; or its parts whose name contains FOCUS
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest, or the specs that match FOCUS
+  bench-lists [--release] RECORDS
+                   how long lists of so many records take while pods start
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
                    how long the calls of the CRI take, in turns with a containerd
                    of its own or the one behind SOCKET";
@@ -83,6 +85,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
             prepare()?;
             Ok(report(suites::critest::run(None)?))
         }
+        ["bench-lists", records] => bench::lists(records, false).map(|()| true),
+        ["bench-lists", "--release", records] => bench::lists(records, true).map(|()| true),
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options)?).map(|()| true),
         ["critest", focus] => {
             prepare()?;

@@ -1,7 +1,9 @@
-//! Generated wire types of the doors and nothing else.
+//! Wire types of the doors and nothing else: generated, but for two lists ([`encoded`]).
 //!
 //! The sources are the contracts under `proto/`; their comments become the
 //! documentation of the types here.
+
+pub mod encoded;
 
 /// Kubernetes Container Runtime Interface.
 pub mod cri {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use berth_api::cri::v1 as cri;
-use berth_lifecycle::record::{ContainerRecord, PodRecord};
+use berth_lifecycle::record::{ContainerRecord, PodRecord, PodState};
 
 use crate::tell;
 
@@ -56,6 +56,13 @@ pub struct PodFilter {
 }
 
 impl PodFilter {
+    pub fn ready() -> Self {
+        Self {
+            state: Some(tell::pod_state(PodState::Ready) as i32),
+            ..Self::default()
+        }
+    }
+
     pub fn takes(&self, record: &PodRecord) -> bool {
         record.id.as_str().starts_with(&self.id)
             && self

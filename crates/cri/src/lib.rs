@@ -8,6 +8,7 @@ mod ask;
 mod enums;
 mod filter;
 mod image_service;
+mod metrics;
 mod runtime_service;
 mod status;
 mod streams;

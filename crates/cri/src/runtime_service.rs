@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
+use berth_api::encoded::{EncodedContainers, EncodedPods};
 use berth_images::Images;
-use berth_lifecycle::{Container, Depth, Pod, Runtime};
+use berth_lifecycle::{Container, Depth, Filesystem, Pod, Runtime, filesystem};
 use berth_network::Network;
 use futures::stream::{BoxStream, StreamExt};
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 use crate::filter::{ContainerFilter, PodFilter};
 use crate::status::{invalid, lagged, of, unbuilt};
 use crate::streams::{self, Stream};
-use crate::{Facts, ask, tell, usage};
+use crate::{Facts, ask, metrics, tell, usage};
 
 /// The version of the CRI that is spoken.
 const API_VERSION: &str = "v1";
@@ -134,6 +136,29 @@ async fn pods_stats(
         .collect())
 }
 
+async fn pods_metrics(
+    runtime: &Runtime,
+    facts: &Arc<Facts>,
+    chosen: Vec<Arc<Pod>>,
+) -> Result<Vec<cri::PodSandboxMetrics>, Status> {
+    let layers = layers_filesystem(facts).await?;
+    let samples = runtime
+        .pods_stats(chosen, Depth::Metrics)
+        .await
+        .map_err(of)?;
+    Ok(samples
+        .iter()
+        .map(|sample| metrics::pod(sample, &layers))
+        .collect())
+}
+
+async fn layers_filesystem(facts: &Arc<Facts>) -> Result<Filesystem, Status> {
+    let facts = Arc::clone(facts);
+    let looked = tokio::task::spawn_blocking(move || filesystem(&facts.snapshot_dir)).await;
+    let found = looked.map_err(|_| Status::internal("the look at a file system was cut short"))?;
+    found.map_err(of)
+}
+
 #[tonic::async_trait]
 impl RuntimeService for RuntimeDoor {
     async fn version(&self, _: Request<cri::VersionRequest>) -> Answer<cri::VersionResponse> {
@@ -206,10 +231,13 @@ impl RuntimeService for RuntimeDoor {
     async fn list_pod_sandbox(
         &self,
         request: Request<cri::ListPodSandboxRequest>,
-    ) -> Answer<cri::ListPodSandboxResponse> {
+    ) -> Answer<EncodedPods> {
         let pods = self.chosen_pods(request.into_inner().filter);
-        Ok(Response::new(cri::ListPodSandboxResponse {
-            items: pods.iter().map(|pod| tell::pod(&pod.view())).collect(),
+        let told = pods
+            .iter()
+            .map(|pod| pod.listed(|record| tell::pod(record).encode_to_vec().into()));
+        Ok(Response::new(EncodedPods {
+            items: told.collect(),
         }))
     }
 
@@ -268,13 +296,13 @@ impl RuntimeService for RuntimeDoor {
     async fn list_containers(
         &self,
         request: Request<cri::ListContainersRequest>,
-    ) -> Answer<cri::ListContainersResponse> {
+    ) -> Answer<EncodedContainers> {
         let containers = self.chosen_containers(request.into_inner().filter);
-        Ok(Response::new(cri::ListContainersResponse {
-            containers: containers
-                .iter()
-                .map(|c| tell::container(&c.view()))
-                .collect(),
+        let told = containers.iter().map(|container| {
+            container.listed(|record| tell::container(record).encode_to_vec().into())
+        });
+        Ok(Response::new(EncodedContainers {
+            containers: told.collect(),
         }))
     }
 
@@ -543,22 +571,39 @@ impl RuntimeService for RuntimeDoor {
         &self,
         _: Request<cri::ListMetricDescriptorsRequest>,
     ) -> Answer<cri::ListMetricDescriptorsResponse> {
-        Err(unbuilt("ListMetricDescriptors"))
+        Ok(Response::new(cri::ListMetricDescriptorsResponse {
+            descriptors: metrics::descriptors(),
+        }))
     }
 
     async fn list_pod_sandbox_metrics(
         &self,
         _: Request<cri::ListPodSandboxMetricsRequest>,
     ) -> Answer<cri::ListPodSandboxMetricsResponse> {
-        Err(unbuilt("ListPodSandboxMetrics"))
+        let ready = self.chosen_pods(PodFilter::ready());
+        let pod_metrics = pods_metrics(&self.runtime, &self.facts, ready).await?;
+        Ok(Response::new(cri::ListPodSandboxMetricsResponse {
+            pod_metrics,
+        }))
     }
 
-    type StreamPodSandboxMetricsStream = Unbuilt<cri::StreamPodSandboxMetricsResponse>;
+    type StreamPodSandboxMetricsStream = Stream<cri::StreamPodSandboxMetricsResponse>;
     async fn stream_pod_sandbox_metrics(
         &self,
         _: Request<cri::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Self::StreamPodSandboxMetricsStream> {
-        Err(unbuilt("StreamPodSandboxMetrics"))
+        let ready = self.chosen_pods(PodFilter::ready());
+        let (runtime, facts) = (self.runtime.clone(), Arc::clone(&self.facts));
+        Ok(Response::new(streams::of_samples(
+            ready,
+            move |batch| {
+                let (runtime, facts) = (runtime.clone(), Arc::clone(&facts));
+                async move { pods_metrics(&runtime, &facts, batch).await }
+            },
+            |pod_sandbox_metrics| cri::StreamPodSandboxMetricsResponse {
+                pod_sandbox_metrics,
+            },
+        )))
     }
 
     async fn update_pod_sandbox_resources(

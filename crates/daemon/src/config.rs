@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -80,6 +81,7 @@ pub struct Config {
     pub pull: Pull,
     pub log: Log,
     pub trace: Trace,
+    pub metrics: Metrics,
 }
 
 /// Who runs the containers of pods that ask for it.
@@ -147,6 +149,28 @@ pub struct Trace {
     pub otlp_endpoint: String,
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Metrics {
+    /// Where the daemon's own metrics are served, such as `127.0.0.1:9464`; empty serves none.
+    pub address: String,
+}
+
+impl Metrics {
+    pub fn socket_address(&self) -> Result<Option<SocketAddr>> {
+        if self.address.is_empty() {
+            return Ok(None);
+        }
+        let parsed = self.address.parse().with_context(|| {
+            format!(
+                "metrics.address {:?} is not an address with a port: write it as 127.0.0.1:9464",
+                self.address
+            )
+        })?;
+        Ok(Some(parsed))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -167,6 +191,7 @@ impl Default for Config {
             pull: Pull::default(),
             log: Log::default(),
             trace: Trace::default(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -254,6 +279,7 @@ impl Config {
         if self.pod_init.as_os_str().is_empty() {
             self.pod_init = beside("berth-pod-init");
         }
+        self.metrics.socket_address()?;
         if !self.cgroup_parent.starts_with('/') {
             bail!(
                 "cgroup-parent {:?} is not absolute: write it as /name",
@@ -418,6 +444,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(load(dir.path(), "root = \"relative\"\n", None).is_err());
         assert!(load(dir.path(), "cgroup-parent = \"x\"\n", None).is_err());
+        let error = load(dir.path(), "[metrics]\naddress = \"9464\"\n", None).unwrap_err();
+        assert!(format!("{error:#}").contains("127.0.0.1:9464"), "{error:#}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod config;
 mod deadline;
 mod handlers;
+mod metrics;
 mod operator;
 mod serve;
 mod telemetry;

@@ -15,7 +15,8 @@ use tonic::transport::Server;
 
 use crate::config::Config;
 use crate::deadline::DeadlineLayer;
-use crate::{telemetry, wiring};
+use crate::metrics::calls::Calls;
+use crate::{metrics, telemetry, wiring};
 
 /// How long requests in flight may take to finish at the end.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -32,11 +33,23 @@ pub async fn serve(config: &Config) -> Result<()> {
     let listener = listen(&config.socket).await?;
     tokio::spawn(heal(house.network.clone()));
     tokio::spawn(tidy());
+    let calls = Calls::default();
+    if let Some(address) = config.metrics.socket_address()? {
+        let counted = metrics::registry(
+            &calls,
+            &house.images.meters(),
+            &house.store,
+            house.runtime.clone(),
+        );
+        let listener = metrics::endpoint::listen(address).await?;
+        tokio::spawn(metrics::endpoint::serve(listener, counted));
+    }
     let (runtime, images) =
         berth_cri::services(house.runtime, house.images, house.network, facts(config));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = Server::builder()
         .trace_fn(telemetry::request_span)
+        .layer(calls.layer())
         .layer(DeadlineLayer)
         .add_service(runtime)
         .add_service(images)

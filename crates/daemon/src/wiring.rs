@@ -23,6 +23,7 @@ pub struct House {
     pub runtime: Runtime,
     pub images: Arc<Images>,
     pub network: Network,
+    pub store: berth_metadata::Meters,
 }
 
 /// Opens everything and takes over what runs.
@@ -32,6 +33,7 @@ pub async fn open(config: &Config) -> Result<House> {
         .await
         .context("opening was cut short")??;
     let images = Arc::clone(&parts.images);
+    let store = parts.store.meters();
     let (runtime, recovered) = Runtime::open(lifecycle_config(config)?, parts)
         .await
         .context("cannot take over what was there")?;
@@ -47,6 +49,7 @@ pub async fn open(config: &Config) -> Result<House> {
         runtime,
         images,
         network,
+        store,
     })
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use berth_metadata::schema::LEASES;
 use berth_names::{ChainId, Digest};
@@ -79,7 +79,10 @@ async fn collect(shared: &Arc<Shared>, leftovers: Leftovers) -> Result<Collected
         sweep_partials(&work, keep, &mut collected)?;
         Ok(collected)
     };
-    let collected = blocking("collect image content", sweeping).await?;
+    let begin = Instant::now();
+    let outcome = blocking("collect image content", sweeping).await;
+    shared.meters.collected(begin, &outcome);
+    let collected = outcome?;
     if collected != Collected::default() {
         tracing::info!(?collected, "collected image content");
     }

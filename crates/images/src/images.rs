@@ -16,6 +16,7 @@ use crate::flight::Flights;
 use crate::holds::{Hold, Holds, Item};
 use crate::image::Image;
 use crate::keyed::KeyedLocks;
+use crate::meters::Meters;
 use crate::platform::Platform;
 use crate::pull::Pull;
 use crate::{Error, ErrorKind, Result};
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub content: berth_content::Store,
     pub snapshotter: Arc<dyn Snapshotter>,
     pub registry: Client,
+    pub meters: Meters,
     pub metadata: Store,
     pub config: Config,
     pub holds: Holds,
@@ -119,6 +121,7 @@ impl Images {
                 content,
                 snapshotter,
                 registry,
+                meters: Meters::default(),
                 metadata,
                 config,
                 holds: Holds::default(),
@@ -157,8 +160,10 @@ impl Images {
                 reference,
                 credentials,
             };
+            let pulling = shared.meters.pull();
             let work = async move {
                 let outcome = pull.run(cancel).await;
+                pulling.end(&outcome);
                 if outcome
                     .as_ref()
                     .is_err_and(|error| error.kind() == ErrorKind::NoSpace)
@@ -251,6 +256,11 @@ impl Images {
         removed.map_err(Error::metadata("remove a lease"))?;
         self.shared.collect_behind(Leftovers::KeepRecent);
         Ok(())
+    }
+
+    /// What pulls and collections count about themselves.
+    pub fn meters(&self) -> Meters {
+        self.shared.meters.clone()
     }
 
     /// What images take. One look per blob and layer, not a walk over files.

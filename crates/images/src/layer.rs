@@ -229,6 +229,7 @@ pub(crate) async fn transfer(
                 let _ = sender.send(Piece::End).await;
                 return Ok(());
             };
+            pull.shared.meters.received(bytes.len());
             if sender.send(Piece::Data(bytes)).await.is_err() {
                 return Ok(());
             }

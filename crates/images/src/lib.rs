@@ -38,6 +38,7 @@ mod images;
 mod keyed;
 mod layer;
 mod manifest;
+mod meters;
 mod platform;
 mod pull;
 
@@ -49,6 +50,7 @@ pub use error::{Error, ErrorKind};
 pub use holds::Hold;
 pub use image::{Healthcheck, Image, ImageConfig};
 pub use images::{Config, FsUsage, ImageUsage, Images};
+pub use meters::Meters;
 pub use platform::Platform;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -24,6 +24,7 @@ pub mod request;
 mod reservations;
 mod runtime;
 mod shim;
+mod shown;
 pub mod signal;
 mod spec;
 mod stats;
@@ -34,6 +35,7 @@ mod volumes;
 pub use berth_cdi::{DEFAULT_DIRECTORIES as DEFAULT_CDI_DIRS, Error as CdiError};
 /// What a shim answered, for those who tell errors apart.
 pub use berth_shim_client::Error as ShimError;
+pub use berth_snapshots::Usage as WritableUsage;
 pub use container::Container;
 pub use core::{Config, Parts};
 pub use error::{Error, Result, chain};

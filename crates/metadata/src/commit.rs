@@ -22,6 +22,7 @@ use crate::Error;
 use crate::batch::Change;
 use crate::engine::{Engine, Write, Writes};
 use crate::journal::Journal;
+use crate::meters::Meters;
 use crate::schema::{SET_ASIDE, STORE};
 use crate::space::Space;
 use crate::value::{INLINE_LIMIT, SideFiles, inline, side_file_of};
@@ -124,6 +125,7 @@ pub(crate) struct Core {
     pub poison: OnceLock<Arc<Error>>,
     pub on_fatal: Option<OnFatal>,
     pub space: Space,
+    pub meters: Meters,
 }
 
 impl Core {
@@ -257,6 +259,7 @@ impl Writer {
     /// Commits a group and tells each of its callers.
     fn commit(&mut self, group: Vec<Request>) -> Extent {
         let core = Arc::clone(&self.core);
+        let (begin, batches) = (Instant::now(), group.len() as u64);
         let mut staged = Staged::default();
         let mut waiting = Vec::new();
         for request in group {
@@ -281,6 +284,9 @@ impl Writer {
             Err(error) if error.is_no_space() => Err(Arc::new(error)),
             Err(error) => Err(core.poison(error)),
         };
+        if !matches!(extent, Extent::Nothing) {
+            core.meters.committed(batches, begin, outcome.is_ok());
+        }
         if let (Err(error), true) = (&outcome, waiting.is_empty()) {
             tracing::error!(error = %crate::store::chain(error), "lazy metadata batches were lost");
         }

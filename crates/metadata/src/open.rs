@@ -13,6 +13,7 @@ use crate::engine::{Engine, io};
 use crate::exporter::Exporter;
 use crate::exports::Exports;
 use crate::journal::{self, Journal};
+use crate::meters::Meters;
 use crate::migrate::Plan;
 use crate::restore::{self, Place};
 use crate::schema::{self, STORE, TABLES};
@@ -100,6 +101,7 @@ impl Options {
             poison: OnceLock::new(),
             on_fatal: self.on_fatal,
             space: Space::new(&self.dir),
+            meters: Meters::default(),
         });
         let (orders, queue) = mpsc::channel();
         let writer = Writer {

@@ -9,6 +9,7 @@ use crate::batch::{Batch, Change};
 use crate::commit::{Commit, Core, Order, Request};
 use crate::export::{self, Summary};
 use crate::exporter::Exporter;
+use crate::meters::Meters;
 use crate::restore::Restored;
 use crate::schema::SET_ASIDE;
 use crate::table::{Key, Table};
@@ -205,6 +206,11 @@ impl Store {
                 }
             })
             .collect())
+    }
+
+    /// What commits count about themselves.
+    pub fn meters(&self) -> Meters {
+        self.0.core.meters.clone()
     }
 
     /// The error that stopped the store, if one has.

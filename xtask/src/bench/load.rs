@@ -23,8 +23,8 @@ pub struct Images {
     pub pause: String,
 }
 
-pub fn publish(registry: &Registry) -> Result<Images> {
-    println!("making the images");
+/// Only the one that the pods run; answers with its reference.
+pub fn publish_small(registry: &Registry) -> Result<String> {
     let base = pack(&busybox()?)?;
     let small = Recipe::new()
         .layer(base)
@@ -32,6 +32,16 @@ pub fn publish(registry: &Registry) -> Result<Images> {
         .env(&["PATH=/usr/bin:/bin"])
         .build()?;
     registry.remote().push(&small, "bench/busybox", &["one"])?;
+    Ok(reference(registry, "busybox"))
+}
+
+fn reference(registry: &Registry, name: &str) -> String {
+    format!("{}/bench/{name}:one", registry.address())
+}
+
+pub fn publish(registry: &Registry) -> Result<Images> {
+    println!("making the images");
+    let busybox = publish_small(registry)?;
     let pause = fs::read(workspace::artefacts().join("berth-pod-init"))
         .context("reading the program of the pause image")?;
     let pause = Recipe::new()
@@ -52,11 +62,10 @@ pub fn publish(registry: &Registry) -> Result<Images> {
     registry
         .remote()
         .push(&large.build()?, "bench/large", &["one"])?;
-    let reference = |name: &str| format!("{}/bench/{name}:one", registry.address());
     Ok(Images {
-        busybox: reference("busybox"),
-        large: reference("large"),
-        pause: reference("pause"),
+        busybox,
+        large: reference(registry, "large"),
+        pause: reference(registry, "pause"),
     })
 }
 

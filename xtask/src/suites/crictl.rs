@@ -6,6 +6,7 @@ mod images;
 mod leftovers;
 mod life;
 mod session;
+mod statistics;
 
 use anyhow::{Result, ensure};
 
@@ -60,7 +61,20 @@ const STEPS: &[(&str, Step)] = &[
     ("exec -s ends at its timeout", life::exec_timeout),
     ("limits are in force and can be updated", life::limits),
     ("the pod is reachable by its address", life::reachable),
-    ("stats count CPU and memory", life::stats),
+    ("stats and statsp count what is used", statistics::stats),
+    (
+        "metricsp tells what metricdescs describes",
+        statistics::metrics,
+    ),
+    ("streams hold what lists do", statistics::streams),
+    (
+        "the daemon's own metrics count calls, pulls and containers",
+        statistics::own_metrics,
+    ),
+    (
+        "imagefsinfo counts images and writable layers",
+        statistics::filesystems,
+    ),
     (
         "events tells what happens to a container, in order",
         events::told,

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use berth_names::ContainerId;
 use berth_shim_client::Shim;
+use bytes::Bytes;
 use parking_lot::RwLock;
 
 pub(crate) use create::create;
@@ -32,6 +33,7 @@ use crate::files::ContainerFiles;
 use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{ContainerRecord, ContainerState};
 use crate::request::Resources;
+use crate::shown::Shown;
 use crate::stats::Gauge;
 
 pub(crate) enum Command {
@@ -52,7 +54,7 @@ pub(crate) enum Command {
 pub struct Container {
     id: ContainerId,
     pub(crate) files: ContainerFiles,
-    view: RwLock<Arc<ContainerRecord>>,
+    shown: Shown<ContainerRecord>,
     shim: RwLock<Option<Arc<Shim>>>,
     pub(crate) gauge: Gauge,
     mailbox: Mailbox<Command>,
@@ -64,7 +66,7 @@ impl Container {
         let container = Self {
             id: record.id.clone(),
             files,
-            view: RwLock::new(Arc::new(record)),
+            shown: Shown::new(record),
             shim: RwLock::new(None),
             gauge: Gauge::default(),
             mailbox,
@@ -78,7 +80,12 @@ impl Container {
 
     /// The container at this moment.
     pub fn view(&self) -> Arc<ContainerRecord> {
-        Arc::clone(&self.view.read())
+        self.shown.view()
+    }
+
+    /// What `tell` makes of it for a list, remembered until it changes.
+    pub fn listed(&self, tell: impl FnOnce(&ContainerRecord) -> Bytes) -> Bytes {
+        self.shown.listed(tell)
     }
 
     /// The shim of a container that runs.
@@ -133,7 +140,7 @@ impl Container {
     }
 
     fn show(&self, record: ContainerRecord) {
-        *self.view.write() = Arc::new(record);
+        self.shown.show(record);
     }
 
     fn attach(&self, shim: Option<Arc<Shim>>) {

@@ -16,7 +16,7 @@ mod user_namespace;
 use std::sync::Arc;
 
 use berth_names::SandboxId;
-use parking_lot::RwLock;
+use bytes::Bytes;
 
 pub(crate) use init::Init;
 pub(crate) use run::{run, undo_half_made, unpin};
@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{PodRecord, PodState};
 use crate::request::Resources;
+use crate::shown::Shown;
 use crate::stats::Gauge;
 
 pub(crate) enum Command {
@@ -43,7 +44,7 @@ pub(crate) enum Command {
 /// A pod as others see it.
 pub struct Pod {
     id: SandboxId,
-    view: RwLock<Arc<PodRecord>>,
+    shown: Shown<PodRecord>,
     pub(crate) gauge: Gauge,
     mailbox: Mailbox<Command>,
 }
@@ -53,7 +54,7 @@ impl Pod {
         let (mailbox, requests) = Mailbox::new(record.id.as_str());
         let pod = Self {
             id: record.id.clone(),
-            view: RwLock::new(Arc::new(record)),
+            shown: Shown::new(record),
             gauge: Gauge::default(),
             mailbox,
         };
@@ -66,7 +67,12 @@ impl Pod {
 
     /// The pod at this moment.
     pub fn view(&self) -> Arc<PodRecord> {
-        Arc::clone(&self.view.read())
+        self.shown.view()
+    }
+
+    /// What `tell` makes of it for a list, remembered until it changes.
+    pub fn listed(&self, tell: impl FnOnce(&PodRecord) -> Bytes) -> Bytes {
+        self.shown.listed(tell)
     }
 
     /// The pod, if it is ready for `action`.
@@ -111,6 +117,6 @@ impl Pod {
     }
 
     fn show(&self, record: PodRecord) {
-        *self.view.write() = Arc::new(record);
+        self.shown.show(record);
     }
 }

@@ -13,7 +13,7 @@ use super::session::Session;
 use super::{contains, same};
 use crate::command::retry;
 
-const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(10);
 const MEMORY: u64 = 64 << 20;
 const MORE_MEMORY: u64 = 96 << 20;
 
@@ -340,39 +340,6 @@ pub fn reachable(session: &mut Session) -> Result<()> {
     })
 }
 
-/// Some counters are taken at intervals: they get time to appear.
-pub fn stats(session: &mut Session) -> Result<()> {
-    retry(SOON, || {
-        let stats =
-            session
-                .crictl
-                .json(&["stats", "--output", "json", "--id", &session.container])?;
-        let sample = &stats["stats"][0];
-        let id = sample["attributes"]["id"].as_str();
-        same("container", id, Some(session.container.as_str()))?;
-        for (group, counter) in [
-            ("cpu", "usageCoreNanoSeconds"),
-            ("memory", "workingSetBytes"),
-            ("memory", "usageBytes"),
-            ("writableLayer", "inodesUsed"),
-        ] {
-            let value = number(&sample[group][counter]["value"]);
-            ensure!(value > 0, "{group}.{counter}: {sample}");
-        }
-        let pods = session
-            .crictl
-            .json(&["statsp", "--output", "json", "--id", &session.pod])?;
-        let pod = &pods["stats"][0]["linux"];
-        let received = number(&pod["network"]["defaultInterface"]["rxBytes"]["value"]);
-        ensure!(received > 0, "network: {pod}");
-        ensure!(
-            number(&pod["process"]["processCount"]["value"]) > 0,
-            "processes: {pod}"
-        );
-        Ok(())
-    })
-}
-
 pub fn survive_kill(session: &mut Session) -> Result<()> {
     let token = in_container(session, "cat /tmp/token")?;
     session.restart_daemon(|| Ok(()))?;
@@ -578,7 +545,7 @@ fn is_id(text: &str) -> bool {
 }
 
 /// 64-bit numbers come as strings, smaller ones as numbers.
-fn number(value: &Value) -> i64 {
+pub fn number(value: &Value) -> i64 {
     value
         .as_i64()
         .or_else(|| value.as_str()?.parse().ok())

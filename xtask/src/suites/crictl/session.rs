@@ -2,6 +2,7 @@
 //! what was made so far.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -30,6 +31,8 @@ pub struct Session {
     pub locked_registry: Registry,
     pub pod: String,
     pub container: String,
+    /// Where the daemon tells its own metrics.
+    pub metrics: SocketAddr,
     daemon: Option<Daemon>,
     daemon_log: PathBuf,
     // Last: everything above works in it.
@@ -69,6 +72,8 @@ impl Session {
 
         let daemon_log = workspace::logs()?.join("crictl-berthd.log");
         let _fresh = fs::remove_file(&daemon_log);
+        let metrics = free_port()?;
+        place.configure(&format!("[metrics]\naddress = \"{metrics}\"\n"))?;
         let daemon = Daemon::start(&place, &daemon_log)?;
         let config = place.scratch().join("crictl.yaml");
         fs::write(&config, "").context("writing the configuration of crictl")?;
@@ -85,6 +90,7 @@ impl Session {
             locked_registry,
             pod: String::new(),
             container: String::new(),
+            metrics,
             daemon: Some(daemon),
             daemon_log,
             place,
@@ -141,4 +147,10 @@ impl Session {
             eprintln!("removing pods: {error:#}");
         }
     }
+}
+
+/// Free a moment ago.
+fn free_port() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("finding a free port")?;
+    listener.local_addr().context("finding a free port")
 }

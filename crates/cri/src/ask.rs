@@ -14,6 +14,7 @@ use berth_lifecycle::request::{
     PodRequest, PortMapping, Propagation, Protocol, Resources, RunAs, Scope, Seccomp, Security,
     UserNamespace,
 };
+use berth_network::Subnet;
 use berth_registry::Credentials;
 use tonic::Status;
 
@@ -342,6 +343,26 @@ fn id(field: &str, value: i64) -> Result<u32> {
                 u32::MAX - 1
             ))
         })
+}
+
+/// The node's pod CIDR, one of each family, separated by a comma.
+pub fn pod_ranges(cidr: &str) -> Result<Vec<Subnet>> {
+    let ranges = cidr
+        .split(',')
+        .map(|text| text.trim().parse::<Subnet>())
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .map_err(|error| invalid(format!("pod_cidr: {error}")))?;
+    for ipv4 in [true, false] {
+        if ranges
+            .iter()
+            .filter(|range| range.is_ipv4() == ipv4)
+            .count()
+            > 1
+        {
+            return Err(invalid(format!("pod_cidr {cidr:?} has two of one family")));
+        }
+    }
+    Ok(ranges)
 }
 
 fn port(mapping: &cri::PortMapping) -> Result<PortMapping> {

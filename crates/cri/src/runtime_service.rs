@@ -14,7 +14,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use crate::filter::{ContainerFilter, PodFilter};
-use crate::status::{invalid, lagged, of, unbuilt};
+use crate::status::{invalid, lagged, of, of_network, unbuilt};
 use crate::streams::{self, Stream};
 use crate::{Facts, ask, metrics, tell, usage};
 
@@ -432,10 +432,14 @@ impl RuntimeService for RuntimeDoor {
             .map(|network| network.pod_cidr)
             .filter(|cidr| !cidr.is_empty())
         {
-            tracing::info!(
-                cidr,
-                "pod CIDR announced; addresses come from the network's own range"
-            );
+            let ranges = ask::pod_ranges(&cidr)?;
+            let network = self.network.clone();
+            let set = tokio::task::spawn_blocking(move || network.set_pod_ranges(&ranges));
+            let on_bridge = set
+                .await
+                .map_err(|_| Status::internal("the pod CIDR was not taken"))?
+                .map_err(|error| of_network(&error))?;
+            tracing::info!(cidr, on_bridge, "pod CIDR announced");
         }
         Ok(Response::new(cri::UpdateRuntimeConfigResponse {}))
     }

@@ -50,10 +50,8 @@ fn code(error: &Error) -> Code {
             Blame::Host => Code::Unknown,
         },
         Error::Shim { source, .. } => shim(source),
-        Error::Spec(_)
-        | Error::NoVolume { .. }
-        | Error::Snapshot { .. }
-        | Error::Network { .. } => Code::Unknown,
+        Error::Network { source, .. } => network(source),
+        Error::Spec(_) | Error::NoVolume { .. } | Error::Snapshot { .. } => Code::Unknown,
         Error::Shared(inner) => code(inner),
     }
 }
@@ -70,6 +68,27 @@ fn shim(error: &berth_lifecycle::ShimError) -> Code {
         Code::DeadlineExceeded
     } else {
         Code::Unknown
+    }
+}
+
+/// The status of what failed in the network itself.
+pub fn of_network(error: &berth_network::Error) -> Status {
+    let message = chain(error);
+    tracing::info!(error = message, "network request refused");
+    Status::new(network(error), message)
+}
+
+fn network(error: &berth_network::Error) -> Code {
+    use berth_network::Error as Network;
+    match error {
+        Network::InvalidPod { .. }
+        | Network::SysctlRefused { .. }
+        | Network::SysctlWrite { .. } => Code::InvalidArgument,
+        Network::PortTaken { .. } | Network::PortInUse { .. } => Code::AlreadyExists,
+        Network::AddressesExhausted { .. } => Code::ResourceExhausted,
+        Network::NotReady { .. } => Code::Unavailable,
+        Network::Conf { .. } => Code::FailedPrecondition,
+        _ => Code::Unknown,
     }
 }
 

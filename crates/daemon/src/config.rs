@@ -62,6 +62,8 @@ pub struct Config {
     pub hosts_dir: PathBuf,
     pub cni_conf_dir: PathBuf,
     pub cni_bin_dir: PathBuf,
+    /// Makes a CNI configuration of the pod CIDR that the kubelet announces; empty makes none.
+    pub cni_conf_template: PathBuf,
     /// The shim; empty means `containerd-shim-berth-v1` beside the daemon's own binary.
     pub shim: PathBuf,
     /// The init of pods with a shared PID namespace; empty means `berth-pod-init` beside the
@@ -180,6 +182,7 @@ impl Default for Config {
             hosts_dir: "/etc/berth/hosts".into(),
             cni_conf_dir: "/etc/cni/net.d".into(),
             cni_bin_dir: "/opt/cni/bin".into(),
+            cni_conf_template: PathBuf::new(),
             shim: PathBuf::new(),
             pod_init: PathBuf::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use berth_cri::Facts;
+use berth_lifecycle::Runtime;
 use berth_network::Network;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +24,11 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// How often the network's rules are looked at: flushed by others, they are restored within this.
 const HEAL: Duration = Duration::from_secs(5);
 
+/// How often CNI plugins are told which attachments are valid.
+const COLLECT: Duration = Duration::from_secs(300);
+/// When that is tried again because pods came or went just then.
+const COLLECT_SOON: Duration = Duration::from_secs(10);
+
 /// How often free memory is given back.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -33,6 +39,7 @@ pub async fn serve(config: &Config) -> Result<()> {
     let listener = listen(&config.socket).await?;
     tokio::spawn(heal(house.network.clone()));
     tokio::spawn(tidy());
+    tokio::spawn(collect(house.runtime.clone(), house.network.clone()));
     let calls = Calls::default();
     if let Some(address) = config.metrics.socket_address()? {
         let counted = metrics::registry(
@@ -119,6 +126,23 @@ async fn heal(network: Network) {
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the network's rules cannot be checked"),
         }
+    }
+}
+
+/// The first time was at the start, when the runtime was opened.
+async fn collect(runtime: Runtime, network: Network) {
+    let mut pause = COLLECT;
+    loop {
+        tokio::time::sleep(pause).await;
+        let live = runtime.pods().iter().map(|pod| pod.id().clone()).collect();
+        pause = match network.collect(&live).await {
+            Ok(true) => COLLECT,
+            Ok(false) => COLLECT_SOON,
+            Err(error) => {
+                tracing::warn!(%error, "a CNI plugin did not collect its garbage");
+                COLLECT
+            }
+        };
     }
 }
 

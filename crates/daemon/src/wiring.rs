@@ -163,6 +163,8 @@ fn network_config(config: &Config) -> Result<NetworkConfig> {
     };
     Ok(NetworkConfig {
         bridge: config.bridge.enabled.then_some(bridge),
+        conf_template: Some(config.cni_conf_template.clone())
+            .filter(|path| !path.as_os_str().is_empty()),
         ..NetworkConfig::new(
             &config.cni_conf_dir,
             &config.cni_bin_dir,

@@ -9,6 +9,9 @@ use crate::subnet::Subnet;
 pub struct NetworkConfig {
     /// CNI configurations, usually `/etc/cni/net.d`. It may be absent.
     pub conf_dir: PathBuf,
+    /// Makes a configuration in `conf_dir` of the node's pod ranges, once they are known and as long
+    /// as nobody else's is there.
+    pub conf_template: Option<PathBuf>,
     /// Where plugins are looked up, first match wins; usually `/opt/cni/bin`.
     pub bin_dirs: Vec<PathBuf>,
     /// Ours alone: one record per connected pod. Best on the same file system lifetime as the pods
@@ -29,6 +32,7 @@ impl NetworkConfig {
     ) -> Self {
         Self {
             conf_dir: conf_dir.into(),
+            conf_template: None,
             bin_dirs: vec![bin_dir.into()],
             state_dir: state_dir.into(),
             plugin_timeout: Duration::from_secs(60),

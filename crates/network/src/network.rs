@@ -29,6 +29,8 @@ struct Inner {
     records: Arc<Records>,
     cni: Cni,
     bridge: Option<Arc<Bridge>>,
+    /// Shared by all that connect and disconnect pods; garbage is collected only while nobody does.
+    changing: tokio::sync::RwLock<()>,
     /// One operation at a time on one sandbox.
     turns: Mutex<HashMap<SandboxId, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -88,14 +90,11 @@ impl Network {
         let inner = Inner {
             cni: Cni::new(&config, Arc::clone(&records)),
             bridge,
+            changing: tokio::sync::RwLock::new(()),
             turns: Mutex::new(HashMap::new()),
             records,
         };
-        let bridged = inner
-            .records
-            .load()?
-            .iter()
-            .any(|record| matches!(record.driver, Driver::Bridge(_)));
+        let bridged = inner.take_up_ranges()?;
         if let (Some(bridge), true) = (&inner.bridge, bridged)
             && let Err(error) = bridge.ensure()
         {
@@ -144,6 +143,7 @@ impl Network {
     async fn disconnect(&self, sandbox: &SandboxId, unplug: bool) -> Result<()> {
         let (inner, sandbox) = (Arc::clone(&self.inner), sandbox.clone());
         let task = tokio::spawn(async move {
+            let _changing = inner.changing.read().await;
             let turn = inner.turn(&sandbox);
             let _turn = turn.lock().await;
             inner.disconnect(&sandbox, unplug).await
@@ -219,13 +219,33 @@ impl Network {
                 Err(error) => done.failed.push((record.sandbox, error)),
             }
         }
-        if let Ok(chosen) = inner.cni.current() {
-            let valid: Vec<_> = live.iter().cloned().collect();
-            if let Err(error) = inner.cni.collect(&chosen, &valid).await {
-                tracing::warn!(?error, "a CNI plugin did not collect its garbage");
-            }
+        if let Err(error) = self.collect(live).await {
+            tracing::warn!(?error, "a CNI plugin did not collect its garbage");
         }
         Ok(done)
+    }
+
+    /// Has CNI plugins release what belongs neither to a pod with a record nor to one of the `live`.
+    /// Meant to be called every few minutes. Says whether it was done: it is not while pods are
+    /// being connected or disconnected, which the specification keeps apart from it.
+    pub async fn collect(&self, live: &HashSet<SandboxId>) -> Result<bool> {
+        let inner = &self.inner;
+        let Ok(chosen) = inner.cni.current() else {
+            return Ok(true);
+        };
+        let Ok(_alone) = inner.changing.try_write() else {
+            return Ok(false);
+        };
+        let mut valid = live.clone();
+        valid.extend(
+            inner
+                .records
+                .load()?
+                .into_iter()
+                .map(|record| record.sandbox),
+        );
+        let valid: Vec<_> = valid.into_iter().collect();
+        inner.cni.collect(&chosen, &valid).await.map(|()| true)
     }
 
     /// Restores what others took from the bridge: its interface, its table. Meant to be called
@@ -237,14 +257,12 @@ impl Network {
         self.inner.with_bridge("berth-heal", Bridge::heal).await
     }
 
-    /// The node's pod ranges, by the CRI's `UpdateRuntimeConfig`: offered to CNI plugins, and to
-    /// the bridge as long as it does not stand. Says whether the bridge took them.
-    pub fn set_pod_ranges(&self, ranges: &[Subnet]) -> bool {
-        self.inner.cni.offer_ranges(ranges);
-        self.inner
-            .bridge
-            .as_ref()
-            .is_some_and(|bridge| bridge.offer_subnets(ranges))
+    /// The node's pod ranges, by the CRI's `UpdateRuntimeConfig`: offered to CNI plugins, written
+    /// into a configuration where there is a template for one, and offered to the bridge as long as
+    /// it does not stand. Later daemons know them too. Says whether the bridge has them. Blocking.
+    pub fn set_pod_ranges(&self, ranges: &[Subnet]) -> Result<bool> {
+        self.inner.records.put_pod_ranges(ranges)?;
+        self.inner.offer_ranges(ranges)
     }
 
     /// Removes the bridge and its table from the host. Connected pods lose their network.
@@ -259,7 +277,35 @@ impl Network {
 }
 
 impl Inner {
+    fn offer_ranges(&self, ranges: &[Subnet]) -> Result<bool> {
+        self.cni.offer_ranges(ranges);
+        self.cni.generate(ranges)?;
+        let bridge = self.bridge.as_ref();
+        Ok(bridge.is_some_and(|bridge| bridge.offer_subnets(ranges)))
+    }
+
+    /// Goes on with the ranges that an earlier daemon was told of; says whether its pods are on the
+    /// bridge. As long as they have addresses of another range, the bridge keeps that.
+    fn take_up_ranges(&self) -> Result<bool> {
+        let records = self.records.load()?;
+        let bridged = || {
+            records.iter().filter_map(|record| match &record.driver {
+                Driver::Bridge(attachment) => Some(attachment),
+                Driver::Cni(_) => None,
+            })
+        };
+        let ranges = self.records.pod_ranges();
+        let within =
+            |address: &std::net::IpAddr| ranges.iter().any(|range| range.contains(*address));
+        let fits = bridged().all(|pod| pod.addresses.iter().all(within));
+        if !ranges.is_empty() && fits {
+            self.offer_ranges(&ranges)?;
+        }
+        Ok(bridged().next().is_some())
+    }
+
     async fn connect(&self, pod: &PodNetwork) -> Result<Attachment> {
+        let _changing = self.changing.read().await;
         let turn = self.turn(&pod.id);
         let _turn = turn.lock().await;
         // What an earlier attempt left would be acquired twice.
@@ -328,6 +374,7 @@ impl Drop for Delivery {
             return;
         };
         runtime.spawn(async move {
+            let _changing = inner.changing.read().await;
             let turn = inner.turn(&sandbox);
             let _turn = turn.lock().await;
             if let Err(error) = inner.disconnect(&sandbox, true).await {

@@ -136,6 +136,21 @@ impl Records {
         write(&self.state.join("bridge.json"), choice)
     }
 
+    /// The node's pod ranges as they were last announced, kept in `<state_dir>/pod-ranges.json`:
+    /// a client does not announce them again because this daemon was restarted.
+    pub(crate) fn pod_ranges(&self) -> Vec<Subnet> {
+        let path = self.state.join("pod-ranges.json");
+        let ranges = read(&path).unwrap_or_else(|error| {
+            set_aside(&path, &error);
+            None
+        });
+        ranges.unwrap_or_default()
+    }
+
+    pub(crate) fn put_pod_ranges(&self, ranges: &[Subnet]) -> Result<()> {
+        write(&self.state.join("pod-ranges.json"), &ranges)
+    }
+
     fn path(&self, sandbox: &SandboxId) -> PathBuf {
         self.attachments.join(format!("{sandbox}.json"))
     }

@@ -113,7 +113,9 @@ fn a_chain_is_told_what_the_specification_says() {
         configure(&host, "0.4.0", plugins);
         let network = Network::new(config(&host)).unwrap();
         network.ready().await.unwrap();
-        network.set_pod_ranges(&["10.1.2.0/24".parse().unwrap()]);
+        network
+            .set_pod_ranges(&["10.1.2.0/24".parse().unwrap()])
+            .unwrap();
         let pod = host
             .pod(1)
             .with_port(Protocol::Udp, 53, 5353, Some("127.0.0.1"))
@@ -380,6 +382,32 @@ fn status_and_gc_are_asked_from_version_1_1_on() {
             assert!(!network.status().await.ready);
             assert!(calls(&host).is_empty(), "the answer was not remembered");
         }
+    });
+}
+
+#[test]
+fn garbage_is_collected_only_while_no_pod_comes_or_goes() {
+    on_own_host(|host| async move {
+        install(&host, &["main"]);
+        configure(&host, "1.1.0", json!([{ "type": "main" }]));
+        when(&host, "main", "ADD", "touch \"$here/adding\"; sleep 0.5");
+        let network = Network::new(config(&host)).unwrap();
+        let (pod, nobody) = (host.pod(1), HashSet::new());
+        let request = pod.request();
+        let (setup, collected) = tokio::join!(network.setup(&request), async {
+            while !host.path("bin/adding").exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            network.collect(&nobody).await
+        });
+        setup.unwrap();
+        assert!(!collected.unwrap());
+        assert!(network.collect(&nobody).await.unwrap());
+        let told = calls(&host);
+        assert_eq!(names(&told), ["main-ADD", "main-GC"]);
+        let valid = json!([{ "containerID": pod.id.as_str(), "ifname": "eth0" }]);
+        assert_eq!(told[1].input["cni.dev/valid-attachments"], valid);
+        network.teardown(&pod.id).await.unwrap();
     });
 }
 

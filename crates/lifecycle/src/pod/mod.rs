@@ -7,6 +7,7 @@
 //! There is no pause process: the namespaces are pinned by bind mounts. A pod that shares its PID
 //! namespace has an init of ours, run like any container, whose end makes the pod not ready.
 
+mod bandwidth;
 mod cgroup;
 mod init;
 mod run;

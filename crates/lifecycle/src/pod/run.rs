@@ -8,7 +8,7 @@ use berth_names::SandboxId;
 use berth_network::PodNetwork;
 use berth_network::netns::{self, PinRequest};
 
-use super::{Init, Task, cgroup, user_namespace};
+use super::{Init, Task, bandwidth, cgroup, user_namespace};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -135,7 +135,7 @@ pub(crate) fn unpin(files: &PodFiles) -> Result<()> {
 }
 
 async fn attach(core: &Core, record: &PodRecord, files: &PodFiles) -> Result<Vec<IpAddr>> {
-    let attached = core.network.setup(&pod_network(record, files)).await;
+    let attached = core.network.setup(&pod_network(record, files)?).await;
     match attached {
         Ok(attachment) => Ok(attachment.ips),
         Err(source) => Err(Error::Network {
@@ -182,7 +182,7 @@ pub(crate) async fn undo_half_made(core: &Arc<Core>, record: &PodRecord) -> Resu
     .await
 }
 
-fn pod_network(record: &PodRecord, files: &PodFiles) -> PodNetwork {
+fn pod_network(record: &PodRecord, files: &PodFiles) -> Result<PodNetwork> {
     let request = &record.request;
     let dns = request.dns.clone().unwrap_or_default();
     let ports = request
@@ -199,14 +199,14 @@ fn pod_network(record: &PodRecord, files: &PodFiles) -> PodNetwork {
             host_ip: port.host_ip.parse().ok(),
         });
     let annotations: BTreeMap<String, String> = request.annotations.clone();
-    PodNetwork {
+    Ok(PodNetwork {
         id: record.id.clone(),
         name: request.name.clone(),
         namespace: request.namespace.clone(),
         uid: request.uid.clone(),
         netns: files.netns(),
         port_mappings: ports.filter(|port| port.host_port != 0).collect(),
-        bandwidth: None,
+        bandwidth: bandwidth::of(&request.annotations)?,
         dns: berth_network::Dns {
             servers: dns.servers,
             searches: dns.searches,
@@ -214,7 +214,7 @@ fn pod_network(record: &PodRecord, files: &PodFiles) -> PodNetwork {
         },
         annotations,
         cgroup_parent: Some(record.cgroup_parent.clone()),
-    }
+    })
 }
 
 fn check(core: &Core, request: &PodRequest) -> Result<()> {
@@ -239,6 +239,7 @@ fn check(core: &Core, request: &PodRequest) -> Result<()> {
     {
         core.check_resources(resources)?;
     }
+    bandwidth::of(&request.annotations)?;
     check_sysctls(request)
 }
 

@@ -138,7 +138,8 @@ fn choose_subnets(
     existing: Option<&LinkInfo>,
 ) -> Result<Vec<Subnet>> {
     if !config.subnets.is_empty() {
-        return Ok(config.subnets.clone());
+        // Remembered too: pods keep them when a later daemon is told nothing, or something else.
+        return remember(config, records, config.subnets.clone());
     }
     let name = config.name.as_str();
     let own = existing.map(|link| link.index);
@@ -174,9 +175,13 @@ fn choose_subnets(
     let subnet = inherited
         .or_else(|| candidates().find(free))
         .ok_or(Error::NoFreeSubnet)?;
+    remember(config, records, vec![subnet])
+}
+
+fn remember(config: &BridgeConfig, records: &Records, subnets: Vec<Subnet>) -> Result<Vec<Subnet>> {
     let choice = BridgeChoice {
         name: config.name.clone(),
-        subnets: vec![subnet],
+        subnets,
     };
     records.put_bridge_choice(&choice)?;
     Ok(choice.subnets)

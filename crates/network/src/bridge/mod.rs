@@ -34,6 +34,8 @@ use crate::record::{BridgeAttachment, Driver, Record, Records};
 
 pub(crate) struct Bridge {
     config: Mutex<BridgeConfig>,
+    /// Whether an administrator chose the subnets.
+    chosen: bool,
     records: Arc<Records>,
     /// Talks to the host's namespace from whatever namespace its user is in.
     route: Mutex<Route>,
@@ -66,6 +68,7 @@ impl Bridge {
             source,
         })?;
         Ok(Self {
+            chosen: !config.subnets.is_empty(),
             config: Mutex::new(config),
             records,
             route: Mutex::new(route),
@@ -74,13 +77,18 @@ impl Bridge {
         })
     }
 
-    /// Gives the bridge other subnets, as long as it does not stand yet; says whether it took them.
+    /// Gives the bridge other subnets, as long as it does not stand yet and none were chosen for it;
+    /// says whether it has them now.
     pub(crate) fn offer_subnets(&self, subnets: &[crate::Subnet]) -> bool {
-        if self.standing.lock().is_some() {
-            return false;
+        let standing = self.standing.lock();
+        if let Some(standing) = &*standing {
+            return standing.device.lock().subnets == subnets;
         }
-        self.config.lock().subnets = subnets.to_vec();
-        true
+        let mut config = self.config.lock();
+        if !self.chosen {
+            config.subnets = subnets.to_vec();
+        }
+        config.subnets == subnets
     }
 
     /// Makes the bridge and its table if they do not stand, and learns from the records what is in

@@ -47,6 +47,10 @@ impl Directory {
         }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The first valid file's network, in the order of names.
     pub(crate) fn current(&self) -> Choice {
         let stamps = stamps(&self.path)

@@ -9,7 +9,10 @@ mod directory;
 mod execute;
 mod result;
 mod runtime;
+mod template;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,9 @@ use crate::subnet::Subnet;
 /// each question is a process.
 const STATUS_AGE: Duration = Duration::from_secs(5);
 
+/// What is made from a template.
+const GENERATED: &str = "10-berth-net.conflist";
+
 /// One pod's attachment, complete enough to be undone when its configuration is long gone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Invocation {
@@ -51,6 +57,7 @@ pub(crate) struct Cni {
     directory: Directory,
     plugins: Plugins,
     records: Arc<Records>,
+    template: Option<PathBuf>,
     ranges: Mutex<Vec<Subnet>>,
     status: Mutex<Option<Answer>>,
 }
@@ -64,6 +71,7 @@ impl Cni {
                 deadline: config.plugin_timeout,
             },
             records,
+            template: config.conf_template.clone(),
             ranges: Mutex::new(Vec::new()),
             status: Mutex::new(None),
         }
@@ -77,6 +85,31 @@ impl Cni {
     /// The node's pod ranges, offered to plugins as `ipRanges`.
     pub(crate) fn offer_ranges(&self, ranges: &[Subnet]) {
         *self.ranges.lock() = ranges.to_vec();
+    }
+
+    /// Makes a configuration of `ranges` where there is a template and nobody else's configuration
+    /// in the directory. Blocking.
+    pub(crate) fn generate(&self, ranges: &[Subnet]) -> Result<()> {
+        let Some(template) = &self.template else {
+            return Ok(());
+        };
+        let generated = self.directory.path().join(GENERATED);
+        if self.current().is_ok_and(|chosen| chosen.path != generated) {
+            return Ok(());
+        }
+        let faulty = |reason: String| Error::Conf {
+            path: template.clone(),
+            reason,
+        };
+        let text = fs::read_to_string(template).map_err(|error| faulty(error.to_string()))?;
+        let text = template::fill(&text, ranges).map_err(faulty)?;
+        NetworkList::parse(text.as_bytes())
+            .map_err(|fault| faulty(format!("what it makes is {fault}")))?;
+        put(&generated, &text).map_err(|source| Error::Io {
+            operation: "write",
+            path: generated,
+            source,
+        })
     }
 
     /// Runs ADD through the list. When that fails DEL is run through it at once; when that fails
@@ -213,6 +246,16 @@ impl Cni {
         }
         Ok(())
     }
+}
+
+/// Whole or not at all; the directory's readers leave out the name that it has at first.
+fn put(path: &Path, text: &str) -> std::io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let partial = path.with_extension("new");
+    fs::write(&partial, text)?;
+    fs::rename(&partial, path)
 }
 
 fn environment(

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_api::cri::v1::security_profile::ProfileType;
-use berth_api::cri::v1::{ContainerConfig, ContainerState, PodSandboxConfig, SecurityProfile};
+use berth_api::cri::v1::{
+    ContainerConfig, ContainerState, PodSandboxConfig, PortMapping, SecurityProfile,
+};
 use berth_testkit::image::Recipe;
 use berth_testkit::registry::Registry as FaultyRegistry;
 use tonic::Code;
@@ -41,6 +43,9 @@ pub const CASES: &[(&str, Part)] = &[
     ("seccomp profile that is not JSON", bad_seccomp),
     ("seccomp profile that is not there", missing_seccomp),
     ("log path that leads out of its directory", escaping_log),
+    ("host port that another pod has", taken_port),
+    ("host port that a process has", busy_port),
+    ("bandwidth that is no rate", senseless_bandwidth),
 ];
 
 /// The daemon keeps a connection to a registry that it has spoken to: the first is no leak.
@@ -82,6 +87,49 @@ fn refused<T>(call: &str, answer: Answer<T>, codes: &[Code], words: &[&str]) -> 
         ensure!(message.contains(word), "{call}: no {word:?} in {message:?}");
     }
     Ok(())
+}
+
+fn taken_port(session: &mut Session) -> Result<()> {
+    const PORT: i32 = 12120;
+    let [first, second] = ["port-first", "port-second"].map(|name| publishing(session, name, PORT));
+    let holder = session.cri.run_pod(&first).context("RunPodSandbox")?;
+    let answer = session.cri.run_pod(&second);
+    let words = ["12120/tcp", holder.as_str()];
+    let result = refused("RunPodSandbox", answer, &[Code::AlreadyExists], &words);
+    session.remove_pod(&holder)?;
+    result
+}
+
+fn busy_port(session: &mut Session) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("listening")?;
+    let port = listener.local_addr().context("reading a port")?.port();
+    let pod = publishing(session, "port-busy", port.into());
+    let answer = session.cri.run_pod(&pod);
+    let words = [&format!("{port}/tcp"), "process of the host"];
+    refused("RunPodSandbox", answer, &[Code::AlreadyExists], &words)
+}
+
+fn publishing(session: &Session, name: &str, host_port: i32) -> PodSandboxConfig {
+    let mut pod = session.pod(name);
+    pod.port_mappings = vec![PortMapping {
+        container_port: 80,
+        host_port,
+        ..Default::default()
+    }];
+    pod
+}
+
+fn senseless_bandwidth(session: &mut Session) -> Result<()> {
+    let name = "kubernetes.io/egress-bandwidth";
+    let mut pod = session.pod("bandwidth");
+    pod.annotations.insert(name.to_owned(), "fast".to_owned());
+    let answer = session.cri.run_pod(&pod);
+    refused(
+        "RunPodSandbox",
+        answer,
+        &[Code::InvalidArgument],
+        &[name, "fast"],
+    )
 }
 
 fn unknown_image(session: &mut Session) -> Result<()> {

@@ -33,6 +33,7 @@ usage: cargo xtask <command>
   crictl           only the crictl suite
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
+  kubelet          only the kubelet suite: static pods, restarts, a reboot
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest, or the specs that match FOCUS
   bench-lists [--release] RECORDS
@@ -76,6 +77,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["node", focus] => {
             prepare()?;
             Ok(report(suites::node::run_matching(focus)?))
+        }
+        ["kubelet"] => {
+            prepare()?;
+            Ok(report(suites::kubelet::run()?))
         }
         ["trace"] => {
             prepare()?;

@@ -47,6 +47,13 @@ impl Place {
         Ok(place)
     }
 
+    /// Pods get an address of each family.
+    pub fn with_both_families() -> Result<Self> {
+        let place = Self::new()?;
+        place.settle_network(true)?;
+        Ok(place)
+    }
+
     pub fn bridge(&self) -> &Bridge {
         &self.bridge
     }

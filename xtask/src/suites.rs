@@ -3,5 +3,6 @@
 pub mod crictl;
 pub mod critest;
 pub mod fixtures;
+pub mod kubelet;
 pub mod node;
 pub mod trace;

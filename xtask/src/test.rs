@@ -13,10 +13,11 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 4] = [
+const SUITES: [(&str, Suite); 5] = [
     ("crictl", suites::crictl::run),
     ("node", suites::node::run),
     ("trace", suites::trace::run),
+    ("kubelet", suites::kubelet::run),
     ("critest", || suites::critest::run(None)),
 ];
 

@@ -1,7 +1,7 @@
 //! What a node has to bear: many pods, a killed daemon, requests that are wrong.
 
 mod bad_input;
-mod cgroups;
+pub(super) mod cgroups;
 mod cycles;
 mod devices;
 mod events;

@@ -24,6 +24,26 @@ impl CgroupParent {
         format!("/{}", self.name)
     }
 
+    /// Makes it in every hierarchy, for a client that wants to find it there.
+    pub fn make(&self) -> Result<()> {
+        let tops = match Path::new(ROOT).join("cgroup.controllers").exists() {
+            true => vec![Path::new(ROOT).join(&self.name)],
+            false => self.places(),
+        };
+        for top in tops {
+            fs::create_dir_all(&top).with_context(|| format!("creating {}", top.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what is below it.
+    pub fn clear(&self) -> Result<()> {
+        for path in self.directories().iter().rev() {
+            fs::remove_dir(path).with_context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Directories below it, each parent before its children.
     pub fn directories(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
@@ -84,16 +104,23 @@ impl CgroupParent {
 
     /// Its directories: right below the root and below that of each hierarchy.
     fn tops(&self) -> Vec<PathBuf> {
-        let mut tops = vec![Path::new(ROOT).join(&self.name)];
+        let mut tops = self.places();
+        tops.push(Path::new(ROOT).join(&self.name));
+        tops.retain(|top| top.is_dir());
+        tops
+    }
+
+    /// Where it is, or would be, below the root of each hierarchy.
+    fn places(&self) -> Vec<PathBuf> {
+        let mut places = Vec::new();
         for hierarchy in fs::read_dir(ROOT).into_iter().flatten().flatten() {
             // Some hierarchies have a second name.
             let is_link = hierarchy.file_type().is_ok_and(|kind| kind.is_symlink());
             if !is_link && !hierarchy.path().ends_with(&self.name) {
-                tops.push(hierarchy.path().join(&self.name));
+                places.push(hierarchy.path().join(&self.name));
             }
         }
-        tops.retain(|top| top.is_dir());
-        tops
+        places
     }
 }
 

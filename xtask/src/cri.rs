@@ -17,6 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Longer than a pull from a registry that does not answer is tried again.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// What kubelets take.
+const MAX_MESSAGE: usize = 16 << 20;
+
 /// What a call ends with; the status is left as it came.
 pub type Answer<T> = Result<T, Status>;
 
@@ -39,7 +42,8 @@ impl Cri {
         let channel = runtime
             .block_on(endpoint.connect())
             .with_context(|| format!("connecting to {}", socket.display()))?;
-        let pods = RuntimeServiceClient::new(channel.clone());
+        let pods =
+            RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let images = ImageServiceClient::new(channel);
         Ok(Self {
             runtime,
@@ -224,10 +228,46 @@ impl Cri {
     }
 
     pub fn exec(&mut self, container: &str, words: &[&str]) -> Answer<cri::ExecSyncResponse> {
+        self.exec_within(container, words, 30)
+    }
+
+    /// The URL of a command with input.
+    pub fn exec_url(&mut self, container: &str, words: &[&str]) -> Answer<String> {
+        let request = cri::ExecRequest {
+            container_id: container.to_owned(),
+            cmd: words.iter().map(|word| (*word).to_owned()).collect(),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        let answer = self.runtime.block_on(self.pods.exec(request))?;
+        Ok(answer.into_inner().url)
+    }
+
+    pub fn attach_url(&mut self, container: &str) -> Answer<String> {
+        let request = cri::AttachRequest {
+            container_id: container.to_owned(),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: false,
+        };
+        let answer = self.runtime.block_on(self.pods.attach(request))?;
+        Ok(answer.into_inner().url)
+    }
+
+    /// `timeout` in seconds.
+    pub fn exec_within(
+        &mut self,
+        container: &str,
+        words: &[&str],
+        timeout: i64,
+    ) -> Answer<cri::ExecSyncResponse> {
         let request = cri::ExecSyncRequest {
             container_id: container.to_owned(),
             cmd: words.iter().map(|word| (*word).to_owned()).collect(),
-            timeout: 30,
+            timeout,
         };
         let answer = self.runtime.block_on(self.pods.exec_sync(request))?;
         Ok(answer.into_inner())

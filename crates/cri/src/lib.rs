@@ -9,6 +9,7 @@ mod enums;
 mod filter;
 mod image_service;
 mod metrics;
+mod remote;
 mod runtime_service;
 mod status;
 mod streams;
@@ -23,8 +24,10 @@ use berth_api::cri::v1::runtime_service_server::RuntimeServiceServer;
 use berth_images::Images;
 use berth_lifecycle::Runtime;
 use berth_network::Network;
+use berth_streaming::Urls;
 
 pub use image_service::ImageDoor;
+pub use remote::Door as StreamDoor;
 pub use runtime_service::RuntimeDoor;
 
 /// Largest message taken or given, in bytes: the limit that kubelets use.
@@ -49,6 +52,7 @@ pub fn services(
     runtime: Runtime,
     images: Arc<Images>,
     network: Network,
+    urls: Urls,
     facts: Facts,
 ) -> (
     RuntimeServiceServer<RuntimeDoor>,
@@ -59,6 +63,7 @@ pub fn services(
         runtime.clone(),
         Arc::clone(&images),
         network,
+        urls,
         Arc::clone(&facts),
     );
     let image_door = ImageDoor::new(runtime, images, facts);

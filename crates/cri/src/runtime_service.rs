@@ -9,6 +9,7 @@ use berth_api::encoded::{EncodedContainers, EncodedPods};
 use berth_images::Images;
 use berth_lifecycle::{Container, Depth, Filesystem, Pod, Runtime, filesystem};
 use berth_network::Network;
+use berth_streaming::Urls;
 use futures::stream::{BoxStream, StreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::filter::{ContainerFilter, PodFilter};
 use crate::status::{invalid, lagged, of, of_network, unbuilt};
 use crate::streams::{self, Stream};
-use crate::{Facts, ask, metrics, tell, usage};
+use crate::{Facts, ask, metrics, remote, tell, usage};
 
 /// The version of the CRI that is spoken.
 const API_VERSION: &str = "v1";
@@ -24,13 +25,12 @@ const API_VERSION: &str = "v1";
 const KUBE_API_VERSION: &str = "0.1.0";
 
 type Answer<T> = Result<Response<T>, Status>;
-/// The stream type of RPCs that are not built.
-type Unbuilt<T> = BoxStream<'static, Result<T, Status>>;
 
 pub struct RuntimeDoor {
     runtime: Runtime,
     images: Arc<Images>,
     network: Network,
+    urls: Urls,
     facts: Arc<Facts>,
 }
 
@@ -39,12 +39,14 @@ impl RuntimeDoor {
         runtime: Runtime,
         images: Arc<Images>,
         network: Network,
+        urls: Urls,
         facts: Arc<Facts>,
     ) -> Self {
         Self {
             runtime,
             images,
             network,
+            urls,
             facts,
         }
     }
@@ -502,19 +504,22 @@ impl RuntimeService for RuntimeDoor {
         )))
     }
 
-    async fn exec(&self, _: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
-        Err(unbuilt("Exec"))
+    async fn exec(&self, request: Request<cri::ExecRequest>) -> Answer<cri::ExecResponse> {
+        let url = remote::exec(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(cri::ExecResponse { url }))
     }
 
-    async fn attach(&self, _: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
-        Err(unbuilt("Attach"))
+    async fn attach(&self, request: Request<cri::AttachRequest>) -> Answer<cri::AttachResponse> {
+        let url = remote::attach(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(cri::AttachResponse { url }))
     }
 
     async fn port_forward(
         &self,
-        _: Request<cri::PortForwardRequest>,
+        request: Request<cri::PortForwardRequest>,
     ) -> Answer<cri::PortForwardResponse> {
-        Err(unbuilt("PortForward"))
+        let url = remote::port_forward(&self.runtime, &self.urls, request.into_inner())?;
+        Ok(Response::new(cri::PortForwardResponse { url }))
     }
 
     type StreamContainerStatsStream = Stream<cri::StreamContainerStatsResponse>;

@@ -136,6 +136,20 @@ pub fn lagged(lagged: Lagged) -> Status {
     ))
 }
 
+/// The status where no stream can be prepared.
+pub fn of_streaming(error: berth_streaming::Error) -> Status {
+    use berth_streaming::Error as Streaming;
+    let code = match &error {
+        Streaming::Invalid { .. } => Code::InvalidArgument,
+        Streaming::TooManyPrepared { .. } => Code::ResourceExhausted,
+        Streaming::Random(_)
+        | Streaming::Listen { .. }
+        | Streaming::TlsFile { .. }
+        | Streaming::TlsConfig { .. } => Code::Internal,
+    };
+    Status::new(code, chain(&error))
+}
+
 /// An argument that cannot be meant.
 pub fn invalid(message: impl Into<String>) -> Status {
     Status::invalid_argument(message)

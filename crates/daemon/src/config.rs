@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -80,6 +80,7 @@ pub struct Config {
     /// Runtime handlers by the name that a RuntimeClass gives, beside `berth`.
     pub runtimes: BTreeMap<String, RuntimeHandler>,
     pub bridge: Bridge,
+    pub streaming: Streaming,
     pub pull: Pull,
     pub log: Log,
     pub trace: Trace,
@@ -115,6 +116,32 @@ pub struct Bridge {
     pub name: String,
     /// At most one of each family; empty chooses a range that no route of the host touches.
     pub subnets: Vec<String>,
+}
+
+/// Where exec, attach and port-forward are served; the kubelet is told URLs there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Streaming {
+    pub address: IpAddr,
+    /// 0 takes any port that is free.
+    pub port: u16,
+    /// The host, or host and port, in URLs; empty means the address.
+    pub advertise: String,
+    /// PEM files; both or neither.
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
+    /// A connection without data for this long is closed; 0 means never.
+    pub idle_timeout_secs: u64,
+    /// A connection is closed after this; 0 means never.
+    pub total_timeout_secs: u64,
+    /// How long a client may take to open its streams.
+    pub creation_timeout_secs: u64,
+    /// How long a URL works; it works once.
+    pub token_lifetime_secs: u64,
+    /// URLs that wait for their client at one time.
+    pub max_tokens: usize,
+    /// Clients at one time; more wait.
+    pub max_connections: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -191,6 +218,7 @@ impl Default for Config {
             default_runtime: "berth".into(),
             runtimes: BTreeMap::new(),
             bridge: Bridge::default(),
+            streaming: Streaming::default(),
             pull: Pull::default(),
             log: Log::default(),
             trace: Trace::default(),
@@ -220,6 +248,51 @@ impl Default for Bridge {
             name: "berth0".into(),
             subnets: Vec::new(),
         }
+    }
+}
+
+impl Default for Streaming {
+    fn default() -> Self {
+        Self {
+            address: Ipv4Addr::LOCALHOST.into(),
+            port: 0,
+            advertise: String::new(),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            idle_timeout_secs: 4 * 3600,
+            total_timeout_secs: 0,
+            creation_timeout_secs: 30,
+            token_lifetime_secs: 60,
+            max_tokens: 1000,
+            max_connections: 1024,
+        }
+    }
+}
+
+impl Streaming {
+    fn check(&self) -> Result<()> {
+        if self.address.is_unspecified() && self.advertise.is_empty() {
+            bail!(
+                "streaming.address {} is no address that a client can reach: set \
+                 streaming.advertise to the one that it should use",
+                self.address
+            );
+        }
+        let given = |path: &PathBuf| !path.as_os_str().is_empty();
+        if given(&self.tls_cert) != given(&self.tls_key) {
+            bail!("streaming.tls-cert and streaming.tls-key go together: set both or neither");
+        }
+        for (name, value) in [
+            ("creation-timeout-secs", self.creation_timeout_secs),
+            ("token-lifetime-secs", self.token_lifetime_secs),
+            ("max-tokens", self.max_tokens as u64),
+            ("max-connections", self.max_connections as u64),
+        ] {
+            if value == 0 {
+                bail!("streaming.{name} is 0: nothing could be streamed");
+            }
+        }
+        Ok(())
     }
 }
 
@@ -289,6 +362,7 @@ impl Config {
                 self.cgroup_parent
             );
         }
+        self.streaming.check()?;
         for (name, path) in [("root", &self.root), ("state", &self.state)] {
             if !path.is_absolute() {
                 bail!("{name} {path:?} is not absolute");
@@ -449,6 +523,21 @@ mod tests {
         assert!(load(dir.path(), "cgroup-parent = \"x\"\n", None).is_err());
         let error = load(dir.path(), "[metrics]\naddress = \"9464\"\n", None).unwrap_err();
         assert!(format!("{error:#}").contains("127.0.0.1:9464"), "{error:#}");
+    }
+
+    #[test]
+    fn streaming_that_could_not_work_is_refused() {
+        for (text, expected) in [
+            ("address = \"0.0.0.0\"", "streaming.advertise"),
+            ("tls-cert = \"/c.pem\"", "set both or neither"),
+            ("max-tokens = 0", "max-tokens is 0"),
+            ("address = \"localhost\"", "invalid IP address"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let text = format!("[streaming]\n{text}\n");
+            let error = format!("{:#}", load(dir.path(), &text, None).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

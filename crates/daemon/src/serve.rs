@@ -51,8 +51,11 @@ pub async fn serve(config: &Config) -> Result<()> {
         let listener = metrics::endpoint::listen(address).await?;
         tokio::spawn(metrics::endpoint::serve(listener, counted));
     }
+    let (streams, urls) = wiring::streaming(config, &house).await?;
+    let streams = StreamServer::start(streams);
+    let facts = facts(config);
     let (runtime, images) =
-        berth_cri::services(house.runtime, house.images, house.network, facts(config));
+        berth_cri::services(house.runtime, house.images, house.network, urls, facts);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = Server::builder()
         .trace_fn(telemetry::request_span)
@@ -75,6 +78,8 @@ pub async fn serve(config: &Config) -> Result<()> {
     }
     // Whoever listens to events would do so for ever.
     events.close_events();
+    // Streams have no end of their own; commands are hung up while there is time for it.
+    drop(streams);
     let _ = stop.send(());
     if tokio::time::timeout(FAREWELL, server).await.is_err() {
         tracing::warn!("requests were still in flight");
@@ -115,6 +120,22 @@ async fn listen(path: &Path) -> Result<UnixListener> {
         .and_then(|()| fs::rename(&hidden, path))
         .with_context(|| format!("cannot listen on {path:?}"))?;
     Ok(listener)
+}
+
+/// Ends with its value, and all streams with it.
+struct StreamServer(tokio::task::JoinHandle<()>);
+
+impl StreamServer {
+    fn start(server: berth_streaming::Server) -> Self {
+        tracing::info!(address = %server.address(), "serving exec, attach and port-forward");
+        Self(tokio::spawn(server.serve()))
+    }
+}
+
+impl Drop for StreamServer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 async fn heal(network: Network) {

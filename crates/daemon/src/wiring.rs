@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use berth_cgroups::CgroupHost;
+use berth_cri::StreamDoor;
 use berth_images::Images;
 use berth_lifecycle::{Parts, Runtime};
 use berth_network::{BridgeConfig, Network, NetworkConfig, Subnet};
 use berth_registry::RegistryConfig;
 use berth_shim_client::Launcher;
 use berth_snapshots::{Overlay, Snapshotter};
+use berth_streaming::{Server, Tls, Urls};
 
 use crate::config::Config;
 use crate::handlers;
@@ -106,6 +108,39 @@ fn rooms(config: &Config) -> Result<(Parts, Network)> {
         store,
     };
     Ok((parts, network))
+}
+
+/// The server of exec, attach and port-forward, listening.
+pub async fn streaming(config: &Config, house: &House) -> Result<(Server, Urls)> {
+    let streaming = &config.streaming;
+    let tls = if streaming.tls_cert.as_os_str().is_empty() {
+        None
+    } else {
+        let tls = Tls::load(&streaming.tls_cert, &streaming.tls_key);
+        Some(tls.context("streaming.tls-cert and streaming.tls-key cannot be used")?)
+    };
+    if tls.is_none() && !streaming.address.is_loopback() {
+        tracing::warn!(
+            address = %streaming.address,
+            "streams are served without TLS beyond this host: set streaming.tls-cert"
+        );
+    }
+    let secs = Duration::from_secs;
+    let config = berth_streaming::Config {
+        address: (streaming.address, streaming.port).into(),
+        advertise: streaming.advertise.clone(),
+        tls,
+        idle: secs(streaming.idle_timeout_secs),
+        total: secs(streaming.total_timeout_secs),
+        creation: secs(streaming.creation_timeout_secs),
+        token_lifetime: secs(streaming.token_lifetime_secs),
+        tokens: streaming.max_tokens,
+        connections: streaming.max_connections,
+    };
+    let backend = Arc::new(StreamDoor::new(house.runtime.clone()));
+    Server::bind(config, backend)
+        .await
+        .context("cannot serve exec, attach and port-forward")
 }
 
 fn lifecycle_config(config: &Config) -> Result<berth_lifecycle::Config> {

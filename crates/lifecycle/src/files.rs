@@ -182,9 +182,14 @@ impl ContainerFiles {
         entries.iter().try_for_each(|entry| unmount(&entry.path()))
     }
 
-    /// Where the FIFOs of execs live.
+    /// Where FIFOs live: the container's own, those of commands in it and of attached clients.
     pub fn io(&self) -> PathBuf {
         self.dir.join("io")
+    }
+
+    /// The FIFO of a container that was made with input.
+    pub fn stdin(&self) -> PathBuf {
+        self.io().join("stdin")
     }
 
     pub fn create(&self) -> Result<()> {

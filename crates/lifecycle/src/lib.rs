@@ -6,12 +6,14 @@
 //! undo (`undo`); a repeated request joins the first (`reservations`); a restart rebuilds
 //! everything from the runtime directory and the shims (`recovery`).
 
+mod attach;
 mod container;
 mod core;
 mod error;
 mod events;
 mod exec;
 mod files;
+mod forward;
 pub mod handlers;
 mod image_root;
 mod index;
@@ -32,6 +34,7 @@ mod undo;
 mod user;
 mod volumes;
 
+pub use attach::AttachControl;
 pub use berth_cdi::{DEFAULT_DIRECTORIES as DEFAULT_CDI_DIRS, Error as CdiError};
 /// What a shim answered, for those who tell errors apart.
 pub use berth_shim_client::Error as ShimError;
@@ -40,7 +43,7 @@ pub use container::Container;
 pub use core::{Config, Parts};
 pub use error::{Error, Result, chain};
 pub use events::{Event, EventKind, Lagged, Subscription};
-pub use exec::ExecOutput;
+pub use exec::{CommandControl, ExecOutput, Pipes, StdStreams};
 pub use pod::{Pod, user_namespaces_supported_at};
 pub use recovery::Recovered;
 pub use runtime::Runtime;

@@ -24,6 +24,7 @@ use futures::stream::{self, StreamExt};
 use crate::container::{self, Phase};
 use crate::core::{Core, container_key};
 use crate::error::{Error, Result, chain};
+use crate::exec;
 use crate::files::ContainerFiles;
 use crate::pod;
 use crate::record::{self, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
@@ -237,6 +238,13 @@ async fn adopt_container(
         phase = ended(core, &mut record, &files).await;
     }
     let runs = matches!(phase, Phase::Running(_));
+    let commands = exec::take_left_over(&files.io());
+    if let Phase::Running(shim) = &phase
+        && !commands.is_empty()
+    {
+        let shim = Arc::clone(shim);
+        tokio::spawn(async move { exec::end_left_over(&shim, commands).await });
+    }
     if files.bundle().exists()
         && let Err(error) = record::write(&files.record(), &record)
     {

@@ -34,6 +34,9 @@ pub enum Error {
         source: io::Error,
     },
 
+    #[error("cannot connect to port {port}")]
+    Dial { port: u16, source: io::Error },
+
     #[error("cannot start the thread {task}")]
     Thread {
         task: &'static str,

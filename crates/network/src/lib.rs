@@ -15,6 +15,7 @@ mod bridge;
 mod cni;
 mod config;
 mod counters;
+mod dial;
 mod error;
 mod firewall;
 mod netlink;
@@ -28,6 +29,7 @@ mod threads;
 
 pub use config::{BridgeConfig, NetworkConfig};
 pub use counters::{Counters, InterfaceStats, stats};
+pub use dial::dial;
 pub use error::{Error, Result};
 pub use netlink::Refusal;
 pub use network::{Network, NetworkStatus, NotReady, Reconciled};

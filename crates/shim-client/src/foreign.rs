@@ -186,7 +186,7 @@ pub(crate) fn output(bundle: &Path, stdio: &Stdio) -> Result<(Stdio, Output), Er
         .map(PathBuf::from);
     let fifo = |name: &str, target: &str| {
         // A FIFO that the caller reads itself stays what it is.
-        if !target.is_empty() && !target.starts_with(LOG_SCHEME) {
+        if target.starts_with('/') {
             return Ok(PathBuf::from(target));
         }
         let path = bundle.join(name);

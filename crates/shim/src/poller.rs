@@ -63,6 +63,11 @@ impl Poller {
         self.add(fd, token, EventFlags::OUT)
     }
 
+    /// Reports only that the other side is gone.
+    pub fn watch_end(&self, fd: impl AsFd, token: Token) -> Result<(), Error> {
+        self.add(fd, token, EventFlags::empty())
+    }
+
     fn add(&self, fd: impl AsFd, token: Token, flags: EventFlags) -> Result<(), Error> {
         epoll::add(&self.0, fd, EventData::new_u64(token.pack()), flags)
             .map_err(|source| Error::system("watch descriptor", source))

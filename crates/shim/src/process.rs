@@ -122,4 +122,17 @@ impl Process {
         };
         crate::signals::send(pidfd, signal)
     }
+
+    /// Signals the process with its group, of which it is the leader: every process of ours begins
+    /// a session. Only while it is not reaped, so that its pid is still its own.
+    pub fn signal_group(&self, signal: i32) -> Result<(), Error> {
+        self.signal(signal)?;
+        let group = rustix::process::Pid::from_raw(self.pid);
+        let signal = rustix::process::Signal::from_named_raw(signal);
+        if let (Some(group), Some(signal)) = (group, signal) {
+            // The leader has the signal; a group that is empty by now needs none.
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+        Ok(())
+    }
 }

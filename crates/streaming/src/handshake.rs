@@ -183,6 +183,8 @@ fn switching(to: &'static str) -> Answer {
 pub fn refusal(status: StatusCode, message: &str) -> Answer {
     let mut answer = Answer::new(Full::from(format!("{message}\n")));
     *answer.status_mut() = status;
+    let close = HeaderValue::from_static("close");
+    answer.headers_mut().insert(CONNECTION, close);
     answer
 }
 

@@ -49,7 +49,7 @@ impl Request {
     }
 
     /// The rules of the contract: at least one stream, and one terminal carries both outputs.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let streams = match self {
             Self::Exec(exec) => exec.streams,
             Self::Attach(attach) => attach.streams,

@@ -7,6 +7,7 @@ mod leftovers;
 mod life;
 mod session;
 mod statistics;
+mod streams;
 
 use anyhow::{Result, ensure};
 
@@ -59,6 +60,31 @@ const STEPS: &[(&str, Step)] = &[
         life::surroundings,
     ),
     ("exec -s ends at its timeout", life::exec_timeout),
+    (
+        "exec streams output, errors and the exit code",
+        streams::exec,
+    ),
+    ("exec -i passes input and its end", streams::exec_input),
+    (
+        "exec -it has a terminal of the right size",
+        streams::exec_terminal,
+    ),
+    (
+        "a command does not outlive its client",
+        streams::exec_vanished,
+    ),
+    (
+        "attach joins two clients to a container with input",
+        streams::attach,
+    ),
+    (
+        "attach to a terminal comes, goes and comes back",
+        streams::attach_terminal,
+    ),
+    (
+        "port-forward reaches the pod's own loopback",
+        streams::port_forward,
+    ),
     ("limits are in force and can be updated", life::limits),
     ("the pod is reachable by its address", life::reachable),
     ("stats and statsp count what is used", statistics::stats),

@@ -29,6 +29,14 @@ const LEAST_PASSES: usize = 75;
 /// All specs take two minutes; a hanging one has its own limits of up to five.
 const LIMIT: Duration = Duration::from_secs(25 * 60);
 
+/// The specs that have a transport, and the flags that choose the other one.
+const STREAMS: &str = "runtime should support streaming interfaces";
+const WEBSOCKETS: &[&str] = &[
+    "--websocket-exec",
+    "--websocket-attach",
+    "--websocket-portforward",
+];
+
 /// Ports of the host that specs publish.
 const PORTS: std::ops::RangeInclusive<u16> = 12000..=12003;
 
@@ -52,14 +60,19 @@ pub fn run(focus: Option<&str>) -> Result<Tally> {
     let _fresh = fs::remove_file(&daemon_log);
     let daemon = Daemon::start(&place, &daemon_log)?;
 
-    let report = drive(&daemon, &place, &logs, focus)?;
-    let verdict = report.judge(
-        &known("expected-failures.txt")?,
-        &known("expected-skips.txt")?,
-    );
-    print_verdict(&verdict);
+    let judge = |report: Report| -> Result<Verdict> {
+        let failures = known("expected-failures.txt")?;
+        let skips = known("expected-skips.txt")?;
+        let verdict = report.judge(&failures, &skips);
+        print_verdict(&verdict);
+        Ok(verdict)
+    };
+    let verdict = judge(drive(&daemon, &place, &logs, focus, &[])?)?;
     tally += verdict.tally;
     if focus.is_none() {
+        println!("  the streams once more, over websockets");
+        let streams = drive(&daemon, &place, &logs, Some(STREAMS), WEBSOCKETS)?;
+        tally += judge(streams)?.tally;
         tally.check(
             &format!("at least {LEAST_PASSES} specs pass"),
             enough(&verdict),
@@ -120,9 +133,18 @@ fn unfit() -> Option<String> {
     Some(format!("needs port {taken}, which is in use"))
 }
 
-fn drive(daemon: &Daemon, place: &Place, logs: &Path, focus: Option<&str>) -> Result<Report> {
+fn drive(
+    daemon: &Daemon,
+    place: &Place,
+    logs: &Path,
+    focus: Option<&str>,
+    flags: &[&str],
+) -> Result<Report> {
     let json = place.scratch().join("report.json");
-    let log = logs.join("critest.log");
+    let log = logs.join(match flags {
+        [] => "critest.log",
+        _ => "critest-websocket.log",
+    });
     let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     let endpoint = daemon.endpoint();
     let mut command = Command::new(tools::path(Tool::Critest)?);
@@ -132,6 +154,7 @@ fn drive(daemon: &Daemon, place: &Place, logs: &Path, focus: Option<&str>) -> Re
         .arg(format!("--image-endpoint={endpoint}"))
         .arg(format!("--ginkgo.json-report={}", json.display()))
         .args(["--ginkgo.no-color", "--ginkgo.v"])
+        .args(flags)
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("sharing the log of critest")?)
         .stderr(output);

@@ -10,6 +10,7 @@ mod refusals;
 mod resources;
 mod restart;
 mod session;
+mod streams;
 mod volumes;
 
 use anyhow::Result;
@@ -33,8 +34,16 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 12] = [
+    let parts: [(&str, Part); 14] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
+        (
+            "clients of streams that abort leave nothing behind",
+            streams::aborted_leave_nothing,
+        ),
+        (
+            "a command's flood is cut and does not fill the daemon",
+            streams::flood_is_cut,
+        ),
         ("twenty pods outlive a killed daemon", restart::takes_over),
         ("images are mounted as volumes", volumes::show_images),
         (

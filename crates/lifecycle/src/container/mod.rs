@@ -22,7 +22,7 @@ use std::time::Duration;
 use berth_names::ContainerId;
 use berth_shim_client::Shim;
 use bytes::Bytes;
-use parking_lot::RwLock;
+use tokio::sync::watch;
 
 pub(crate) use create::create;
 pub(crate) use stop::recorded;
@@ -55,7 +55,8 @@ pub struct Container {
     id: ContainerId,
     pub(crate) files: ContainerFiles,
     shown: Shown<ContainerRecord>,
-    shim: RwLock<Option<Arc<Shim>>>,
+    /// Of a container that runs.
+    shim: watch::Sender<Option<Arc<Shim>>>,
     pub(crate) gauge: Gauge,
     mailbox: Mailbox<Command>,
 }
@@ -67,7 +68,7 @@ impl Container {
             id: record.id.clone(),
             files,
             shown: Shown::new(record),
-            shim: RwLock::new(None),
+            shim: watch::Sender::new(None),
             gauge: Gauge::default(),
             mailbox,
         };
@@ -91,7 +92,7 @@ impl Container {
     /// The shim of a container that runs.
     pub fn running(&self, action: &'static str) -> Result<Arc<Shim>> {
         let view = self.view();
-        match (view.state, self.shim.read().clone()) {
+        match (view.state, self.shim.borrow().clone()) {
             (ContainerState::Running, Some(shim)) => Ok(shim),
             (state, _) => Err(Error::ContainerState {
                 id: self.id.clone(),
@@ -103,7 +104,12 @@ impl Container {
     }
 
     pub(crate) fn has_shim(&self) -> bool {
-        self.shim.read().is_some()
+        self.shim.borrow().is_some()
+    }
+
+    /// Becomes `None` when the container has ended.
+    pub(crate) fn watch_shim(&self) -> watch::Receiver<Option<Arc<Shim>>> {
+        self.shim.subscribe()
     }
 
     pub async fn start(&self) -> Result<()> {
@@ -143,8 +149,8 @@ impl Container {
         self.shown.show(record);
     }
 
-    fn attach(&self, shim: Option<Arc<Shim>>) {
-        *self.shim.write() = shim;
+    fn set_shim(&self, shim: Option<Arc<Shim>>) {
+        self.shim.send_replace(shim);
     }
 }
 

@@ -23,8 +23,8 @@ pub(super) async fn start(
         id: record.id.as_str(),
         name: record.id.to_string(),
         bundle: files.bundle(),
-        rootfs: prepare(core, record).await?,
-        stdio: stdio(record),
+        rootfs: prepare(core, record, files).await?,
+        stdio: stdio(record, files),
         cgroup: record.cgroup.clone(),
         runner: runner(core, record)?,
     };
@@ -43,16 +43,25 @@ fn runner(core: &Core, record: &ContainerRecord) -> Result<Runner> {
     Ok(handler.runner.clone())
 }
 
-/// Makes the directory of the log, and says what the root filesystem is made of.
-async fn prepare(core: &Arc<Core>, record: &ContainerRecord) -> Result<Vec<Mount>> {
+/// Makes the directory of the log and the FIFO for input, and says what the root filesystem is
+/// made of.
+async fn prepare(
+    core: &Arc<Core>,
+    record: &ContainerRecord,
+    files: &ContainerFiles,
+) -> Result<Vec<Mount>> {
     let snapshots = Arc::clone(&core.snapshots);
     let key = record.id.to_string();
     let pod = core.pod(record.pod.as_str())?.view();
     let mapped = pod.request.namespaces.user.is_some();
     let log = record.log_path.clone();
+    let stdin = record.request.stdin.then(|| files.stdin());
     blocking("start", move || {
         if let Some(parent) = log.as_deref().and_then(|log| log.parent()) {
             crate::files::make_dir(parent)?;
+        }
+        if let Some(stdin) = stdin {
+            crate::exec::make_fifo(&stdin)?;
         }
         let mounts = snapshots.mounts(&key);
         let mounts = mounts.map_err(|source| Error::Snapshot { id: key, source })?;
@@ -84,15 +93,16 @@ fn shim_mount(mount: berth_snapshots::Mount, mapped: bool) -> Mount {
     }
 }
 
-fn stdio(record: &ContainerRecord) -> Stdio {
-    let log = record
-        .log_path
-        .as_ref()
-        .map(|path| format!("cri-log://{}", path.display()));
-    let log = log.unwrap_or_default();
+/// Output without a log is read all the same: clients may attach to it.
+fn stdio(record: &ContainerRecord, files: &ContainerFiles) -> Stdio {
+    let log = match &record.log_path {
+        Some(path) => format!("cri-log://{}", path.display()),
+        None => "discard://".to_owned(),
+    };
+    let stdin = record.request.stdin.then(|| files.stdin());
     Stdio {
         terminal: record.request.tty,
-        stdin: String::new(),
+        stdin: stdin.map_or(String::new(), |path| path.display().to_string()),
         stderr: if record.request.tty {
             String::new()
         } else {

@@ -162,7 +162,7 @@ impl Task {
             exit.map(|joined| joined.unwrap_or_else(|_| Exit::unknown("the waiter failed")))
                 .boxed(),
         );
-        self.container.attach(Some(Arc::clone(&shim)));
+        self.container.set_shim(Some(Arc::clone(&shim)));
         self.shim = Some(shim);
     }
 
@@ -223,7 +223,7 @@ impl Task {
         self.record.state = ContainerState::Exited;
         self.record.exit = Some(exit);
         self.record.pid = None;
-        self.container.attach(None);
+        self.container.set_shim(None);
         self.persist().await;
         self.core.tell_container(EventKind::Stopped, &self.record);
         if let Some(shim) = self.shim.take() {

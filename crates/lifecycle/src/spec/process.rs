@@ -108,6 +108,11 @@ pub fn exec_process(base: &Process, command: &[String], terminal: bool) -> Resul
     process
         .set_args(Some(command.to_vec()))
         .set_terminal(Some(terminal));
+    let mut env = process.env().clone().unwrap_or_default();
+    if terminal && !env.iter().any(|entry| entry.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+        process.set_env(Some(env));
+    }
     Ok(process)
 }
 

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::log::{Lines, LogFile, Stream};
@@ -42,6 +43,16 @@ struct Output {
     stalled: Option<Instant>,
 }
 
+impl Output {
+    /// The last reader of the FIFO has closed it: poll(2) then reports POLLERR for its write end.
+    fn is_abandoned(&self) -> bool {
+        let mut polled = [PollFd::new(&self.fd, PollFlags::empty())];
+        let now = rustix::event::Timespec::default();
+        rustix::event::poll(&mut polled, Some(&now)).is_ok()
+            && polled[0].revents().contains(PollFlags::ERR)
+    }
+}
+
 #[derive(Debug)]
 pub struct Pump {
     pub owner: u32,
@@ -49,6 +60,8 @@ pub struct Pump {
     source: OwnedFd,
     watching_source: bool,
     ended: bool,
+    /// Nothing more is written to the source: it ends when it is empty.
+    finishing: bool,
     log: Option<(Lines, SharedLog)>,
     outputs: Vec<Output>,
     pending: Vec<u8>,
@@ -65,6 +78,7 @@ impl Pump {
             source,
             watching_source: false,
             ended: false,
+            finishing: false,
             log: None,
             outputs: Vec::new(),
             pending: Vec::new(),
@@ -85,9 +99,28 @@ impl Pump {
         self
     }
 
-    /// Adds an attached client. It gets what is read from now on.
-    pub fn add_guest(&mut self, fd: OwnedFd) {
+    /// Adds an attached client. It gets what is read from now on. It is watched for its end, as
+    /// a process that prints nothing would keep it for ever.
+    pub fn add_guest(&mut self, fd: OwnedFd, poller: &Poller, id: u32) {
+        let _ = poller.watch_end(&fd, Token::Sink(id));
         self.push_output(fd, true);
+    }
+
+    pub fn drop_absent_guests(&mut self) {
+        self.outputs
+            .retain(|output| !(output.guest && output.is_abandoned()));
+        self.write();
+    }
+
+    /// Delivers what is still in the source and ends.
+    pub fn finish(&mut self) {
+        self.finishing = true;
+        self.go_on();
+    }
+
+    /// A source that is to end is emptied as far as the outputs take it.
+    pub fn go_on(&mut self) {
+        while self.finishing && self.read() > 0 {}
     }
 
     fn push_output(&mut self, fd: OwnedFd, guest: bool) {
@@ -138,11 +171,19 @@ impl Pump {
             let blocked = output.taken < self.pending.len();
             match (blocked, output.stalled) {
                 (true, None) => {
-                    let _ = poller.watch_writes(&output.fd, Token::Sink(id));
+                    if output.guest {
+                        poller.change(&output.fd, Token::Sink(id), false, true);
+                    } else {
+                        let _ = poller.watch_writes(&output.fd, Token::Sink(id));
+                    }
                     output.stalled = Some(Instant::now());
                 }
                 (false, Some(_)) => {
-                    poller.forget(&output.fd);
+                    if output.guest {
+                        poller.change(&output.fd, Token::Sink(id), false, false);
+                    } else {
+                        poller.forget(&output.fd);
+                    }
                     output.stalled = None;
                 }
                 _ => {}
@@ -161,6 +202,7 @@ impl Pump {
                 self.deliver(chunk);
                 return count;
             }
+            Err(Errno::AGAIN) if self.finishing => self.end(),
             Err(Errno::AGAIN | Errno::INTR) => {}
             // EIO: the last user of a terminal has closed it.
             Ok(_) | Err(_) => self.end(),
@@ -240,7 +282,7 @@ impl Pump {
         for output in self
             .outputs
             .iter()
-            .filter(|output| output.stalled.is_some())
+            .filter(|output| output.guest || output.stalled.is_some())
         {
             poller.forget(output.fd.as_fd());
         }

@@ -41,12 +41,17 @@ impl Pumps {
     pub fn readable(&mut self, id: u32) {
         self.step(id, |pump| {
             pump.read();
+            pump.go_on();
         });
     }
 
     /// Handles readiness of a blocked output of pump `id`.
     pub fn writable(&mut self, id: u32) {
-        self.step(id, Pump::write);
+        self.step(id, |pump| {
+            pump.write();
+            pump.drop_absent_guests();
+            pump.go_on();
+        });
     }
 
     fn step(&mut self, id: u32, act: impl FnOnce(&mut Pump)) {
@@ -66,7 +71,7 @@ impl Pumps {
     /// output is delivered before its exit is known. Never waits: a child of it
     /// may hold the pipe for as long as it likes. Its input ends here.
     pub fn drain(&mut self, owner: u32) {
-        self.close_input(owner);
+        self.remove_where(|pump| pump.owner == owner && pump.role == Role::Input);
         for id in self.ids(owner) {
             self.step(id, |pump| {
                 let mut moved = 0;
@@ -80,8 +85,15 @@ impl Pumps {
         }
     }
 
-    pub fn close_input(&mut self, owner: u32) {
-        self.remove_where(|pump| pump.owner == owner && pump.role == Role::Input);
+    /// No more input comes: what is in the FIFO is still delivered.
+    pub fn finish_input(&mut self, owner: u32) {
+        for id in self.ids(owner) {
+            self.step(id, |pump| {
+                if pump.role == Role::Input {
+                    pump.finish();
+                }
+            });
+        }
     }
 
     /// The process is being deleted: its pumps end, except that output which an
@@ -98,12 +110,10 @@ impl Pumps {
 
     /// Adds a client to the output pump of that role. `false`: there is none.
     pub fn attach(&mut self, owner: u32, role: Role, client: OwnedFd) -> bool {
-        let found = self
-            .pumps
-            .values_mut()
-            .find(|pump| pump.owner == owner && pump.role == role);
-        found.is_some_and(|pump| {
-            pump.add_guest(client);
+        let mut all = self.pumps.iter_mut();
+        let found = all.find(|(_, pump)| pump.owner == owner && pump.role == role);
+        found.is_some_and(|(id, pump)| {
+            pump.add_guest(client, &self.poller, *id);
             true
         })
     }

@@ -5,6 +5,7 @@
 //! | empty | `/dev/null` |
 //! | `/path` | a FIFO. Without a terminal the process gets it directly; the shim keeps it open for reading and writing until the process has ended, so that a reader may come, go and come back without the process seeing an end of file or a SIGPIPE |
 //! | `cri-log:///path` | a log in the CRI format; the shim reads a pipe and writes the log |
+//! | `discard://` | nowhere, but the shim reads it, and clients may attach |
 //! | `file:///path` | a regular file that is appended to |
 
 use std::cell::RefCell;
@@ -59,6 +60,7 @@ enum Target {
     Fifo(PathBuf),
     Log(PathBuf),
     File(PathBuf),
+    Discard,
 }
 
 impl Target {
@@ -68,6 +70,7 @@ impl Target {
             None => Self::Fifo(value.into()),
             Some(("cri-log", path)) => Self::Log(path.into()),
             Some(("file", path)) => Self::File(path.into()),
+            Some(("discard", "")) => return Ok(Self::Discard),
             Some(_) => return Err(invalid(field, value)),
         };
         let (Self::Fifo(path) | Self::Log(path) | Self::File(path)) = &target else {
@@ -94,7 +97,7 @@ impl StdioRequest {
         let stdin = Target::parse("stdin", &self.stdin)?;
         let stdout = Target::parse("stdout", &self.stdout)?;
         let stderr = Target::parse("stderr", &self.stderr)?;
-        if matches!(stdin, Target::Log(_) | Target::File(_)) {
+        if matches!(stdin, Target::Log(_) | Target::File(_) | Target::Discard) {
             return Err(invalid("stdin", &self.stdin));
         }
         if self.terminal {
@@ -119,6 +122,11 @@ impl StdioRequest {
                 Ok(theirs)
             }
             Target::File(path) => open_file(&path),
+            Target::Discard => {
+                let (source, theirs) = open_pipe()?;
+                pumps.push(Pump::new(owner, Role::Output(stream), source));
+                Ok(theirs)
+            }
             Target::Log(path) => {
                 let log = match logs.iter().find(|(known, _)| *known == path) {
                     Some((_, log)) => Rc::clone(log),
@@ -193,7 +201,7 @@ fn open_terminal(stdin: Target, stdout: Target) -> Result<Prepared, Error> {
         terminal.stdin = Some(open_own_fifo(&path)?);
     }
     match stdout {
-        Target::Null => {}
+        Target::Null | Target::Discard => {}
         Target::Fifo(path) => terminal.stdout = Some(open_own_fifo(&path)?),
         Target::File(path) => terminal.stdout = Some(open_file(&path)?),
         Target::Log(path) => {
@@ -287,6 +295,8 @@ mod tests {
             ("/run/f", Some(Target::Fifo("/run/f".into()))),
             ("cri-log:///l/0.log", Some(Target::Log("/l/0.log".into()))),
             ("file:///l", Some(Target::File("/l".into()))),
+            ("discard://", Some(Target::Discard)),
+            ("discard:///l", None),
             ("relative", None),
             ("cri-log://relative", None),
             ("cri-log:///logs/../../etc/passwd", None),

@@ -260,6 +260,8 @@ impl<E: Engine> Service<E> {
                 return Err(Error::Finished);
             }
             self.engine.signal_all(signal)?;
+        } else if all {
+            process.signal_group(signal)?;
         } else {
             process.signal(signal)?;
         }
@@ -344,7 +346,7 @@ impl<E: Engine> Service<E> {
     pub fn close_stdin(&mut self, id: &str, exec_id: &str) -> Result<(), Error> {
         let process = find(&mut self.container, id)?.process_mut(exec_id)?;
         process.held.stdin = None;
-        self.pumps.close_input(process.key);
+        self.pumps.finish_input(process.key);
         Ok(())
     }
 

@@ -136,12 +136,14 @@ pub struct EmptyBlocks {
 
 impl EmptyBlocks {
     pub fn next(&mut self) -> Vec<u8> {
-        let mut block = Vec::with_capacity(11);
+        let mut block = Vec::with_capacity(16);
         if !std::mem::replace(&mut self.begun, true) {
             // The zlib header (RFC 1950): deflate, window of 32 KiB, no dictionary.
             block.extend_from_slice(&[0x78, 0x01]);
         }
         block.extend_from_slice(&[0x00, 0x04, 0x00, 0xfb, 0xff, 0, 0, 0, 0]);
+        // And one of no bytes, as a sync flush ends: Go's inflater hands out at that what it has.
+        block.extend_from_slice(&[0x00, 0x00, 0x00, 0xff, 0xff]);
         block
     }
 }

@@ -1,5 +1,6 @@
 //! Runs crictl against one endpoint.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -26,12 +27,30 @@ impl Crictl {
             Command::new("timeout")
                 .args(["--kill-after=5", LIMIT])
                 .arg(&self.program)
-                .arg("--config")
-                .arg(&self.config)
-                .args(["--timeout", "60s", "--runtime-endpoint", &self.endpoint])
-                .args(["--image-endpoint", &self.endpoint])
+                .args(self.options())
                 .args(arguments),
         )
+    }
+
+    /// To be run beside the suite, which ends it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(self.options()).args(arguments);
+        command
+    }
+
+    fn options(&self) -> [&OsStr; 8] {
+        let endpoint = self.endpoint.as_ref();
+        [
+            "--config".as_ref(),
+            self.config.as_os_str(),
+            "--timeout".as_ref(),
+            "60s".as_ref(),
+            "--runtime-endpoint".as_ref(),
+            endpoint,
+            "--image-endpoint".as_ref(),
+            endpoint,
+        ]
     }
 
     /// Both outputs of a command that has to succeed.

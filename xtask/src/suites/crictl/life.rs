@@ -512,13 +512,13 @@ pub fn create_container(session: &Session, request: &Value) -> Result<String> {
     Ok(id)
 }
 
-fn in_container(session: &Session, command: &str) -> Result<String> {
+pub fn in_container(session: &Session, command: &str) -> Result<String> {
     session
         .crictl
         .text(&["exec", "-s", &session.container, "sh", "-c", command])
 }
 
-fn state(session: &Session, container: &str) -> Result<String> {
+pub fn state(session: &Session, container: &str) -> Result<String> {
     let listed = session.crictl.json(&["ps", "--all", "--output", "json"])?;
     let containers = listed["containers"].as_array().context("no containers")?;
     let found = containers
@@ -528,7 +528,7 @@ fn state(session: &Session, container: &str) -> Result<String> {
     Ok(found["state"].as_str().unwrap_or_default().to_owned())
 }
 
-fn wait_for_exit(session: &Session, container: &str) -> Result<Value> {
+pub fn wait_for_exit(session: &Session, container: &str) -> Result<Value> {
     retry(SOON, || {
         let shown = session.crictl.json(&["inspect", container])?;
         same(

@@ -234,6 +234,14 @@ impl Images {
         Ok(())
     }
 
+    /// Says that something which stood on the image's layers is gone: if the image was removed
+    /// meanwhile, they are collected behind.
+    pub fn let_go(&self, id: &Digest) {
+        if self.shared.catalog().record(id).is_none() {
+            self.shared.collect_behind(Leftovers::KeepRecent);
+        }
+    }
+
     /// Keeps blobs and layers while no image does, until [`Images::release`] or their expiry.
     pub async fn lease(&self, name: &str, lease: LeaseRecord) -> Result<()> {
         let blobs = lease.blobs.iter().cloned().map(Item::Blob);

@@ -147,10 +147,16 @@ pub struct ContainerRecord {
 }
 
 impl ContainerRecord {
+    /// The image that the container runs from, and those that it mounts.
+    pub fn images(&self) -> impl Iterator<Item = Digest> {
+        let mounted = self.request.mounts.iter().filter_map(|m| m.image.as_ref());
+        let mounted = mounted.filter_map(|image| Digest::parse(&image.image_id).ok());
+        std::iter::once(self.image_id.clone()).chain(mounted)
+    }
+
     /// Whether the container runs from this image, or mounts it.
     pub fn uses(&self, image: &Digest) -> bool {
-        let mut mounted = self.request.mounts.iter().filter_map(|m| m.image.as_ref());
-        self.image_id == *image || mounted.any(|mounted| mounted.image_id == image.as_str())
+        self.images().any(|used| used == *image)
     }
 }
 

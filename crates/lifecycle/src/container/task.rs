@@ -292,6 +292,9 @@ impl Task {
         let files = self.container.files.clone();
         blocking("remove", move || files.remove()).await?;
         self.core.forget_container(&self.record);
+        for image in self.record.images() {
+            self.core.images.let_go(&image);
+        }
         Ok(())
     }
 

@@ -149,6 +149,9 @@ pub fn make(core: &Core, files: &ContainerFiles, plan: Plan, root: &[Mount]) -> 
 
 /// Unmounts and removes the volumes of a container; repeating it is harmless.
 pub async fn release(core: &Arc<Core>, files: &ContainerFiles, keys: &[String]) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
     let files = files.clone();
     blocking("unmount the volumes of", move || files.unmount_volumes()).await?;
     for key in keys {

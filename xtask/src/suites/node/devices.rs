@@ -108,19 +108,21 @@ pub fn by_path(session: &mut Session) -> Result<()> {
     let before = Inventory::take(session)?;
     let pod_config = session.pod("devices");
     let pod = session.cri.run_pod(&pod_config).context("RunPodSandbox")?;
-    let directory = session.place.scratch().join("cards");
-    fs::create_dir_all(directory.join("deep")).context("creating a directory of devices")?;
-    let node = directory.join("deep/card7");
-    if !node.exists() {
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &node,
-            rustix::fs::FileType::CharacterDevice,
-            rustix::fs::Mode::from_raw_mode(0o660),
-            rustix::fs::makedev(1, 7),
-        )
-        .context("making a device")?;
-    }
+    // Directories of devices lie below /dev. What is in this one is only looked at.
+    let directory = tempfile::Builder::new()
+        .prefix("bt-")
+        .tempdir_in("/dev/shm")
+        .context("creating a directory of devices")?;
+    let directory = directory.path();
+    fs::create_dir(directory.join("deep")).context("creating a directory of devices")?;
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        directory.join("deep/card7"),
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o660),
+        rustix::fs::makedev(1, 7),
+    )
+    .context("making a device")?;
     let device = |host: &str, container: &str, permissions: &str| Device {
         container_path: container.to_owned(),
         host_path: host.to_owned(),

@@ -1,6 +1,9 @@
 //! Images as volumes, and the volumes that images declare.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use berth_api::cri::v1::{ContainerConfig, ImageSpec, Mount, PodSandboxConfig};
@@ -8,15 +11,19 @@ use berth_testkit::image::{Artifact, Layer, Recipe};
 
 use super::inventory::Inventory;
 use super::session::Session;
+use crate::command::retry;
 use crate::suites::fixtures::pack;
 
 const DATA: &str = "node/data";
 const DECLARING: &str = "node/declaring";
 const MODEL: &str = "node/model";
+/// Collection goes on behind the answer.
+const SOON: Duration = Duration::from_secs(20);
 const WAIT: [&str; 3] = ["sh", "-c", "while :; do sleep 1; done"];
 
 /// Whole, in part, as one file, by two containers, and after the image's removal.
 pub fn show_images(session: &mut Session) -> Result<()> {
+    let layers = layers(session);
     let lower = Layer::new()
         .file("/v1/weights/a", 0o644, "first\n")
         .file("/v1/gone", 0o644, "")
@@ -61,10 +68,30 @@ pub fn show_images(session: &mut Session) -> Result<()> {
     let outside = mounted(&image, "../escape", "/x");
     refused(session, &pod, &pod_config, outside, "relative path")?;
 
+    session.kill_daemon()?;
+    session.start_daemon()?;
+    session.cri.remove_image(&image).context("RemoveImage")?;
+    looks_right(session, &second).context("with a new daemon")?;
     session.tear_down(&pod, &first)?;
     before.restored(session)?;
-    session.cri.remove_image(&image).context("RemoveImage")?;
-    Ok(())
+    left(session, &layers)
+}
+
+/// Unpacked layers on disk.
+fn layers(session: &Session) -> BTreeSet<OsString> {
+    let directory = session.place.root().join("snapshots/layers");
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).collect()
+}
+
+/// Waits until an image that was removed while it was mounted is off the disk.
+fn left(session: &Session, before: &BTreeSet<OsString>) -> Result<()> {
+    retry(SOON, || {
+        let now = layers(session);
+        let more: Vec<_> = now.difference(before).collect();
+        ensure!(more.is_empty(), "layers are left: {more:?}");
+        Ok(())
+    })
 }
 
 fn looks_right(session: &mut Session, container: &str) -> Result<()> {
@@ -117,6 +144,7 @@ fn refused(
 
 /// Files by their titles, as an image is mounted; nothing that could be run.
 pub fn show_artifacts(session: &mut Session) -> Result<()> {
+    let layers = layers(session);
     let artifact = Artifact::new("application/vnd.example.model")
         .file("weights/model.bin", "weights\n")
         .file("card.md", "card\n");
@@ -150,10 +178,10 @@ pub fn show_artifacts(session: &mut Session) -> Result<()> {
     let refused = session.cri.create(&pod, &pod_config, &run);
     let status = refused.err().context("an artifact was run")?;
     ensure!(status.message().contains("artifact"), "{status}");
+    session.cri.remove_image(&id).context("RemoveImage")?;
     session.tear_down(&pod, &container)?;
     before.restored(session)?;
-    session.cri.remove_image(&id).context("RemoveImage")?;
-    Ok(())
+    left(session, &layers)
 }
 
 /// Filled from the image, fresh for each container, out of the way of a mount, gone in the end.

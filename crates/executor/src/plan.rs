@@ -73,6 +73,11 @@ impl InitPlan {
             mount.destination == Path::new("/dev") && matches!(mount.kind, MountKind::Bind { .. })
         });
         let new_uts = namespaces.new.contains(Namespace::Uts);
+        // An empty name asks for none, and not to be nameless.
+        let name = |name: &Option<String>| {
+            let wanted = name.clone().filter(|name| !name.is_empty());
+            wanted.filter(|_| new_uts)
+        };
         let paths = |list: &Option<Vec<String>>| {
             list.iter().flatten().map(PathBuf::from).collect::<Vec<_>>()
         };
@@ -89,8 +94,8 @@ impl InitPlan {
             masked: paths(linux.masked_paths()),
             read_only: paths(linux.readonly_paths()),
             // A joined namespace has its name already.
-            hostname: spec.hostname().clone().filter(|_| new_uts),
-            domainname: spec.domainname().clone().filter(|_| new_uts),
+            hostname: name(spec.hostname()),
+            domainname: name(spec.domainname()),
             sysctls: sysctls(&refuse, linux, namespaces.own())?,
             namespaces,
             mounts,

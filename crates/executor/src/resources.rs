@@ -49,7 +49,7 @@ pub(crate) fn with_device_rules(resources: Option<&LinuxResources>) -> LinuxReso
 /// Nodes may be made but not opened; the default devices and terminals may be
 /// used.
 fn default_rules() -> impl Iterator<Item = LinuxDeviceCgroup> {
-    const NUMBERS: [(i64, Option<i64>); 8] = [
+    const NUMBERS: [(i64, Option<i64>); 9] = [
         (1, Some(3)),
         (1, Some(5)),
         (1, Some(7)),
@@ -57,6 +57,8 @@ fn default_rules() -> impl Iterator<Item = LinuxDeviceCgroup> {
         (1, Some(9)),
         (5, Some(0)),
         (5, Some(2)),
+        // tun and tap, which no capability but CAP_NET_ADMIN makes useful.
+        (10, Some(200)),
         (136, None),
     ];
     let nodes = [LinuxDeviceType::C, LinuxDeviceType::B]

@@ -29,6 +29,10 @@ const DAEMON: &str = "berthd";
 
 const HELLO: &str = "berth-hello";
 
+const PROBE: &str = "berth-probe";
+
+const OCI: &str = "berth-oci";
+
 /// Builds everything; quick when nothing has changed.
 pub fn build() -> Result<()> {
     let out = workspace::artefacts();
@@ -68,6 +72,24 @@ fn build_daemon(profile: &str, built: &str, out: &Path) -> Result<()> {
         &workspace::target().join(built).join(DAEMON),
         &out.join(DAEMON),
     )
+}
+
+/// Builds the runtime with runc's command line, and what looks around in its
+/// containers.
+pub fn build_oci() -> Result<()> {
+    let out = workspace::artefacts();
+    fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    build_static(OCI, OCI)?;
+    build_static("berth-testkit", PROBE)
+}
+
+/// Where they are then.
+pub fn oci() -> PathBuf {
+    workspace::artefacts().join(OCI)
+}
+
+pub fn probe() -> PathBuf {
+    workspace::artefacts().join(PROBE)
 }
 
 /// Builds the only program of the demo's image.

@@ -8,6 +8,7 @@ mod figures;
 mod lists;
 mod load;
 mod machine;
+pub mod oci;
 mod peer;
 mod raw;
 mod side;

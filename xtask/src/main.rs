@@ -34,13 +34,16 @@ usage: cargo xtask <command>
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
   kubelet          only the kubelet suite: static pods, restarts, a reboot
+  oci              only the oci suite: the same specifications through berth-oci,
+                   runc and crun
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest, or the specs that match FOCUS
   bench-lists [--release] RECORDS
                    how long lists of so many records take while pods start
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
                    how long the calls of the CRI take, in turns with a containerd
-                   of its own or the one behind SOCKET";
+                   of its own or the one behind SOCKET
+  bench --oci      how long berth-oci takes, in turns with crun and runc";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -82,6 +85,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
             prepare()?;
             Ok(report(suites::kubelet::run()?))
         }
+        ["oci"] => Ok(report(suites::oci::run()?)),
         ["trace"] => {
             prepare()?;
             Ok(report(suites::trace::run()?))
@@ -92,6 +96,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
         }
         ["bench-lists", records] => bench::lists(records, false).map(|()| true),
         ["bench-lists", "--release", records] => bench::lists(records, true).map(|()| true),
+        ["bench", "--oci"] => bench::oci::run().map(|()| true),
+        ["bench", bench::oci::INSIDE] => bench::oci::run_inside().map(|()| true),
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options)?).map(|()| true),
         ["critest", focus] => {
             prepare()?;

@@ -5,4 +5,5 @@ pub mod critest;
 pub mod fixtures;
 pub mod kubelet;
 pub mod node;
+pub mod oci;
 pub mod trace;

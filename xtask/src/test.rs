@@ -13,7 +13,8 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 5] = [
+const SUITES: [(&str, Suite); 6] = [
+    ("oci", suites::oci::run),
     ("crictl", suites::crictl::run),
     ("node", suites::node::run),
     ("trace", suites::trace::run),

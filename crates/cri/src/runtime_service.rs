@@ -1,6 +1,7 @@
 //! `runtime.v1.RuntimeService`.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use berth_network::Network;
 use berth_streaming::Urls;
 use futures::stream::{BoxStream, StreamExt};
 use prost::Message;
+use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::filter::{ContainerFilter, PodFilter};
@@ -448,17 +450,21 @@ impl RuntimeService for RuntimeDoor {
 
     async fn status(&self, request: Request<cri::StatusRequest>) -> Answer<cri::StatusResponse> {
         let verbose = request.into_inner().verbose;
-        let shown = || {
-            HashMap::from([
+        let mut info = HashMap::new();
+        if verbose {
+            let problem = self.runtime.checkpoint_problem().await;
+            let checkpoint = problem.unwrap_or_else(|| "available".to_owned());
+            info.extend([
                 ("config".to_owned(), self.facts.config.to_string()),
                 ("images".to_owned(), self.images.list().len().to_string()),
-            ])
-        };
+                ("checkpoint".to_owned(), json!(checkpoint).to_string()),
+            ]);
+        }
         Ok(Response::new(cri::StatusResponse {
             status: Some(cri::RuntimeStatus {
                 conditions: self.conditions().await,
             }),
-            info: if verbose { shown() } else { HashMap::new() },
+            info,
             runtime_handlers: self.handlers(),
             features: Some(cri::RuntimeFeatures {
                 supplemental_groups_policy: true,
@@ -558,9 +564,18 @@ impl RuntimeService for RuntimeDoor {
 
     async fn checkpoint_container(
         &self,
-        _: Request<cri::CheckpointContainerRequest>,
+        request: Request<cri::CheckpointContainerRequest>,
     ) -> Answer<cri::CheckpointContainerResponse> {
-        Err(unbuilt("CheckpointContainer"))
+        let request = request.into_inner();
+        let seconds = u64::try_from(request.timeout)
+            .map_err(|_| invalid(format!("timeout {} is negative", request.timeout)))?;
+        let location = Path::new(&request.location);
+        let timeout = Duration::from_secs(seconds);
+        let made = self
+            .runtime
+            .checkpoint(&request.container_id, location, timeout);
+        made.await.map_err(of)?;
+        Ok(Response::new(cri::CheckpointContainerResponse {}))
     }
 
     type GetContainerEventsStream = BoxStream<'static, Result<cri::ContainerEventResponse, Status>>;

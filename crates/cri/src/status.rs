@@ -26,7 +26,9 @@ fn code(error: &Error) -> Code {
             Code::NotFound
         }
         Error::PodExists { .. } | Error::ContainerExists { .. } => Code::AlreadyExists,
-        Error::PodState { .. } | Error::ContainerState { .. } => Code::FailedPrecondition,
+        Error::PodState { .. }
+        | Error::ContainerState { .. }
+        | Error::CheckpointUnavailable { .. } => Code::FailedPrecondition,
         Error::Ambiguous { .. }
         | Error::Invalid { .. }
         | Error::Program { .. }
@@ -36,7 +38,9 @@ fn code(error: &Error) -> Code {
         | Error::ImageFile { .. }
         | Error::SeccompFile { .. }
         | Error::SeccompProfile { .. } => Code::InvalidArgument,
-        Error::ExecTimeout { .. } | Error::WillNotStop { .. } => Code::DeadlineExceeded,
+        Error::ExecTimeout { .. } | Error::WillNotStop { .. } | Error::CheckpointTimeout { .. } => {
+            Code::DeadlineExceeded
+        }
         Error::State { source, .. } => storage(source),
         Error::Images(source) => image_code(source),
         Error::TaskGone { .. } => Code::Unavailable,
@@ -51,7 +55,10 @@ fn code(error: &Error) -> Code {
         },
         Error::Shim { source, .. } => shim(source),
         Error::Network { source, .. } => network(source),
-        Error::Spec(_) | Error::NoVolume { .. } | Error::Snapshot { .. } => Code::Unknown,
+        Error::Spec(_)
+        | Error::NoVolume { .. }
+        | Error::Checkpoint { .. }
+        | Error::Snapshot { .. } => Code::Unknown,
         Error::Shared(inner) => code(inner),
     }
 }

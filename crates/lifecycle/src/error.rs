@@ -128,6 +128,12 @@ pub enum Error {
     },
     #[error("runtime_handler: {name:?} is not configured; there are {known}")]
     UnknownHandler { name: String, known: String },
+    #[error("checkpoints cannot be made on this host: {reason}")]
+    CheckpointUnavailable { reason: String },
+    #[error("cannot checkpoint container {id}: {reason}")]
+    Checkpoint { id: ContainerId, reason: String },
+    #[error("the checkpoint of container {id} was not done within {limit:?}")]
+    CheckpointTimeout { id: ContainerId, limit: Duration },
     #[error("command {command:?} did not finish within {timeout:?}")]
     ExecTimeout { command: String, timeout: Duration },
     #[error("container {id} did not stop: its processes are still there after {waited:?}")]

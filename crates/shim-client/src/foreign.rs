@@ -72,10 +72,9 @@ impl ForeignShim {
     async fn start(&self, id: &str, bundle: &Path) -> Result<Endpoint, Error> {
         let _reader = open_log_fifo(bundle)?;
         let output = self.run(id, bundle, "start", START).await?;
-        let text = String::from_utf8_lossy(&output);
-        let (version, socket) = bootstrap::parse(text.trim()).ok_or_else(|| Error::Protocol {
+        let (version, socket) = bootstrap::parse(&output).ok_or_else(|| Error::Protocol {
             id: id.to_owned(),
-            output: text.chars().take(512).collect(),
+            output: String::from_utf8_lossy(&output).chars().take(512).collect(),
         })?;
         Ok(Endpoint { version, socket })
     }

@@ -63,6 +63,21 @@ pub fn config_options(
     Ok((CONFIG_TYPE.to_owned(), bytes))
 }
 
+/// How `containerd-shim-runc-v2` is to make a checkpoint: the container goes on, and neither its
+/// connections nor its terminal nor its locks stand in the way.
+pub(crate) fn checkpoint_options(work: &str) -> Result<(&'static str, Vec<u8>), Error> {
+    let mut bytes = Vec::new();
+    let mut out = CodedOutputStream::vec(&mut bytes);
+    // open_tcp, external_unix_sockets, terminal, file_locks and work_path of the message.
+    for field in 2..=5 {
+        out.write_bool(field, true)?;
+    }
+    out.write_string(9, work)?;
+    out.flush()?;
+    drop(out);
+    Ok(("containerd.runc.v1.CheckpointOptions", bytes))
+}
+
 /// Field numbers as containerd's `runc/options/oci.proto` gives them.
 fn encode(key: &str, value: &OptionValue, bytes: &mut Vec<u8>) -> Result<Option<()>, Error> {
     let mut out = CodedOutputStream::vec(bytes);

@@ -42,8 +42,9 @@ struct Inner {
     /// The name under which the shim serves the Task API.
     service: &'static str,
     pid: Option<u32>,
-    /// Of another shim's container.
+    /// Of another shim's container, and that shim's socket.
     copier: Option<Arc<Copier>>,
+    socket: PathBuf,
 }
 
 impl fmt::Debug for Shim {
@@ -74,6 +75,7 @@ impl Shim {
                 service: service_name(version),
                 pid,
                 copier: None,
+                socket: bundle.join(SOCKET_NAME),
             }),
         }
     }
@@ -94,6 +96,7 @@ impl Shim {
                 service: service_name(version),
                 pid: None,
                 copier: Some(copier),
+                socket: path.to_owned(),
             }),
         })
     }
@@ -261,6 +264,30 @@ impl Shim {
         self.empty("Resume", &message, SLOW).await
     }
 
+    /// Has the shim write the container's processes to `images`; they go on. Logs go to `work`.
+    /// Berth's own shim does not know this call.
+    pub async fn checkpoint(
+        &self,
+        images: &Path,
+        work: &Path,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        const METHOD: &str = "Checkpoint";
+        let mut message = api::CheckpointTaskRequest::new();
+        message.id = self.id().to_owned();
+        message.path = images.display().to_string();
+        let options = crate::options::checkpoint_options(&work.display().to_string());
+        let (type_url, value) = options.map_err(|source| Error::Message {
+            method: METHOD,
+            id: self.id().to_owned(),
+            source,
+        })?;
+        let mut any = Any::new();
+        (any.type_url, any.value) = (type_url.to_owned(), value);
+        message.options = Some(any).into();
+        self.empty(METHOD, &message, Patience::Limited(limit)).await
+    }
+
     /// The size is in character cells.
     pub async fn resize_pty(
         &self,
@@ -340,6 +367,10 @@ impl Shim {
         };
         if let Some(copier) = &self.inner.copier {
             copier.shutdown().await;
+            // Not every shim removes it.
+            if told.is_ok() {
+                let _removed_already = std::fs::remove_file(&self.inner.socket);
+            }
         }
         told
     }

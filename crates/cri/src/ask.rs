@@ -10,9 +10,9 @@ use berth_api::cri::v1::{
     security_profile::ProfileType,
 };
 use berth_lifecycle::request::{
-    ContainerRequest, DeviceRequest, Dns, IdRange, ImageMount, MountRequest, Namespaces,
+    AppArmor, ContainerRequest, DeviceRequest, Dns, IdRange, ImageMount, MountRequest, Namespaces,
     PodRequest, PortMapping, Propagation, Protocol, Resources, RunAs, Scope, Seccomp, Security,
-    UserNamespace,
+    SelinuxOptions, UserNamespace,
 };
 use berth_network::Subnet;
 use berth_registry::Credentials;
@@ -60,6 +60,7 @@ pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<Pod
             user: user_namespace(options.userns_options)?,
         },
         privileged: security.privileged,
+        selinux: selinux(security.selinux_options),
         runtime_handler: handler,
         resources: linux.resources.map(resources).transpose()?,
         overhead: linux.overhead.map(resources).transpose()?,
@@ -204,13 +205,7 @@ pub fn credentials(auth: Option<AuthConfig>) -> Result<Credentials> {
 
 fn security(context: LinuxContainerSecurityContext, seccomp_dir: &Path) -> Result<Security> {
     let options = context.namespace_options.clone().unwrap_or_default();
-    let apparmor = context
-        .apparmor
-        .as_ref()
-        .is_some_and(|profile| profile.profile_type() == ProfileType::Localhost);
-    if apparmor && !Path::new("/sys/module/apparmor").exists() {
-        return Err(invalid("apparmor: the kernel of this host has no AppArmor"));
-    }
+    let apparmor = apparmor(&context)?;
     let capabilities = context.capabilities.clone().unwrap_or_default();
     let strict = context.supplemental_groups_policy() == cri::SupplementalGroupsPolicy::Strict;
     Ok(Security {
@@ -242,7 +237,53 @@ fn security(context: LinuxContainerSecurityContext, seccomp_dir: &Path) -> Resul
         no_new_privs: context.no_new_privs,
         masked_paths: context.masked_paths,
         readonly_paths: context.readonly_paths,
+        apparmor,
+        selinux: selinux(context.selinux_options),
     })
+}
+
+/// The field wins over the string that it superseded.
+#[allow(deprecated)] // the string is still what some clients send
+fn apparmor(context: &LinuxContainerSecurityContext) -> Result<AppArmor> {
+    let local = |name: &str| match name {
+        "" => Err(invalid("apparmor.localhost_ref is empty: name a profile")),
+        name => Ok(AppArmor::Localhost(name.to_owned())),
+    };
+    if let Some(profile) = &context.apparmor {
+        let reference = profile.localhost_ref.as_str();
+        return match ProfileType::try_from(profile.profile_type) {
+            Ok(ProfileType::RuntimeDefault) => Ok(AppArmor::RuntimeDefault),
+            Ok(ProfileType::Unconfined) => Ok(AppArmor::Unconfined),
+            Ok(ProfileType::Localhost) => {
+                local(reference.strip_prefix("localhost/").unwrap_or(reference))
+            }
+            Err(_) => Err(invalid(format!(
+                "apparmor.profile_type {} is not known",
+                profile.profile_type
+            ))),
+        };
+    }
+    match context.apparmor_profile.as_str() {
+        "" | "runtime/default" => Ok(AppArmor::RuntimeDefault),
+        "unconfined" => Ok(AppArmor::Unconfined),
+        profile => match profile.strip_prefix("localhost/") {
+            Some(name) => local(name),
+            None => Err(invalid(format!(
+                "apparmor_profile {profile:?} is not a profile: use localhost/<name>"
+            ))),
+        },
+    }
+}
+
+/// Clients send an empty message for none.
+fn selinux(options: Option<cri::SeLinuxOption>) -> Option<SelinuxOptions> {
+    let options = options.map(|given| SelinuxOptions {
+        user: given.user,
+        role: given.role,
+        kind: given.r#type,
+        level: given.level,
+    });
+    options.filter(|options| *options != SelinuxOptions::default())
 }
 
 /// No profile means unconfined, as the contract has it.
@@ -531,6 +572,34 @@ mod tests {
             (lifted.cpu_quota, lifted.memory_limit),
             (Some(-1), Some(-1))
         );
+    }
+
+    #[test]
+    #[allow(deprecated)]
+    fn an_apparmor_profile_is_read_from_the_field_or_else_from_the_old_string() {
+        let profile = |kind: ProfileType, name: &str| {
+            Some(cri::SecurityProfile {
+                profile_type: kind as i32,
+                localhost_ref: name.to_owned(),
+            })
+        };
+        let of = |field, old: &str| {
+            apparmor(&LinuxContainerSecurityContext {
+                apparmor: field,
+                apparmor_profile: old.to_owned(),
+                ..Default::default()
+            })
+        };
+        let named = AppArmor::Localhost("p".to_owned());
+        assert_eq!(of(None, "").unwrap(), AppArmor::RuntimeDefault);
+        assert_eq!(of(None, "localhost/p").unwrap(), named);
+        assert_eq!(of(None, "unconfined").unwrap(), AppArmor::Unconfined);
+        assert!(of(None, "p").is_err());
+        let field = profile(ProfileType::Localhost, "p");
+        assert_eq!(of(field, "localhost/other").unwrap(), named);
+        assert!(of(profile(ProfileType::Localhost, ""), "").is_err());
+        let field = profile(ProfileType::Unconfined, "");
+        assert_eq!(of(field, "localhost/p").unwrap(), AppArmor::Unconfined);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct PodRequest {
     pub namespaces: Namespaces,
     /// Only then may containers be privileged.
     pub privileged: bool,
+    #[serde(default)]
+    pub selinux: Option<SelinuxOptions>,
     pub runtime_handler: String,
     /// What all containers may use together.
     #[serde(default)]
@@ -277,6 +279,25 @@ pub enum Seccomp {
     Localhost(PathBuf),
 }
 
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    /// No profile of Berth's own exists: as the host confines its shim.
+    #[default]
+    RuntimeDefault,
+    Unconfined,
+    /// A profile that is loaded in the kernel.
+    Localhost(String),
+}
+
+/// Parts of a label; empty ones are the usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelinuxOptions {
+    pub user: String,
+    pub role: String,
+    pub kind: String,
+    pub level: String,
+}
+
 /// Who the process runs as, in the order in which they win.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunAs {
@@ -306,6 +327,10 @@ pub struct Security {
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub seccomp: Seccomp,
+    #[serde(default)]
+    pub apparmor: AppArmor,
+    #[serde(default)]
+    pub selinux: Option<SelinuxOptions>,
 }
 
 #[cfg(test)]

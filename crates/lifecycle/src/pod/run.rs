@@ -240,6 +240,7 @@ fn check(core: &Core, request: &PodRequest) -> Result<()> {
         core.check_resources(resources)?;
     }
     bandwidth::of(&request.annotations)?;
+    crate::spec::check_pod_label(request.selinux.as_ref())?;
     check_sysctls(request)
 }
 
@@ -259,12 +260,63 @@ fn check_sysctls(request: &PodRequest) -> Result<()> {
         let dotted = name.replace('/', ".");
         let network = dotted.starts_with("net.");
         let ipc = IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
-        let own = (network && request.namespaces.network != Scope::Node)
+        // The hostname is the pod's own field; the name beside it is a sysctl only.
+        let uts = dotted == "kernel.domainname";
+        let own = ((network || uts) && request.namespaces.network != Scope::Node)
             || (ipc && request.namespaces.ipc != Scope::Node);
         if !own || dotted.split('.').any(|part| part.is_empty()) {
-            let problem = format!("{name:?} is not confined to a namespace of this pod");
+            let problem = if network || ipc || uts {
+                format!("{name:?} would change the host: the pod shares that namespace with it")
+            } else {
+                format!("{name:?} is not kept per namespace: set it on the host")
+            };
             return Err(Error::invalid("sysctls", problem));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sysctl_is_for_a_namespace_that_is_the_pod_s_own() {
+        let check = |name: &str, network: Scope, ipc: Scope| {
+            let mut request = PodRequest {
+                sysctls: [(name.to_owned(), "1".to_owned())].into(),
+                ..PodRequest::default()
+            };
+            request.namespaces.network = network;
+            request.namespaces.ipc = ipc;
+            check_sysctls(&request).is_ok()
+        };
+        // Name, and what it needs: network or UTS, IPC.
+        let cases = [
+            ("net.ipv4.ip_forward", true, false),
+            ("net/ipv4/conf/eth0.1/forwarding", true, false),
+            ("kernel.domainname", true, false),
+            ("kernel.shmmax", false, true),
+            ("kernel.sem", false, true),
+            ("kernel.msgmax", false, true),
+            ("fs.mqueue.msg_max", false, true),
+        ];
+        for (name, network, ipc) in cases {
+            assert!(check(name, Scope::Pod, Scope::Pod), "{name}");
+            assert_eq!(check(name, Scope::Node, Scope::Pod), !network, "{name}");
+            assert_eq!(check(name, Scope::Pod, Scope::Node), !ipc, "{name}");
+        }
+        for name in [
+            "",
+            "kernel.hostname",
+            "kernel.core_pattern",
+            "kernel.shm_next_id",
+            "vm.overcommit_memory",
+            "fs.file-max",
+            "net..core",
+            "net/../kernel/core_pattern",
+        ] {
+            assert!(!check(name, Scope::Pod, Scope::Pod), "{name:?} was taken");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Pure: what has to be looked up on the host or in the image is given in [`Inputs`].
 
 mod devices;
+mod labels;
 mod mounts;
 mod process;
 mod resources;
@@ -18,6 +19,7 @@ use oci_spec::runtime::{
     Spec, SpecBuilder,
 };
 
+pub(crate) use labels::check_pod as check_pod_label;
 pub use process::exec_process;
 pub use resources::linux_resources;
 pub use seccomp::{load_profile, supported as seccomp_supported};

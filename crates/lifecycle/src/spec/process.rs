@@ -8,7 +8,7 @@ use oci_spec::runtime::{
     User, UserBuilder,
 };
 
-use super::Inputs;
+use super::{Inputs, labels};
 use crate::error::{Error, Result};
 use crate::request::Security;
 use crate::user::ResolvedUser;
@@ -92,7 +92,12 @@ pub(super) fn container_process(inputs: &Inputs<'_>) -> Result<Process> {
         .resources
         .oom_score_adj
         .map(|score| score.max(inputs.oom_score_floor));
-    process.set_rlimits(None).set_oom_score_adj(score);
+    let labels = labels::of(&request.security)?;
+    process
+        .set_rlimits(None)
+        .set_oom_score_adj(score)
+        .set_apparmor_profile(labels.apparmor)
+        .set_selinux_label(labels.selinux);
     Ok(process)
 }
 

@@ -11,7 +11,8 @@ use crate::files::PodFiles;
 use crate::handlers::Handler;
 use crate::record::{PodRecord, PodState};
 use crate::request::{
-    ContainerRequest, ImageMount, MountRequest, PodRequest, Propagation, Resources, Scope, Security,
+    ContainerRequest, IdRange, ImageMount, MountRequest, PodRequest, Propagation, Resources, Scope,
+    Security, UserNamespace,
 };
 use crate::user::ResolvedUser;
 use crate::volumes::{Anonymous, Volumes};
@@ -301,4 +302,80 @@ fn oom_scores_are_raised_to_what_may_be_given() {
     };
     let spec = made(&pod(), &request).unwrap();
     assert_eq!(spec.process().as_ref().unwrap().oom_score_adj(), Some(-500));
+}
+
+#[test]
+fn a_container_is_in_the_user_namespace_of_its_pod_and_in_no_other() {
+    let ids = |outside: u32| {
+        let range = IdRange {
+            inside: 0,
+            outside,
+            length: 65536,
+        };
+        UserNamespace {
+            uids: vec![range],
+            gids: vec![range],
+        }
+    };
+    let mut mapped = pod();
+    mapped.request.namespaces.user = Some(ids(70_000));
+    let spec = made(&mapped, &request()).unwrap();
+    let namespaces = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+    let user = namespaces
+        .iter()
+        .find(|namespace| namespace.typ() == LinuxNamespaceType::User)
+        .unwrap();
+    assert!(user.path().as_ref().unwrap().ends_with("ns/user"));
+
+    let mut repeated = request();
+    repeated.security.user_namespace = Some(ids(70_000));
+    made(&mapped, &repeated).unwrap();
+    repeated.security.user_namespace = Some(ids(80_000));
+    assert!(made(&mapped, &repeated).is_err(), "other ids");
+    assert!(made(&pod(), &repeated).is_err(), "a pod without");
+
+    let mut shared = request();
+    shared.mounts = vec![MountRequest {
+        container_path: "/data".into(),
+        host_path: "/d".into(),
+        propagation: Propagation::Bidirectional,
+        ..MountRequest::default()
+    }];
+    assert!(made(&mapped, &shared).is_err(), "a mount for the host");
+    made(&pod(), &shared).unwrap();
+}
+
+#[test]
+fn a_volume_is_mapped_whole_by_user_and_group() {
+    let range = IdRange {
+        inside: 0,
+        outside: 70_000,
+        length: 10,
+    };
+    let with = |gids: Vec<IdRange>| {
+        let mut request = request();
+        request.mounts = vec![MountRequest {
+            container_path: "/data".into(),
+            host_path: "/d".into(),
+            id_map: Some(UserNamespace {
+                uids: vec![range],
+                gids,
+            }),
+            ..MountRequest::default()
+        }];
+        made(&pod(), &request)
+    };
+    let spec = with(vec![range]).unwrap();
+    let mounts = spec.mounts().clone().unwrap();
+    let volume = mounts.iter().find(|m| m.destination().ends_with("data"));
+    let volume = volume.unwrap();
+    assert!(
+        volume
+            .options()
+            .as_ref()
+            .unwrap()
+            .contains(&"ridmap".to_owned())
+    );
+    assert_eq!(volume.uid_mappings().as_ref().unwrap()[0].host_id(), 70_000);
+    assert!(with(Vec::new()).is_err(), "only user ids");
 }

@@ -243,7 +243,6 @@ fn mount(mount: &MountRequest) -> cri::Mount {
             .image
             .as_ref()
             .map_or_else(String::new, |image| image.sub_path.clone()),
-        ..Default::default()
     }
 }
 

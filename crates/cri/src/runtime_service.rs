@@ -17,7 +17,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::filter::{ContainerFilter, PodFilter};
-use crate::status::{invalid, lagged, of, of_network, unbuilt};
+use crate::status::{invalid, lagged, of, of_network};
 use crate::streams::{self, Stream};
 use crate::{Facts, ask, metrics, remote, tell, usage};
 

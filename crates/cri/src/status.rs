@@ -161,8 +161,3 @@ pub fn of_streaming(error: berth_streaming::Error) -> Status {
 pub fn invalid(message: impl Into<String>) -> Status {
     Status::invalid_argument(message)
 }
-
-/// An RPC of the contract that is not built.
-pub fn unbuilt(rpc: &'static str) -> Status {
-    Status::unimplemented(format!("{rpc} is not implemented by this runtime"))
-}

@@ -118,9 +118,12 @@ impl Container {
 
     /// Signals, waits for `grace`, kills, and returns when the processes are gone.
     pub async fn stop(&self, grace: Duration) -> Result<()> {
-        self.mailbox
-            .ask("stop", |reply| Command::Stop { grace, reply })
-            .await
+        let command = |reply| Command::Stop { grace, reply };
+        match self.mailbox.ask("stop", command).await {
+            // The task ends with its container: one that is removed meanwhile is stopped.
+            Err(Error::TaskGone { .. }) => Ok(()),
+            other => other,
+        }
     }
 
     /// Removes the container, killing it first where it runs.

@@ -91,7 +91,11 @@ impl Pod {
 
     /// Kills the pod's containers and releases its network and namespaces.
     pub async fn stop(&self) -> Result<()> {
-        self.mailbox.ask("stop", Command::Stop).await
+        match self.mailbox.ask("stop", Command::Stop).await {
+            // The task ends with its pod: one that is removed meanwhile is stopped.
+            Err(Error::TaskGone { .. }) => Ok(()),
+            other => other,
+        }
     }
 
     /// Stops the pod where that is still to be done, and removes it with its containers.

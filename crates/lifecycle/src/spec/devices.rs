@@ -109,11 +109,9 @@ fn resolve(request: &DeviceRequest) -> Result<Vec<Requested>> {
     let target = Path::new(&request.container_path);
     if metadata.is_dir() {
         let real = fs::canonicalize(host).unwrap_or_default();
-        if !real.starts_with("/dev") || real == Path::new("/dev") {
-            let problem = format!(
-                "{:?} is a directory outside of /dev, or /dev itself: name devices",
-                request.host_path
-            );
+        let whole = real == Path::new("/");
+        if whole || real.starts_with("/proc") || real.starts_with("/sys") {
+            let problem = format!("{:?} is no directory of devices", request.host_path);
             return Err(Error::invalid("devices.host_path", problem));
         }
         return under(host, target, &request.permissions);

@@ -3,6 +3,7 @@
 mod bad_input;
 pub(super) mod cgroups;
 mod cycles;
+mod damage;
 mod devices;
 mod events;
 mod inventory;
@@ -34,7 +35,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 14] = [
+    let parts: [(&str, Part); 15] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         (
             "clients of streams that abort leave nothing behind",
@@ -45,6 +46,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
             streams::flood_is_cut,
         ),
         ("twenty pods outlive a killed daemon", restart::takes_over),
+        ("a destroyed database is rebuilt", damage::is_mended),
         ("images are mounted as volumes", volumes::show_images),
         (
             "volumes of images are filled and thrown away",

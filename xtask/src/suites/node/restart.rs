@@ -19,9 +19,9 @@ const SOON: Duration = Duration::from_secs(60);
 const WAITING: &str = "while [ ! -e /told/go ]; do sleep 0.05; done; exit 7";
 
 /// One pod with its container.
-struct Running {
-    pod: String,
-    container: String,
+pub struct Running {
+    pub pod: String,
+    pub container: String,
     /// Pid and start time of each process.
     processes: BTreeMap<i32, String>,
 }
@@ -73,7 +73,7 @@ pub fn takes_over(session: &mut Session) -> Result<()> {
     before.restored(session)
 }
 
-fn launch(session: &mut Session, number: usize, command: &str, told: &Path) -> Result<Running> {
+pub fn launch(session: &mut Session, number: usize, command: &str, told: &Path) -> Result<Running> {
     let pod_config = session.pod(&format!("kept-{number}"));
     let mut config = session.container("main", &["sh", "-c", command]);
     config.log_path = format!("kept-{number}.log");
@@ -103,7 +103,7 @@ fn launch(session: &mut Session, number: usize, command: &str, told: &Path) -> R
 }
 
 /// Every pod as ready, every container as it is, nothing else.
-fn all_listed(session: &mut Session, crew: &[Running]) -> Result<()> {
+pub fn all_listed(session: &mut Session, crew: &[Running]) -> Result<()> {
     let pods = session.cri.pods().context("ListPodSandbox")?;
     let containers = session.cri.containers().context("ListContainers")?;
     ensure!(pods.len() == crew.len(), "{} pods are listed", pods.len());
@@ -142,7 +142,7 @@ fn exited_with_7(session: &mut Session, container: &str) -> Result<()> {
 }
 
 /// The same processes, reported as running, open to commands.
-fn goes_on(session: &mut Session, running: &Running) -> Result<()> {
+pub fn goes_on(session: &mut Session, running: &Running) -> Result<()> {
     let status = session
         .cri
         .status(&running.container)

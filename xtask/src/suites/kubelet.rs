@@ -10,6 +10,7 @@ mod session;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use berth_api::cri::v1::ContainerState;
 use serde_json::json;
 
 use crate::command::retry;
@@ -34,6 +35,10 @@ const PHASES: &[(&str, Phase)] = &[
     (
         "pods outlive a restarted kubelet, and it collects unused images",
         kubelet_is_restarted,
+    ),
+    (
+        "pods start and end by the runtime's events alone",
+        events_suffice,
     ),
     (
         "pods come back after a reboot of the node",
@@ -84,36 +89,36 @@ fn steady() -> Vec<&'static str> {
     steady.map(|Scenario { pod, .. }| *pod).collect()
 }
 
-/// From manifest to ready, alone on the node, and from its removal to the end of its container.
 fn measure(session: &mut Session) -> Result<()> {
-    for number in 0..MEASURED {
-        let name = format!("measured-{number}");
-        let container = manifest::container(session, "main", manifest::STAY, json!({}));
-        let pod = manifest::pod(session, &name, json!({ "containers": [container] }));
-        let before = session.kubelet()?.seconds_in_runtime()?;
-        let begin = Instant::now();
-        session.put(&name, &pod)?;
-        let ready = retry(PATIENCE, || session.ready(&name))?;
-        let took = begin.elapsed().as_secs_f64();
-        let runtime = session.kubelet()?.seconds_in_runtime()? - before;
-        let id = ready.container("main").id().to_owned();
-        let begin = Instant::now();
-        session.take_away(&name)?;
-        retry(PATIENCE, || {
-            let containers = session.cri.containers().context("ListContainers")?;
-            let runs = containers.iter().any(|found| {
-                found.id == id
-                    && found.state() == berth_api::cri::v1::ContainerState::ContainerRunning
-            });
-            ensure!(!runs, "its container goes on");
-            Ok(())
-        })?;
-        println!(
-            "  note    manifest to ready {took:.2} s, {runtime:.3} s of it in the runtime; \
-             removal to its end {:.2} s",
-            begin.elapsed().as_secs_f64()
-        );
-    }
+    (0..MEASURED).try_for_each(|number| start_and_end(session, &format!("measured-{number}")))
+}
+
+/// One pod, with a note of how long it takes from manifest to ready, and from the manifest's
+/// removal to the end of its container.
+fn start_and_end(session: &mut Session, name: &str) -> Result<()> {
+    let container = manifest::container(session, "main", manifest::STAY, json!({}));
+    let pod = manifest::pod(session, name, json!({ "containers": [container] }));
+    let before = session.kubelet()?.seconds_in_runtime()?;
+    let begin = Instant::now();
+    session.put(name, &pod)?;
+    let ready = retry(PATIENCE, || session.ready(name))?;
+    let took = begin.elapsed().as_secs_f64();
+    let runtime = session.kubelet()?.seconds_in_runtime()? - before;
+    let id = ready.container("main").id().to_owned();
+    let begin = Instant::now();
+    session.take_away(name)?;
+    retry(PATIENCE, || {
+        let containers = session.cri.containers().context("ListContainers")?;
+        let found = containers.iter().find(|found| found.id == id);
+        let runs = found.is_some_and(|found| found.state() == ContainerState::ContainerRunning);
+        ensure!(!runs, "its container goes on");
+        Ok(())
+    })?;
+    println!(
+        "  note    {name}: manifest to ready {took:.2} s, {runtime:.3} s of it in the runtime; \
+         removal to its end {:.2} s",
+        begin.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
@@ -146,6 +151,23 @@ fn kubelet_is_restarted(session: &mut Session) -> Result<()> {
     })?;
     let used = session.image("busybox");
     ensure!(has_image(session, &used)?, "{used} was collected");
+    untouched(session, &before)
+}
+
+/// A kubelet that listens to events and relists only every few minutes.
+fn events_suffice(session: &mut Session) -> Result<()> {
+    let before = retry(PATIENCE, || session.containers(&steady()))?;
+    session.stop_kubelet()?;
+    session.start_kubelet(Settings {
+        evented: true,
+        ..Settings::default()
+    })?;
+    untouched(session, &before)?;
+    start_and_end(session, "evented")?;
+    ensure!(
+        session.kubelet()?.event_connections()? > 0.0,
+        "the kubelet did not listen to events"
+    );
     untouched(session, &before)
 }
 

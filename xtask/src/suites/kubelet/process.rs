@@ -95,6 +95,15 @@ impl Kubelet {
             .sum())
     }
 
+    /// How often it began to listen to the runtime's events.
+    pub fn event_connections(&self) -> Result<f64> {
+        let name = "kubelet_evented_pleg_connection_success_count ";
+        let text = self.get("/metrics")?;
+        let mut lines = text.lines();
+        let count = lines.find_map(|line| line.strip_prefix(name)?.parse().ok());
+        Ok(count.unwrap_or_default())
+    }
+
     /// Asks it to end.
     pub fn stop(mut self) -> Result<()> {
         end(&mut self.child, STOP).map(drop)

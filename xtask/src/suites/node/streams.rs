@@ -171,17 +171,29 @@ fn abort(session: &mut Session, container: &str, number: u32) -> Result<()> {
     if matches!(manner, Manner::Stuttering) {
         return Ok(());
     }
-    let mut answer = [0; 1024];
-    let count = stream.read(&mut answer).context("reading the answer")?;
-    let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
-    ensure!(answer.contains("101 Switching"), "{answer:?}");
-    if matches!(manner, Manner::Waiting | Manner::Flooding) {
-        // Until the command prints: more than the greeting, which comes before it.
-        let mut output = [0; OUTPUT.len() + 3];
-        stream.read_exact(&mut output).context("reading output")?;
-    }
+    // With some, until the command prints.
+    read_until(
+        &mut stream,
+        match manner {
+            Manner::Waiting => OUTPUT,
+            Manner::Flooding => "y\ny\ny\n",
+            _ => "101 Switching",
+        },
+    )?;
     if matches!(manner, Manner::Resetting) {
         set_socket_linger(&stream, Some(Duration::ZERO)).context("setting linger")?;
+    }
+    Ok(())
+}
+
+/// The answer and what follows it may come in one piece or in many.
+fn read_until(stream: &mut TcpStream, part: &str) -> Result<()> {
+    let (mut said, mut buffer) = (String::new(), [0; 1024]);
+    while !said.contains(part) {
+        let count = stream.read(&mut buffer);
+        let count = count.with_context(|| format!("reading {part:?} after {said:?}"))?;
+        ensure!(count > 0, "the stream ended after {said:?}");
+        said.push_str(&String::from_utf8_lossy(&buffer[..count]));
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::status::{EngineError, Error};
 pub fn copy(args: &Args) -> Result<(), Error> {
     let mut server = serve::prepare(|_| Elsewhere)?;
     let copied = server.copy(args).and_then(|()| server.run());
+    // Where it could not even begin.
     let _ = std::fs::remove_file(&args.socket);
     copied
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub struct Server<E> {
     next_connection: u32,
     service: Service<E>,
     idle_since: Instant,
+    /// Removed at the end while the connections are still open: who sees them end may look for it.
+    socket: Option<PathBuf>,
 }
 
 impl<E: Engine> Server<E> {
@@ -54,6 +57,7 @@ impl<E: Engine> Server<E> {
             connections: BTreeMap::new(),
             next_connection: 0,
             idle_since: Instant::now(),
+            socket: None,
         })
     }
 
@@ -63,12 +67,13 @@ impl<E: Engine> Server<E> {
             (Stream::Stdout, args.stdout.as_path()),
             (Stream::Stderr, args.stderr.as_path()),
         ];
+        self.socket = Some(args.socket.clone());
         let bundle = &args.bundle;
         self.service.copy(&args.id, bundle, &outputs, &args.log)
     }
 
     /// Serves until `Shutdown`, or until nobody needs this shim any more.
-    pub fn run(mut self) -> Result<(), Error> {
+    pub fn run(&mut self) -> Result<(), Error> {
         let mut ready = Vec::with_capacity(16);
         while !self.service.is_stopping() {
             self.poller.wait(self.timeout(), &mut ready)?;
@@ -86,6 +91,9 @@ impl<E: Engine> Server<E> {
             if self.is_idle() && now >= self.idle_since + IDLE {
                 return Ok(());
             }
+        }
+        if let Some(socket) = &self.socket {
+            let _ = std::fs::remove_file(socket);
         }
         self.say_farewell();
         Ok(())

@@ -107,6 +107,19 @@ async fn the_whole_output_is_in_the_log_when_the_end_is_known() {
 }
 
 #[tokio::test]
+async fn a_copier_that_has_ended_properly_is_not_replaced() {
+    if !is_root() {
+        return;
+    }
+    for number in 0..20 {
+        let bundle = Bundle::new(&format!("ended-{number}"), "echo out", |_| {});
+        let shim = run(&bundle).await;
+        timeout(STEP, shim.wait(None)).await.unwrap().unwrap();
+        end(&bundle, &shim).await;
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_lost_while_the_daemon_is_away_or_the_copier_dies() {
     if !is_root() {
         return;

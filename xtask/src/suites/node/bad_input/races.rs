@@ -13,7 +13,8 @@ use crate::suites::node::session::Session;
 /// How long clients listen before they leave, in milliseconds.
 const PATIENCE: [u64; 6] = [0, 2, 5, 15, 40, 100];
 
-/// A client that leaves and asks again is given what the first call made.
+/// A client that leaves and asks again is given what the first call made; where the answer had been
+/// sent before it left, it is told that there is one.
 pub fn cancelled(session: &mut Session) -> Result<()> {
     for patience in PATIENCE {
         let patience = Duration::from_millis(patience);
@@ -31,11 +32,11 @@ fn life(session: &mut Session, patience: Duration) -> Result<()> {
         ..Default::default()
     };
     leave(&calls, "RunPodSandbox", run.encode_to_vec(), patience)?;
-    let pod = calls
-        .session
-        .cri
-        .run_pod(&config)
-        .context("RunPodSandbox")?;
+    let cri = &mut calls.session.cri;
+    let pod = match cri.run_pod(&config) {
+        Err(status) if status.code() == Code::AlreadyExists => only(cri.pods()?, |pod| pod.id)?,
+        answer => answer.context("RunPodSandbox")?,
+    };
     let container = calls.session.container("left", &["sleep", "3600"]);
     let create = cri::CreateContainerRequest {
         pod_sandbox_id: pod.clone(),
@@ -44,9 +45,12 @@ fn life(session: &mut Session, patience: Duration) -> Result<()> {
     };
     leave(&calls, "CreateContainer", create.encode_to_vec(), patience)?;
     let cri = &mut calls.session.cri;
-    let container = cri
-        .create(&pod, &config, &container)
-        .context("CreateContainer")?;
+    let container = match cri.create(&pod, &config, &container) {
+        Err(status) if status.code() == Code::AlreadyExists => {
+            only(cri.containers()?, |container| container.id)?
+        }
+        answer => answer.context("CreateContainer")?,
+    };
     let start = cri::StartContainerRequest {
         container_id: container.clone(),
     };
@@ -76,6 +80,12 @@ fn life(session: &mut Session, patience: Duration) -> Result<()> {
     let left = calls.session.cri.pods().context("ListPodSandbox")?;
     ensure!(left.is_empty(), "{} pods are listed", left.len());
     Ok(())
+}
+
+/// The id of what a call made that had been answered: there is one and no more.
+fn only<T>(made: Vec<T>, id: impl Fn(T) -> String) -> Result<String> {
+    ensure!(made.len() == 1, "{} are listed", made.len());
+    made.into_iter().next().map(id).context("none is listed")
 }
 
 fn leave(calls: &Calls<'_>, rpc: &str, request: Vec<u8>, patience: Duration) -> Result<()> {

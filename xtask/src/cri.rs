@@ -66,12 +66,24 @@ impl Cri {
 
     /// Answers with the id of the pod.
     pub fn run_pod(&mut self, config: &cri::PodSandboxConfig) -> Answer<String> {
+        self.run_pod_by(config, "")
+    }
+
+    /// Like `run_pod`, by a runtime handler.
+    pub fn run_pod_by(&mut self, config: &cri::PodSandboxConfig, handler: &str) -> Answer<String> {
         let request = cri::RunPodSandboxRequest {
             config: Some(config.clone()),
-            ..Default::default()
+            runtime_handler: handler.to_owned(),
         };
         let answer = self.runtime.block_on(self.pods.run_pod_sandbox(request))?;
         Ok(answer.into_inner().pod_sandbox_id)
+    }
+
+    /// The runtime handlers that it has.
+    pub fn handlers(&mut self) -> Answer<Vec<cri::RuntimeHandler>> {
+        let request = cri::StatusRequest::default();
+        let answer = self.runtime.block_on(self.pods.status(request))?;
+        Ok(answer.into_inner().runtime_handlers)
     }
 
     pub fn stop_pod(&mut self, pod: &str) -> Answer<()> {

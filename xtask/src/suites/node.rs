@@ -6,6 +6,7 @@ mod cycles;
 mod damage;
 mod devices;
 mod events;
+mod handlers;
 mod inventory;
 mod refusals;
 mod resources;
@@ -17,6 +18,7 @@ mod volumes;
 use anyhow::Result;
 
 use crate::outcome::Tally;
+use crate::suites::handlers::Hugetlb;
 use session::Session;
 
 type Part = fn(&mut Session) -> Result<()>;
@@ -35,7 +37,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 15] = [
+    let parts: [(&str, Part); 17] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         (
             "clients of streams that abort leave nothing behind",
@@ -66,12 +68,20 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ("a pod is limited with its overhead", resources::of_a_pod),
         ("what happens is told in order, as it is", events::in_order),
         ("who does not listen is let go", events::let_go),
+        (
+            "runtime handlers are told by name",
+            handlers::names_are_told,
+        ),
+        ("a container lives and ends with runc", handlers::runc),
     ];
     cycles::warm_up(&mut session)?;
     let chosen = |name: &str| focus.split(',').any(|part| name.contains(part));
     for (name, part) in parts.into_iter().filter(|(name, _)| chosen(name)) {
         let result = part(&mut session);
         settle(&mut session, &mut tally, name, result)?;
+    }
+    if chosen(CRUN) {
+        with_crun(&mut session, &mut tally)?;
     }
     refusals::warm_up(&mut session)?;
     for (name, case) in refusals::CASES.iter().filter(|(name, _)| chosen(name)) {
@@ -92,6 +102,25 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     }
     tally.check("no network is left behind", session.end());
     Ok(tally)
+}
+
+const CRUN: &str = "a container lives and ends with crun";
+
+/// Daemons have to find what crun needs of the host when they start.
+fn with_crun(session: &mut Session, tally: &mut Tally) -> Result<()> {
+    session.kill_daemon()?;
+    let lent = Hugetlb::lend();
+    session.start_daemon()?;
+    match &lent {
+        Ok(_) => {
+            let result = handlers::crun(session);
+            settle(session, tally, CRUN, result)?;
+        }
+        Err(error) => tally.skip(CRUN, &format!("{error:#}")),
+    }
+    session.kill_daemon()?;
+    drop(lent);
+    session.start_daemon()
 }
 
 /// Counts a part; what a failed one left is cleared away for the next.

@@ -15,6 +15,7 @@ use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::suites::fixtures::{busybox, marker, pack};
+use crate::suites::handlers;
 use crate::workspace;
 
 pub const MARKER: &str = "node";
@@ -35,6 +36,7 @@ pub struct Session {
 impl Session {
     pub fn begin() -> Result<Self> {
         let place = Place::new()?;
+        handlers::configure(&place)?;
         let registry = Registry::start(&place.scratch())?;
         let base = pack(&busybox()?)?;
         let recipe = Recipe::new()

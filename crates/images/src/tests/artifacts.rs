@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use berth_testkit::image::Artifact;
 
@@ -115,6 +116,13 @@ async fn a_hostile_artifact_leaves_nothing() {
     let refused = node.pull("model:lie").await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::DigestMismatch);
     assert!(node.images.list().is_empty());
-    node.images.collect().await.unwrap();
+    // The good file may still be on its way to the disk when the pull is refused for the bad one.
+    for _ in 0..200 {
+        node.images.collect().await.unwrap();
+        if node.counts() == (0, 0, 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
     assert_eq!(node.counts(), (0, 0, 0));
 }

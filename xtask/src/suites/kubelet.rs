@@ -205,10 +205,11 @@ fn node_is_rebooted(session: &mut Session) -> Result<()> {
         begin.elapsed().as_secs_f64()
     );
     for (name, (_, restarts)) in &after {
-        let expected = before[name].1 + 1;
+        // A kubelet that has collected the dead container first begins to count anew.
+        let most = before[name].1 + 1;
         ensure!(
-            *restarts == expected,
-            "{name}: {restarts} restarts instead of {expected}"
+            *restarts <= most,
+            "{name}: {restarts} restarts, more than {most}"
         );
     }
     Ok(())

@@ -14,34 +14,45 @@ pub fn of_pod(config: &PodSandboxConfig) -> Result<(), Status> {
     for mapping in &config.port_mappings {
         known::<Protocol>("port_mappings.protocol", mapping.protocol)?;
     }
-    let security = config
-        .linux
-        .as_ref()
-        .and_then(|l| l.security_context.as_ref());
-    let Some(security) = security else {
-        return Ok(());
-    };
-    namespaces(security.namespace_options.as_ref())?;
-    profile("seccomp.profile_type", security.seccomp.as_ref())?;
-    profile("apparmor.profile_type", security.apparmor.as_ref())?;
-    groups(security.supplemental_groups_policy)
+    let linux = config.linux.as_ref();
+    match linux.and_then(|linux| linux.security_context.as_ref()) {
+        Some(security) => of_security(
+            security.namespace_options.as_ref(),
+            security.seccomp.as_ref(),
+            security.apparmor.as_ref(),
+            security.supplemental_groups_policy,
+        ),
+        None => Ok(()),
+    }
 }
 
 pub fn of_container(config: &ContainerConfig) -> Result<(), Status> {
     for mount in &config.mounts {
         known::<MountPropagation>("mounts.propagation", mount.propagation)?;
     }
-    let security = config
-        .linux
-        .as_ref()
-        .and_then(|l| l.security_context.as_ref());
-    let Some(security) = security else {
-        return Ok(());
-    };
-    namespaces(security.namespace_options.as_ref())?;
-    profile("seccomp.profile_type", security.seccomp.as_ref())?;
-    profile("apparmor.profile_type", security.apparmor.as_ref())?;
-    groups(security.supplemental_groups_policy)
+    let linux = config.linux.as_ref();
+    match linux.and_then(|linux| linux.security_context.as_ref()) {
+        Some(security) => of_security(
+            security.namespace_options.as_ref(),
+            security.seccomp.as_ref(),
+            security.apparmor.as_ref(),
+            security.supplemental_groups_policy,
+        ),
+        None => Ok(()),
+    }
+}
+
+/// What pods' and containers' contexts have in common; the contract gives them two types.
+fn of_security(
+    options: Option<&NamespaceOption>,
+    seccomp: Option<&SecurityProfile>,
+    apparmor: Option<&SecurityProfile>,
+    groups: i32,
+) -> Result<(), Status> {
+    namespaces(options)?;
+    profile("seccomp.profile_type", seccomp)?;
+    profile("apparmor.profile_type", apparmor)?;
+    known::<SupplementalGroupsPolicy>("supplemental_groups_policy", groups)
 }
 
 fn namespaces(options: Option<&NamespaceOption>) -> Result<(), Status> {
@@ -66,10 +77,6 @@ fn profile(field: &str, profile: Option<&SecurityProfile>) -> Result<(), Status>
         Some(profile) => known::<ProfileType>(field, profile.profile_type),
         None => Ok(()),
     }
-}
-
-fn groups(policy: i32) -> Result<(), Status> {
-    known::<SupplementalGroupsPolicy>("supplemental_groups_policy", policy)
 }
 
 fn known<E: TryFrom<i32>>(field: &str, value: i32) -> Result<(), Status> {

@@ -1,15 +1,15 @@
 //! `runtime.v1.ImageService`.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_api::cri::v1::{self as cri, image_service_server::ImageService};
 use berth_images::{Image, Images};
-use berth_lifecycle::{Runtime, filesystem, record};
+use berth_lifecycle::{Runtime, record};
 use berth_names::ImageRef;
 use tonic::{Request, Response, Status};
 
+use crate::samples::filesystem_of;
 use crate::status::{invalid, of, of_image};
 use crate::streams::{self, Stream};
 use crate::{Facts, ask, tell, usage};
@@ -147,8 +147,8 @@ impl ImageService for ImageDoor {
             .map_err(|error| of_image(&error))?;
         let writable = self.runtime.writable_usage().await.map_err(of)?;
         let at = record::now();
-        let blobs_on = mount_of(&self.facts.image_dir).await?;
-        let layers_on = mount_of(&self.facts.snapshot_dir).await?;
+        let blobs_on = filesystem_of(&self.facts.image_dir).await?.mount_point;
+        let layers_on = filesystem_of(&self.facts.snapshot_dir).await?.mount_point;
         let (blobs, layers) = (used.blobs, used.layers);
         let image_filesystems = if blobs_on == layers_on {
             let (bytes, inodes) = (blobs.bytes + layers.bytes, blobs.inodes + layers.inodes);
@@ -170,11 +170,4 @@ impl ImageService for ImageDoor {
             )],
         }))
     }
-}
-
-async fn mount_of(dir: &Path) -> Result<PathBuf, Status> {
-    let dir = dir.to_owned();
-    let looked = tokio::task::spawn_blocking(move || filesystem(&dir)).await;
-    let found = looked.map_err(|_| Status::internal("the look at a file system was cut short"))?;
-    Ok(found.map_err(of)?.mount_point)
 }

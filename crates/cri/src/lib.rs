@@ -1,6 +1,6 @@
 //! The CRI door: gRPC in, the core's own terms out, and back.
 //!
-//! Translation is in `ask` (requests) and `tell` (answers), statistics in `usage`; a gRPC status is
+//! Translation is in `ask` (requests) and `tell` (answers), statistics in `usage` (of many at once in `samples`); a gRPC status is
 //! decided in `status` and nowhere else. Every RPC of the contract is registered; one that is not
 //! built answers `UNIMPLEMENTED` with its name.
 
@@ -11,6 +11,7 @@ mod image_service;
 mod metrics;
 mod remote;
 mod runtime_service;
+mod samples;
 mod status;
 mod streams;
 mod tell;

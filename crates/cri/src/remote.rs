@@ -1,7 +1,9 @@
 //! Exec, Attach and PortForward: what the streaming server is given to connect clients to.
 
 use berth_api::cri::v1 as cri;
-use berth_lifecycle::{AttachControl, CommandControl, Pipes, Runtime, StdStreams, chain};
+use berth_lifecycle::{
+    AttachControl, CommandControl, Container, Pipes, Runtime, StdStreams, chain,
+};
 use berth_streaming::{
     Attach, Attached, Backend, Control, Exec, Failure, Input, Output, PortForward, Request, Size,
     Streams, Urls,
@@ -134,9 +136,7 @@ pub fn exec(runtime: &Runtime, urls: &Urls, request: cri::ExecRequest) -> Result
             tty: request.tty,
         },
     });
-    wanted.check().map_err(of_streaming)?;
-    container.running("execute a command in it").map_err(of)?;
-    urls.issue(wanted).map_err(of_streaming)
+    url_if_running(urls, wanted, &container, "execute a command in it")
 }
 
 pub fn attach(
@@ -154,8 +154,17 @@ pub fn attach(
             tty: request.tty,
         },
     });
+    url_if_running(urls, wanted, &container, "attach to it")
+}
+
+fn url_if_running(
+    urls: &Urls,
+    wanted: Request,
+    container: &Container,
+    what: &'static str,
+) -> Result<String, Status> {
     wanted.check().map_err(of_streaming)?;
-    container.running("attach to it").map_err(of)?;
+    container.running(what).map_err(of)?;
     urls.issue(wanted).map_err(of_streaming)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
 use berth_api::encoded::{EncodedContainers, EncodedPods};
 use berth_images::Images;
-use berth_lifecycle::{Container, Depth, Filesystem, Pod, Runtime, filesystem};
+use berth_lifecycle::{Container, Pod, Runtime};
 use berth_network::Network;
 use berth_streaming::Urls;
 use futures::stream::{BoxStream, StreamExt};
@@ -17,6 +17,7 @@ use serde_json::json;
 use tonic::{Request, Response, Status};
 
 use crate::filter::{ContainerFilter, PodFilter};
+use crate::samples::{containers_stats, pods_metrics, pods_stats};
 use crate::status::{invalid, lagged, of, of_network};
 use crate::streams::{self, Stream};
 use crate::{Facts, ask, metrics, remote, tell, usage};
@@ -110,57 +111,6 @@ fn duration(field: &str, seconds: i64) -> Result<Duration, Status> {
     u64::try_from(seconds)
         .map(Duration::from_secs)
         .map_err(|_| invalid(format!("{field} is {seconds}: it cannot be negative")))
-}
-
-/// Only containers that run have statistics worth listing.
-async fn containers_stats(
-    runtime: &Runtime,
-    facts: &Facts,
-    chosen: Vec<Arc<Container>>,
-) -> Result<Vec<cri::ContainerStats>, Status> {
-    let samples = runtime.containers_stats(chosen).await.map_err(of)?;
-    let running = samples.iter().filter(|sample| sample.cgroup.is_some());
-    Ok(running
-        .map(|sample| usage::container(sample, &facts.snapshot_mount))
-        .collect())
-}
-
-async fn pods_stats(
-    runtime: &Runtime,
-    facts: &Facts,
-    chosen: Vec<Arc<Pod>>,
-) -> Result<Vec<cri::PodSandboxStats>, Status> {
-    let samples = runtime
-        .pods_stats(chosen, Depth::Statistics)
-        .await
-        .map_err(of)?;
-    Ok(samples
-        .iter()
-        .map(|sample| usage::pod(sample, &facts.snapshot_mount))
-        .collect())
-}
-
-async fn pods_metrics(
-    runtime: &Runtime,
-    facts: &Arc<Facts>,
-    chosen: Vec<Arc<Pod>>,
-) -> Result<Vec<cri::PodSandboxMetrics>, Status> {
-    let layers = layers_filesystem(facts).await?;
-    let samples = runtime
-        .pods_stats(chosen, Depth::Metrics)
-        .await
-        .map_err(of)?;
-    Ok(samples
-        .iter()
-        .map(|sample| metrics::pod(sample, &layers))
-        .collect())
-}
-
-async fn layers_filesystem(facts: &Arc<Facts>) -> Result<Filesystem, Status> {
-    let facts = Arc::clone(facts);
-    let looked = tokio::task::spawn_blocking(move || filesystem(&facts.snapshot_dir)).await;
-    let found = looked.map_err(|_| Status::internal("the look at a file system was cut short"))?;
-    found.map_err(of)
 }
 
 #[tonic::async_trait]

@@ -93,7 +93,7 @@ fn recorded_exit(record: &Value) -> Option<(i32, Exit)> {
     Some((pid, Exit { status, at }))
 }
 
-/// Reads back what [`crate::clock::Stamp`] writes.
+/// Reads back what [`berth_executor::Stamp`] writes.
 fn parse_moment(text: &str) -> Option<SystemTime> {
     let field = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
     let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
@@ -123,7 +123,7 @@ fn read_json(path: &PathBuf) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Stamp;
+    use berth_executor::Stamp;
 
     #[test]
     fn moments_are_read_back_as_they_were_written() {

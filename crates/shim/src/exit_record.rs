@@ -10,9 +10,9 @@
 
 use std::path::Path;
 
-use crate::clock::Stamp;
 use crate::process::Exit;
 use crate::status::Error;
+use berth_executor::Stamp;
 
 pub const FILE_NAME: &str = "exit.json";
 

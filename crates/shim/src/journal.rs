@@ -6,8 +6,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use crate::clock::Stamp;
 use crate::status::Error;
+use berth_executor::Stamp;
 
 /// Writes one line. The standard macros panic when the line cannot be written;
 /// a full disk must not end a container.

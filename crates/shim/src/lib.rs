@@ -37,7 +37,6 @@
 
 pub mod args;
 pub mod cleanup;
-pub mod clock;
 pub mod connection;
 pub mod copy;
 pub mod dispatch;

@@ -13,9 +13,9 @@ use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::clock::Stamp;
 use crate::journal::note;
 use crate::status::Error;
+use berth_executor::Stamp;
 
 /// Bytes of text in one part.
 pub const PART_LEN: usize = 16 << 10;

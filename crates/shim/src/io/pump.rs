@@ -16,8 +16,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::log::{Lines, LogFile, Stream};
-use crate::clock::Stamp;
 use crate::poller::{Poller, Token};
+use berth_executor::Stamp;
 
 /// How long an attached client may take nothing before it is cut off.
 pub const PATIENCE: Duration = Duration::from_secs(10);

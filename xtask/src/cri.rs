@@ -2,6 +2,7 @@
 //!
 //! The calls block: what drives a runtime here does one thing at a time.
 
+mod raw;
 mod streamed;
 
 use std::path::Path;
@@ -13,6 +14,8 @@ use cri::image_service_client::ImageServiceClient;
 use cri::runtime_service_client::RuntimeServiceClient;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+
+pub use raw::Raw;
 
 /// Longer than a pull from a registry that does not answer is tried again.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -32,16 +35,7 @@ pub struct Cri {
 
 impl Cri {
     pub fn connect(socket: &Path) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("preparing a gRPC client")?;
-        let endpoint = Endpoint::try_from(format!("unix://{}", socket.display()))
-            .with_context(|| format!("address of {}", socket.display()))?
-            .timeout(LIMIT);
-        let channel = runtime
-            .block_on(endpoint.connect())
-            .with_context(|| format!("connecting to {}", socket.display()))?;
+        let (runtime, channel) = dial(socket, Some(LIMIT))?;
         let pods =
             RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let images = ImageServiceClient::new(channel);
@@ -309,6 +303,23 @@ impl Cri {
         let answer = self.runtime.block_on(self.images.list_images(request))?;
         Ok(answer.into_inner().images)
     }
+}
+
+/// A connection, with what drives it; without a limit calls may take as long as they like.
+pub fn dial(socket: &Path, limit: Option<Duration>) -> Result<(tokio::runtime::Runtime, Channel)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("preparing a gRPC client")?;
+    let mut endpoint = Endpoint::try_from(format!("unix://{}", socket.display()))
+        .with_context(|| format!("address of {}", socket.display()))?;
+    if let Some(limit) = limit {
+        endpoint = endpoint.timeout(limit);
+    }
+    let channel = runtime
+        .block_on(endpoint.connect())
+        .with_context(|| format!("connecting to {}", socket.display()))?;
+    Ok((runtime, channel))
 }
 
 /// An image as requests name it.

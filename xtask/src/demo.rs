@@ -6,7 +6,6 @@
 //! daemon that serves this machine nor its bridge is touched.
 
 mod census;
-mod cgroup_parent;
 mod cri;
 mod image;
 mod network;

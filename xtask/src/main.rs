@@ -2,6 +2,7 @@
 
 mod artefacts;
 mod bench;
+mod cgroup_parent;
 mod command;
 mod cri;
 mod daemon;

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::cgroup_parent::CgroupParent;
 use super::teller::detail;
+use crate::cgroup_parent::CgroupParent;
 use crate::place::Place;
 
 const KINDS: [&str; 7] = [
@@ -39,7 +39,7 @@ impl Census {
         Ok(Self([
             processes.count(),
             place.mounts()?.len(),
-            parent.below()?,
+            parent.directories().len(),
             network_namespaces(&mounts, &place.state()),
             interfaces(&devices, place.bridge().name()),
             entries(&snapshots.join("active"))?,

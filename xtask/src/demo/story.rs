@@ -14,10 +14,10 @@ use berth_api::cri::v1::{
 };
 
 use super::census::{self, Census};
-use super::cgroup_parent::CgroupParent;
 use super::cri::{Cri, named};
 use super::image::{self, PROGRAM, Published};
 use super::teller::{bytes, detail, shown, step};
+use crate::cgroup_parent::CgroupParent;
 use crate::daemon::Daemon;
 use crate::place::Place;
 
@@ -35,7 +35,7 @@ struct Pod {
 pub async fn tell(daemon_log: &Path) -> Result<()> {
     let began = Instant::now();
     // Dropped last to first: the daemon before what it works in.
-    let parent = CgroupParent::new()?;
+    let parent = CgroupParent::new("demo");
     let place = Place::new()?;
 
     println!("\nA registry and a daemon");
@@ -217,7 +217,7 @@ fn pod_config(place: &Place, parent: &CgroupParent) -> PodSandboxConfig {
         hostname: "hello-pod".to_owned(),
         log_directory: place.pod_logs().display().to_string(),
         linux: Some(LinuxPodSandboxConfig {
-            cgroup_parent: parent.path(),
+            cgroup_parent: parent.request(),
             security_context: Some(LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces()),
                 ..Default::default()

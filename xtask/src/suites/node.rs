@@ -1,7 +1,6 @@
 //! What a node has to bear: many pods, a killed daemon, requests that are wrong.
 
 mod bad_input;
-pub(super) mod cgroups;
 mod cycles;
 mod damage;
 mod devices;

@@ -325,19 +325,25 @@ pub fn reachable(session: &mut Session) -> Result<()> {
         .context("no address")?
         .to_owned();
     retry(SOON, || {
-        let mut stream = TcpStream::connect((address.as_str(), 8080)).context("connecting")?;
-        stream
-            .set_read_timeout(Some(SOON))
-            .context("setting a timeout")?;
-        stream
-            .write_all(b"GET / HTTP/1.0\r\n\r\n")
-            .context("asking")?;
-        let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .context("reading the answer")?;
+        let answer = fetch(&address, 8080)?;
         contains("answer", &answer, "from the host")
     })
+}
+
+/// The first page of a server.
+pub fn fetch(host: &str, port: u16) -> Result<String> {
+    let mut stream = TcpStream::connect((host, port)).context("connecting")?;
+    stream
+        .set_read_timeout(Some(SOON))
+        .context("setting a timeout")?;
+    stream
+        .write_all(b"GET / HTTP/1.0\r\n\r\n")
+        .context("asking")?;
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .context("reading the answer")?;
+    Ok(answer)
 }
 
 pub fn survive_kill(session: &mut Session) -> Result<()> {

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::{Child, ChildStdin, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -14,11 +13,14 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 
-use super::life::{container_request, create_container, in_container, number, wait_for_exit};
+use super::life::{
+    container_request, create_container, fetch, in_container, number, wait_for_exit,
+};
 use super::session::Session;
 use super::{contains, same};
 use crate::command::{retry, wait};
 
+const LOCALHOST: &str = "127.0.0.1";
 const SOON: Duration = Duration::from_secs(10);
 const TRANSPORTS: [&str; 2] = ["spdy", "websocket"];
 /// More than all buffers on the way hold.
@@ -319,31 +321,22 @@ pub fn port_forward(session: &mut Session) -> Result<()> {
             })
         };
         let (web, nobody) = (local("-> 8080")?, local("-> 9")?);
-        let fetching: Vec<_> = (0..8).map(|_| thread::spawn(move || fetch(web))).collect();
+        let fetching: Vec<_> = (0..8)
+            .map(|_| thread::spawn(move || fetch(LOCALHOST, web)))
+            .collect();
         for fetched in fetching {
             let answer = fetched
                 .join()
                 .map_err(|_| anyhow::anyhow!("a client panicked"))??;
             contains(transport, &answer, "from the host")?;
         }
-        same(transport, fetch(nobody).unwrap_or_default().as_str(), "")?;
+        same(
+            transport,
+            fetch(LOCALHOST, nobody).unwrap_or_default().as_str(),
+            "",
+        )?;
         crictl.says("connect")?;
         drop(crictl);
     }
     Ok(())
-}
-
-fn fetch(port: u16) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).context("connecting")?;
-    stream
-        .set_read_timeout(Some(SOON))
-        .context("setting a timeout")?;
-    stream
-        .write_all(b"GET / HTTP/1.0\r\n\r\n")
-        .context("asking")?;
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .context("reading the answer")?;
-    Ok(answer)
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,13 +13,13 @@ use serde_json::Value;
 
 use super::pod::Pod;
 use super::process::{self as node, KernelSettings, Kubelet, Settings};
+use crate::cgroup_parent::CgroupParent;
 use crate::command::retry;
 use crate::cri::Cri;
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::suites::fixtures::{busybox, marker, pack};
-use crate::suites::node::cgroups::CgroupParent;
 use crate::workspace;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -57,7 +56,7 @@ impl Session {
             let _fresh = fs::remove_file(log);
         }
         let settings = KernelSettings::remember();
-        let parent = CgroupParent::new(format!("berth-kubelet-{}", process::id()));
+        let parent = CgroupParent::new("kubelet");
         parent.make()?;
         fs::create_dir_all(evidence(&place)).context("creating a directory for pods")?;
         let daemon = Daemon::start(&place, &logs[0])?;

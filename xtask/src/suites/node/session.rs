@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use berth_api::cri::v1::{ContainerConfig, PodSandboxConfig};
 use berth_testkit::image::{Image, PackedLayer, Recipe};
 
-use super::cgroups::CgroupParent;
+use crate::cgroup_parent::CgroupParent;
 use crate::cri::{self, Cri};
 use crate::daemon::Daemon;
 use crate::place::Place;
@@ -52,7 +51,7 @@ impl Session {
         let cri = Cri::connect(&place.socket())?;
         let mut session = Self {
             cri,
-            parent: CgroupParent::new(format!("berth-node-{}", process::id())),
+            parent: CgroupParent::new("node"),
             registry,
             daemon: Some(daemon),
             daemon_log,

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use prost_reflect::prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::cri::Answer;
+use crate::cri::{Answer, Raw, dial};
 
 /// A call that takes longer hangs: nothing here waits for anything.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,15 +26,7 @@ pub struct Wire {
 
 impl Wire {
     pub fn connect(socket: &Path) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("preparing a gRPC client")?;
-        let endpoint = Endpoint::try_from(format!("unix://{}", socket.display()))
-            .with_context(|| format!("address of {}", socket.display()))?;
-        let channel = runtime
-            .block_on(endpoint.connect())
-            .with_context(|| format!("connecting to {}", socket.display()))?;
+        let (runtime, channel) = dial(socket, None)?;
         let pool = DescriptorPool::decode(berth_api::FILE_DESCRIPTOR_SET)
             .context("reading the contract's descriptors")?;
         Ok(Self {
@@ -73,75 +65,34 @@ impl Wire {
         let path = format!("/{}/{}", rpc.parent_service().full_name(), rpc.name());
         let (output, streams) = (rpc.output(), rpc.is_server_streaming());
         async move {
-            let limited = tokio::time::timeout(LIMIT, send(channel, path, request, streams));
+            let limited = tokio::time::timeout(LIMIT, send(channel, path, request.into(), streams));
             let bytes = limited
                 .await
                 .unwrap_or_else(|_| Err(Status::deadline_exceeded("the call hangs")))?;
-            DynamicMessage::decode(output, bytes.as_slice())
+            DynamicMessage::decode(output, bytes)
                 .map_err(|error| Status::data_loss(format!("the answer: {error}")))
         }
     }
 }
 
-async fn send(channel: Channel, path: String, request: Vec<u8>, streams: bool) -> Answer<Vec<u8>> {
+async fn send(channel: Channel, path: String, request: Bytes, streams: bool) -> Answer<Bytes> {
     let path = PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;
     let mut client = tonic::client::Grpc::new(channel);
     let ready = client.ready().await;
     ready.map_err(|error| Status::unavailable(error.to_string()))?;
     let request = Request::new(request);
     if !streams {
-        return Ok(client.unary(request, path, Bytes).await?.into_inner());
+        return Ok(client.unary(request, path, Raw).await?.into_inner());
     }
     let stream = tokio::time::timeout(FIRST, async {
         let mut stream = client
-            .server_streaming(request, path, Bytes)
+            .server_streaming(request, path, Raw)
             .await?
             .into_inner();
         stream.message().await
     });
     match stream.await {
         Ok(first) => Ok(first?.unwrap_or_default()),
-        Err(_) => Ok(Vec::new()),
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Bytes;
-
-impl Codec for Bytes {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        use prost_reflect::prost::bytes::BufMut;
-        buffer.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl Decoder for Bytes {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, Status> {
-        use prost_reflect::prost::bytes::Buf;
-        let mut item = vec![0; buffer.remaining()];
-        buffer.copy_to_slice(&mut item);
-        Ok(Some(item))
+        Err(_) => Ok(Bytes::new()),
     }
 }

@@ -1,22 +1,29 @@
-//! The cgroups of the suite's pods, in whatever hierarchies the host has.
+//! The cgroup below which the pods of a demo or suite are, in whatever hierarchies the host has.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::command::retry;
+
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// A cgroup of the first level, with one directory in each hierarchy. What is empty of it goes
-/// with the value.
+/// A cgroup of the first level, named after this process, with one directory in each hierarchy.
+/// What is empty of it goes with the value.
 #[derive(Debug)]
 pub struct CgroupParent {
     name: String,
 }
 
 impl CgroupParent {
-    pub fn new(name: String) -> Self {
-        Self { name }
+    /// Nothing is made: the daemon makes the parents that it lacks.
+    pub fn new(purpose: &str) -> Self {
+        Self {
+            name: format!("berth-{purpose}-{}", process::id()),
+        }
     }
 
     /// As requests name it.
@@ -40,6 +47,15 @@ impl CgroupParent {
     pub fn clear(&self) -> Result<()> {
         for path in self.directories().iter().rev() {
             fs::remove_dir(path).with_context(|| format!("removing {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Removes it with what is empty below it; the kernel keeps what is in use.
+    pub fn remove(&self) -> Result<()> {
+        self.clear()?;
+        for top in self.tops() {
+            fs::remove_dir(&top).with_context(|| format!("removing {}", top.display()))?;
         }
         Ok(())
     }
@@ -126,11 +142,9 @@ impl CgroupParent {
 
 impl Drop for CgroupParent {
     fn drop(&mut self) {
-        let below = self.directories();
-        for path in self.tops().iter().chain(&below).rev() {
-            if let Err(error) = fs::remove_dir(path) {
-                eprintln!("removing {}: {error}", path.display());
-            }
+        // What was killed a moment ago may not have left yet.
+        if let Err(error) = retry(Duration::from_secs(2), || self.remove()) {
+            eprintln!("{error:#}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rules of the house that compilers do not know.
 
 mod direction;
+mod faults;
 mod sources;
 
 use anyhow::Result;
@@ -12,6 +13,7 @@ pub fn run() -> Result<Tally> {
     let mut tally = Tally::default();
     for (name, broken) in [
         ("dependencies point downwards", direction::check()?),
+        ("fault points are for tests alone", faults::check()?),
         ("names and unsafe stay in their rooms", sources::check()?),
     ] {
         tally.check(name, verdict(&broken));

@@ -49,6 +49,9 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    /// Only ever in builds for tests.
+    #[error(transparent)]
+    Fault(#[from] berth_faults::Injected),
 }
 
 impl Error {

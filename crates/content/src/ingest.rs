@@ -58,6 +58,7 @@ impl Ingest {
                 ingest.restart()?;
             }
             disk::reserve(&ingest.file, &ingest.partial, ingest.offset, size)?;
+            berth_faults::passing("blob.ingest.after-reserve");
         }
         Ok(ingest)
     }
@@ -103,6 +104,7 @@ impl Ingest {
             );
             self.written_back = self.offset;
         }
+        berth_faults::passing("blob.write.after-piece");
         Ok(())
     }
 
@@ -149,7 +151,9 @@ impl Ingest {
         self.poisoned = true;
         disk::sync(&self.file, &self.partial)?;
         self.poisoned = false;
+        berth_faults::at("blob.commit.after-sync")?;
         disk::rename(&self.partial, &self.blob)?;
+        berth_faults::passing("blob.commit.after-rename");
         if let Some(directory) = self.blob.parent()
             && let Err(error) = disk::sync_dir(directory)
         {

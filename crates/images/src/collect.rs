@@ -110,9 +110,11 @@ fn sweep(shared: &Shared) -> Result<Collected> {
         .into_iter()
         .partition(|doom| needed.contains(&doom.item));
     drop(spared);
+    berth_faults::passing("collect.after-mark");
 
     let mut collected = Collected::default();
     for doom in doomed {
+        berth_faults::passing("collect.before-item");
         match remove(shared, &doom.item) {
             Ok(()) => match doom.item {
                 Item::Blob(_) => collected.blobs += 1,
@@ -124,6 +126,7 @@ fn sweep(shared: &Shared) -> Result<Collected> {
             }
         }
     }
+    berth_faults::passing("collect.before-purge");
     // The layers are out of sight; their files go now.
     if let Err(error) = shared.snapshotter.purge_trash() {
         collected.failures += 1;

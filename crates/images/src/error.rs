@@ -75,6 +75,9 @@ pub enum Error {
     /// A bug here, contained in this operation.
     #[error("{operation} panicked")]
     Panicked { operation: &'static str },
+    /// Only ever in builds for tests.
+    #[error(transparent)]
+    Fault(#[from] berth_faults::Injected),
 }
 
 /// What a door needs to know of an error.
@@ -120,7 +123,7 @@ impl Error {
             Error::Metadata { source, .. } if source.is_no_space() => ErrorKind::NoSpace,
             Error::Metadata { .. } => ErrorKind::Internal,
             Error::Cancelled { .. } => ErrorKind::Cancelled,
-            Error::Panicked { .. } => ErrorKind::Internal,
+            Error::Panicked { .. } | Error::Fault(_) => ErrorKind::Internal,
         }
     }
 

@@ -229,6 +229,7 @@ impl Images {
             })
             .await?;
         if removed {
+            berth_faults::passing("image.remove.before-answer");
             self.shared.collect_behind(Leftovers::KeepRecent);
         }
         Ok(())
@@ -323,7 +324,9 @@ impl Shared {
             let mut batch = Batch::new();
             let (next, answer) = decide(&shared.catalog(), &mut batch).map_err(&failed)?;
             if !batch.is_empty() {
+                berth_faults::at("image.record.before-commit")?;
                 shared.metadata.commit(batch).await.map_err(&failed)?;
+                berth_faults::passing("image.record.after-commit");
                 *shared.catalog.write() = Arc::new(next);
             }
             Ok(answer)

@@ -33,6 +33,7 @@ impl Pull {
         let found = document::find(&pull, &cancel)
             .instrument(tracing::info_span!("resolve"))
             .await?;
+        berth_faults::at("pull.after-resolve")?;
         let Planned { id, record, work } = plan(&pull, &found)?;
 
         // Held until the record protects it all.
@@ -52,6 +53,7 @@ impl Pull {
         let (kept, fetched) = tokio::join!(document::keep(&pull, documents), fetching);
         let made = fetched?;
         kept?;
+        berth_faults::at("pull.after-layers")?;
         // The layers of an image that has its record were synced before that was written.
         let catalog = pull.shared.catalog();
         if made
@@ -60,6 +62,7 @@ impl Pull {
                 .is_none_or(|known| known.layers != record.layers)
         {
             sync(&pull).await?;
+            berth_faults::at("pull.after-sync")?;
         }
         pull.publish(&found, id, record).await
     }

@@ -309,10 +309,13 @@ impl Writer {
             staged.drop_side_files(&self.core.side_files);
             return Err(error);
         }
+        berth_faults::passing("metadata.commit.after-journal");
         if matches!(extent, Extent::Synced) {
             self.journal.sync()?;
         }
+        berth_faults::passing("metadata.commit.after-sync");
         apply(&self.core.engine, sequence, staged.writes)?;
+        berth_faults::passing("metadata.commit.after-apply");
         self.core.sequence.store(sequence, Ordering::Release);
         self.obsolete.append(&mut staged.obsolete);
         if matches!(extent, Extent::Synced) {

@@ -153,6 +153,9 @@ pub enum Error {
         remaining: usize,
         source: Box<Error>,
     },
+    /// Only ever in builds for tests.
+    #[error(transparent)]
+    Fault(#[from] berth_faults::Injected),
 }
 
 impl Error {

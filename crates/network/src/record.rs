@@ -190,6 +190,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
             .mode(0o600)
             .open(&partial)?;
         file.write_all(&bytes)?;
+        berth_faults::passing("network.record.before-rename");
         fs::rename(&partial, path)
     };
     attempt().map_err(|source| Error::Io {

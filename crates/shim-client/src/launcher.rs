@@ -74,6 +74,7 @@ impl Launcher {
     pub async fn launch(&self, id: &str, bundle: &Path) -> Result<Shim, Error> {
         let path = bundle.join(SOCKET_NAME);
         let listener = socket::bind(&path).map_err(path_error("bind", &path))?;
+        berth_faults::passing("shim.launch.after-bind");
         let log = open_log(&bundle.join(LOG_NAME))?;
         let mut child = self
             .command()
@@ -87,6 +88,7 @@ impl Launcher {
                 let id = id.to_owned();
                 Error::Launch { id, source }
             })?;
+        berth_faults::passing("shim.launch.after-spawn");
         let pid = child.id();
         let name = id.to_owned();
         tokio::spawn(async move {

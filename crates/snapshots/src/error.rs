@@ -47,6 +47,9 @@ pub enum Error {
     /// A draft was handed to a snapshotter that did not make it.
     #[error("draft of layer {layer} belongs to another snapshotter")]
     ForeignDraft { layer: ChainId },
+    /// Only ever in builds for tests.
+    #[error(transparent)]
+    Fault(#[from] berth_faults::Injected),
 }
 
 impl Error {

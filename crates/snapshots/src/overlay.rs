@@ -197,9 +197,11 @@ impl Inner {
                 stack::make_upper(drafts, &name, &stack)?;
             }
             drafts.write_record(&format!("{name}/snapshot.json"), snapshot)?;
+            berth_faults::at("snapshot.prepare.before-rename")?;
             self.layout
                 .rename_new(drafts, &name, &self.layout.active, &snapshot.key)
         })();
+        berth_faults::passing("snapshot.prepare.after-rename");
         match built {
             Ok(true) => Ok(stack::mounts(&self.layout, snapshot, &stack)),
             Ok(false) => {
@@ -262,7 +264,10 @@ impl Inner {
         let name = layout::layer_name(id);
         match self.layout.read_layer(&name) {
             // The marker goes first: a layer that outlives it is dropped at the next boot.
-            Ok(Some(record)) => self.layout.durable.unlink(&record.marker())?,
+            Ok(Some(record)) => {
+                self.layout.durable.unlink(&record.marker())?;
+                berth_faults::at("layer.remove.after-marker")?;
+            }
             Ok(None) => return Ok(()),
             Err(Error::Record { .. }) => {}
             Err(error) => return Err(error),
@@ -327,9 +332,11 @@ impl Snapshotter for Overlay {
         layout
             .drafts
             .write_record(&format!("{instance}/layer.json"), &record)?;
+        berth_faults::at("layer.commit.before-rename")?;
         drop(self.inner.settle_layer(&id));
         let name = layout::layer_name(&id);
         if layout.rename_new(&layout.drafts, &instance, &layout.layers, &name)? {
+            berth_faults::passing("layer.commit.after-rename");
             draft.keep();
             self.inner.state.lock().unsynced.insert(id, instance);
         }
@@ -363,6 +370,7 @@ impl Snapshotter for Overlay {
         }
         drop(state);
         let removed = self.inner.layout.to_trash(&self.inner.layout.active, key);
+        berth_faults::passing("snapshot.remove.after-rename");
         let mut state = self.inner.state.lock();
         match (&removed, state.snapshots.get_mut(key)) {
             (Err(_), Some(tracked)) => tracked.phase = Phase::Ready,
@@ -376,6 +384,7 @@ impl Snapshotter for Overlay {
     fn remove_layer(&self, id: &ChainId) -> Result<()> {
         self.inner.announce_layer_removal(id)?;
         let removed = self.inner.discard_layer(id);
+        berth_faults::passing("layer.remove.after-rename");
         self.inner.state.lock().removing_layers.remove(id);
         self.inner.settled.notify_all();
         removed
@@ -422,11 +431,13 @@ impl Snapshotter for Overlay {
         if flushed.is_empty() {
             return Ok(());
         }
+        berth_faults::at("layer.sync.after-flush")?;
         for (id, instance) in &flushed {
             layout
                 .durable
                 .touch(&layout::marker_name(&layout::layer_name(id), instance))?;
         }
+        berth_faults::at("layer.sync.after-marks")?;
         layout.durable.fsync()?;
         let mut state = self.inner.state.lock();
         state

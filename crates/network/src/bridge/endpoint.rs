@@ -61,6 +61,7 @@ impl Endpoint<'_> {
             .and_then(|()| host.set_hairpin(&self.host_name))
             .map_err(|source| refused("create the pod's interface", &self.host_name, source))?;
         }
+        berth_faults::at("network.attach.after-veth")?;
         if let Some(rate) = self.bandwidth.filter(|limit| limit.ingress_rate > 0) {
             limit(
                 &mut host.lock(),

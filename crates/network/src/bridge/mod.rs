@@ -178,6 +178,7 @@ impl Bridge {
             netns: pod.netns.clone(),
             driver: Driver::Bridge(taken.clone()),
         })?;
+        berth_faults::at("network.attach.after-record")?;
         let endpoint = Endpoint {
             host_name: endpoint::host_name(&pod.id),
             netns: &pod.netns,
@@ -191,9 +192,11 @@ impl Bridge {
             .firewall
             .lock()
             .publish(&pod.id, elements.clone())?;
+        berth_faults::at("network.attach.after-table")?;
         self.forget_flows(standing, &elements)?;
         let device = standing.device.lock().clone();
         endpoint.plug(&self.route, &device)?;
+        berth_faults::at("network.attach.after-cable")?;
         Ok(Attachment {
             ips: taken.addresses.clone(),
             result: endpoint.result(&standing.name, &device),
@@ -247,11 +250,13 @@ impl Bridge {
     fn release(&self, standing: &Standing, sandbox: &SandboxId, unplug: bool) -> Result<()> {
         let mut failures = Vec::new();
         failures.extend(standing.firewall.lock().withdraw(sandbox).err());
+        berth_faults::passing("network.detach.after-table");
         if unplug {
             failures.extend(self.unplug(sandbox).err());
         }
         if failures.is_empty() {
             failures.extend(self.records.remove(sandbox).err());
+            berth_faults::passing("network.detach.after-record");
         }
         if failures.is_empty() {
             standing.index.lock().release(sandbox);

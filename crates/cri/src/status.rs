@@ -57,6 +57,7 @@ fn code(error: &Error) -> Code {
         Error::Network { source, .. } => network(source),
         Error::Spec(_)
         | Error::NoVolume { .. }
+        | Error::Fault(_)
         | Error::Checkpoint { .. }
         | Error::Snapshot { .. } => Code::Unknown,
         Error::Shared(inner) => code(inner),

@@ -3,10 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use berth_cri::Facts;
+use berth_images::Images;
 use berth_lifecycle::Runtime;
 use berth_network::Network;
 use tokio::net::{UnixListener, UnixStream};
@@ -29,6 +31,12 @@ const COLLECT: Duration = Duration::from_secs(300);
 /// When that is tried again because pods came or went just then.
 const COLLECT_SOON: Duration = Duration::from_secs(10);
 
+/// When image content that nothing needs is looked for first: a pull that a restart cut short is
+/// tried again by then, and takes up what it had.
+const SWEEP_FIRST: Duration = Duration::from_secs(600);
+/// How often from then on.
+const SWEEP: Duration = Duration::from_secs(3600);
+
 /// How often free memory is given back.
 const TIDY: Duration = Duration::from_secs(10);
 
@@ -39,6 +47,7 @@ pub async fn serve(config: &Config) -> Result<()> {
     let listener = listen(&config.socket).await?;
     tokio::spawn(heal(house.network.clone()));
     tokio::spawn(tidy());
+    tokio::spawn(sweep(Arc::clone(&house.images)));
     tokio::spawn(collect(house.runtime.clone(), house.network.clone()));
     let calls = Calls::default();
     if let Some(address) = config.metrics.socket_address()? {
@@ -164,6 +173,19 @@ async fn collect(runtime: Runtime, network: Network) {
                 COLLECT
             }
         };
+    }
+}
+
+/// What a killed daemon began, and partial blobs that nobody resumed, would stay until an image is
+/// removed.
+async fn sweep(images: Arc<Images>) {
+    let mut pause = SWEEP_FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = SWEEP;
+        if let Err(error) = images.collect().await {
+            tracing::warn!(error = error.report(), "image content was not collected");
+        }
     }
 }
 

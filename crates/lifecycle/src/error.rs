@@ -143,6 +143,9 @@ pub enum Error {
     /// The failure of an operation that several callers waited for.
     #[error(transparent)]
     Shared(std::sync::Arc<Error>),
+    /// Only ever in builds for tests.
+    #[error(transparent)]
+    Fault(#[from] berth_faults::Injected),
 }
 
 impl Error {

@@ -7,6 +7,7 @@
 //! everything from the runtime directory and the shims (`recovery`).
 
 mod attach;
+mod boot;
 mod checkpoint;
 mod container;
 mod core;

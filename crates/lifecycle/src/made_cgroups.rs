@@ -44,15 +44,46 @@ impl MadeCgroups {
 
     /// Blocking: the cgroup `path`, made where it is missing. Its undo is [`MadeCgroups::release`].
     pub fn make(&self, path: &str, own: bool) -> Result<Cgroup> {
-        let cgroup = self.create(path)?;
-        let mut levels = cgroup.created_levels();
-        if own && let Some((last, above)) = levels.split_last() {
-            levels = if last == cgroup.path() { above } else { levels };
+        // Listed before it is made: a daemon that is killed in between takes away what it can.
+        let planned = self.missing(path, own)?;
+        if !planned.is_empty() {
+            self.change(|shared| shared.extend(planned.iter().cloned()))?;
         }
-        if !levels.is_empty() {
-            self.change(|shared| shared.extend(levels.iter().map(ToString::to_string)))?;
+        let cgroup = self.create(path)?;
+        berth_faults::at("cgroup.make.after-create")?;
+        let made: BTreeSet<String> = cgroup
+            .created_levels()
+            .iter()
+            .filter(|level| !own || *level != cgroup.path())
+            .map(ToString::to_string)
+            .collect();
+        if !made.is_subset(&planned) {
+            self.change(|shared| shared.extend(made))?;
         }
         Ok(cgroup)
+    }
+
+    /// The levels of `path` that are not there, without the last one if it is the pod's `own`.
+    fn missing(&self, path: &str, own: bool) -> Result<BTreeSet<String>> {
+        let whole = CgroupPath::parse(path).map_err(|source| failed(path, source))?;
+        let mut levels = whole.levels();
+        if own {
+            levels.pop();
+        }
+        let mut missing = BTreeSet::new();
+        for level in levels.iter().rev() {
+            match self.host.open(level) {
+                Err(error) if error.is_not_found() => _ = missing.insert(level.to_string()),
+                // What is above it is there as well; other failures are for the making to tell.
+                _ => break,
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Blocking: after a reboot nothing is there that an earlier daemon made.
+    pub fn forget_all(&self) -> Result<()> {
+        self.change(BTreeSet::clear)
     }
 
     fn create(&self, path: &str) -> Result<Cgroup> {

@@ -171,6 +171,7 @@ pub fn write(path: &Path, record: &impl Serialize) -> Result<()> {
     let temporary = path.with_extension("tmp");
     fs::File::create(&temporary)
         .and_then(|mut file| file.write_all(&bytes))
+        .inspect(|()| berth_faults::passing("record.write.before-rename"))
         .and_then(|()| fs::rename(&temporary, path))
         .map_err(failed)
 }

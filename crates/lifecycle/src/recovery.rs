@@ -9,18 +9,22 @@
 //! | half-made pod or container | undone |
 //! | container that ran, shim answers | running, or exited as the shim says |
 //! | container that ran, shim gone | exited as it wrote down, else 255 "Unknown" |
-//! | only in the store (the host was rebooted) | not ready, exited |
+//! | container whose start was cut short before its process was made | created, as before |
+//! | container without its snapshot, record only in the store | its removal is finished |
+//! | pod whose stop was cut short | stopped |
+//! | anything of an earlier boot | not ready, exited |
 //! | directory without a record | removed |
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use berth_metadata::{Key, Table, schema};
+use berth_cgroups::CgroupPath;
+use berth_metadata::{Batch, Key, Table, schema};
 use berth_shim_client::{Launcher, Shim, TaskStatus};
 use futures::stream::{self, StreamExt};
 
+use crate::boot::Boot;
 use crate::container::{self, Phase};
 use crate::core::{Core, container_key};
 use crate::error::{Error, Result, chain};
@@ -29,7 +33,7 @@ use crate::files::ContainerFiles;
 use crate::pod;
 use crate::record::{self, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
 use crate::request::Scope;
-use crate::shim::{self, kill_cgroup};
+use crate::shim::{self, Found, kill_cgroup};
 use crate::undo::blocking;
 use crate::volumes;
 
@@ -37,8 +41,6 @@ use serde::de::DeserializeOwned;
 
 /// Shims that are asked at the same time.
 const PARALLEL: usize = 32;
-/// A shim that does not answer within this is dead.
-const ANSWER: Duration = Duration::from_secs(3);
 
 /// What a start found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,34 +53,44 @@ pub struct Recovered {
 }
 
 pub(crate) async fn recover(core: &Arc<Core>) -> Result<Recovered> {
+    let state = core.config.state_dir.clone();
+    let boot = blocking("look at the boot of", move || Boot::of(&state)).await?;
     let mut found = Recovered::default();
-    let pods = pods(core, &mut found).await?;
-    let containers = containers(core, &mut found).await?;
+    let pods = pods(core, boot, &mut found).await?;
+    berth_faults::passing("recovery.after-pods");
+    let containers = containers(core, boot, &mut found).await?;
+    berth_faults::passing("recovery.after-containers");
 
     let live: HashSet<String> = pods.iter().map(|pod| pod.id.to_string()).collect();
     stream::iter(pods)
         .for_each_concurrent(PARALLEL, |record| adopt_pod(core, record))
         .await;
     found.pods = core.pods.all().len();
+    let kept = snapshot_keys(core);
     let adopted = stream::iter(containers)
-        .map(|record| adopt_container(core, record, &live))
+        .map(|record| adopt_container(core, record, &live, kept.as_ref()))
         .buffer_unordered(PARALLEL)
         .collect::<Vec<_>>()
         .await;
     found.containers = core.containers.all().len();
     found.running = adopted.iter().filter(|running| **running).count();
-    sweep_snapshots(core).await;
-    let holders = core.pods.all().iter().map(|pod| pod.id().clone()).collect();
-    if let Err(error) = core.network.reconcile(&holders).await {
-        tracing::warn!(error = chain(&error), "network allocations not reconciled");
-    }
+    berth_faults::passing("recovery.after-adoption");
+    sweep_snapshots(core, kept.unwrap_or_default()).await;
+    reconcile_network(core, boot).await;
+    berth_faults::passing("recovery.after-network");
+    let worker = Arc::clone(core);
+    blocking("mark the boot of", move || {
+        Boot::remember(&worker.config.state_dir)
+    })
+    .await?;
+    finish_stops(core);
     Ok(found)
 }
 
 /// Records of pods: from the runtime directory, then those that only the store has.
-async fn pods(core: &Arc<Core>, found: &mut Recovered) -> Result<Vec<PodRecord>> {
+async fn pods(core: &Arc<Core>, boot: Boot, found: &mut Recovered) -> Result<Vec<PodRecord>> {
     let dir = core.config.state_dir.join("pods");
-    let (mut pods, strays, unreadable) = scan::<PodRecord>(dir, "pod.json").await?;
+    let (pods, strays, unreadable) = scan::<PodRecord>(dir, "pod.json").await?;
     found.unreadable += unreadable;
     for stray in strays {
         found.undone += 1;
@@ -93,7 +105,7 @@ async fn pods(core: &Arc<Core>, found: &mut Recovered) -> Result<Vec<PodRecord>>
         );
     }
     let mut whole = Vec::new();
-    for pod in pods.drain(..) {
+    for pod in pods {
         if pod.state == PodState::Creating {
             found.undone += 1;
             undone("pod", pod::undo_half_made(core, &pod).await);
@@ -102,18 +114,40 @@ async fn pods(core: &Arc<Core>, found: &mut Recovered) -> Result<Vec<PodRecord>>
         }
     }
     let known: HashSet<String> = whole.iter().map(|pod| pod.id.to_string()).collect();
-    for mut pod in stored(core, schema::pods::<PodRecord>(), found) {
-        if !known.contains(pod.id.as_str()) {
+    for pod in stored(core, schema::pods::<PodRecord>(), found) {
+        if known.contains(pod.id.as_str()) {
+            continue;
+        }
+        if removed(boot, core.pod_files(&pod.id).dir()) {
+            found.undone += 1;
+            forget(core, schema::pods::<PodRecord>(), &pod.id);
+            continue;
+        }
+        whole.push(pod);
+    }
+    if boot == Boot::New {
+        for pod in &mut whole {
+            pod.network_held = pod.request.namespaces.network != Scope::Node;
             pod.state = PodState::NotReady;
             pod.init_pid = None;
-            pod.network_held = pod.request.namespaces.network != Scope::Node;
-            whole.push(pod);
+            let (files, record) = (core.pod_files(&pod.id), pod.clone());
+            let written = blocking("write the record of", move || {
+                Launcher::forget(&files.init_bundle());
+                files.create()?;
+                record::write(&files.record(), &record)
+            });
+            written.await?;
         }
+        core.made_cgroups.forget_all()?;
     }
     Ok(whole)
 }
 
-async fn containers(core: &Arc<Core>, found: &mut Recovered) -> Result<Vec<ContainerRecord>> {
+async fn containers(
+    core: &Arc<Core>,
+    boot: Boot,
+    found: &mut Recovered,
+) -> Result<Vec<ContainerRecord>> {
     let dir = core.config.state_dir.join("containers");
     let (mut records, strays, unreadable) = scan::<ContainerRecord>(dir, "container.json").await?;
     found.unreadable += unreadable;
@@ -126,17 +160,52 @@ async fn containers(core: &Arc<Core>, found: &mut Recovered) -> Result<Vec<Conta
         );
     }
     let known: HashSet<String> = records.iter().map(|record| record.id.to_string()).collect();
-    for mut record in stored(core, schema::containers::<ContainerRecord>(), found) {
-        if !known.contains(record.id.as_str()) {
-            if record.exit.is_none() {
-                record.exit = Some(Exit::unknown("the host was restarted"));
-            }
-            record.state = ContainerState::Exited;
-            record.pid = None;
-            records.push(record);
+    for record in stored(core, schema::containers::<ContainerRecord>(), found) {
+        if known.contains(record.id.as_str()) {
+            continue;
+        }
+        let files = ContainerFiles::new(&core.config.state_dir, record.id.as_str());
+        if removed(boot, files.bundle()) {
+            found.undone += 1;
+            forget(core, schema::containers::<ContainerRecord>(), &record.id);
+            continue;
+        }
+        records.push(record);
+    }
+    if boot == Boot::New {
+        for record in &mut records {
+            let files = ContainerFiles::new(&core.config.state_dir, record.id.as_str());
+            end(record, &files);
+            let written = blocking("prepare", move || {
+                Launcher::forget(files.bundle());
+                files.create()
+            });
+            written.await?;
         }
     }
     Ok(records)
+}
+
+/// The directory goes before the record in the store does.
+fn removed(boot: Boot, dir: &Path) -> bool {
+    boot == Boot::Same && !dir.exists()
+}
+
+fn forget<K: Key, V>(core: &Core, table: Table<K, V>, id: &K) {
+    let mut batch = Batch::new();
+    batch.remove(table, id);
+    core.store().commit_lazily(batch);
+}
+
+/// Nothing of it can run any more.
+fn end(record: &mut ContainerRecord, files: &ContainerFiles) {
+    if record.exit.is_none() {
+        let written = container::recorded(files.bundle()).map(|(exit, _)| exit);
+        let unknown = || Exit::unknown("the host was restarted");
+        record.exit = Some(written.unwrap_or_else(unknown));
+    }
+    record.state = ContainerState::Exited;
+    record.pid = None;
 }
 
 /// Records below `dir`, the names of directories without one, and how many were unreadable.
@@ -194,18 +263,24 @@ fn stored<K: Key, V: DeserializeOwned>(
 
 async fn adopt_pod(core: &Arc<Core>, mut record: PodRecord) {
     let mut init = None;
-    if let (PodState::Ready, Some(pid)) = (record.state, record.init_pid) {
-        let bundle = core.pod_files(&record.id).init_bundle();
-        match connect(core, record.id.as_str(), &bundle).await {
-            Some(shim) => init = Some(pod::Init::adopt(&record, shim, pid)),
-            None => {
+    if let Some(pid) = record.init_pid {
+        let (id, bundle) = (record.id.as_str(), core.pod_files(&record.id).init_bundle());
+        match (record.state, shim::find(core, id, &bundle).await) {
+            (PodState::Ready, Found::Working(shim)) => {
+                init = Some(pod::Init::adopt(&record, shim, pid));
+            }
+            // It is dead, or its stop was cut short.
+            _ => {
+                let cgroup = pod::init_cgroup(&record);
+                undone("init", shim::reclaim(core, id, &bundle, &cgroup).await);
                 record.state = PodState::NotReady;
                 record.init_pid = None;
             }
         }
     }
+    let known = record.state != PodState::Ready;
     core.pod_names
-        .adopt(record.request.key(), record.id.clone());
+        .adopt(record.request.key(), record.id.clone(), known);
     pod::Task::spawn(Arc::clone(core), record, init);
 }
 
@@ -214,29 +289,19 @@ async fn adopt_container(
     core: &Arc<Core>,
     mut record: ContainerRecord,
     pods: &HashSet<String>,
+    snapshots: Option<&HashSet<String>>,
 ) -> bool {
     let files = ContainerFiles::new(&core.config.state_dir, record.id.as_str());
-    if record.state == ContainerState::Creating || !pods.contains(record.pod.as_str()) {
+    let half_removed = record.state != ContainerState::Running
+        && snapshots.is_some_and(|kept| !kept.contains(record.id.as_str()));
+    if record.state == ContainerState::Creating
+        || half_removed
+        || !pods.contains(record.pod.as_str())
+    {
         undone("container", discard(core, &record, &files).await);
         return false;
     }
-    let mut phase = match record.state {
-        ContainerState::Created => Phase::Created,
-        _ => Phase::Exited,
-    };
-    // A container whose start was under way has a shim although its record does not say so.
-    if matches!(
-        record.state,
-        ContainerState::Running | ContainerState::Created
-    ) && Launcher::has_launched(files.bundle())
-    {
-        phase = match connect(core, record.id.as_str(), files.bundle()).await {
-            Some(shim) => answered(core, &mut record, &files, shim).await,
-            None => ended(core, &mut record, &files).await,
-        };
-    } else if record.state == ContainerState::Running {
-        phase = ended(core, &mut record, &files).await;
-    }
+    let phase = phase(core, &mut record, &files).await;
     let runs = matches!(phase, Phase::Running(_));
     let commands = exec::take_left_over(&files.io());
     if let Phase::Running(shim) = &phase
@@ -250,46 +315,65 @@ async fn adopt_container(
     {
         tracing::warn!(id = %record.id, error = chain(&error), "record not written");
     }
+    let known = record.state != ContainerState::Created;
     core.container_names
-        .adopt(container_key(&record), record.id.clone());
+        .adopt(container_key(&record), record.id.clone(), known);
     container::Task::spawn(Arc::clone(core), record, files, phase);
     runs
 }
 
-async fn connect(core: &Core, id: &str, bundle: &Path) -> Option<Arc<Shim>> {
-    let connecting = async {
-        let shim = core.launcher.connect(id, bundle).await?;
-        shim.state(None).await?;
-        Ok::<_, berth_shim_client::Error>(shim)
-    };
-    match tokio::time::timeout(ANSWER, connecting).await {
-        Ok(Ok(shim)) => Some(Arc::new(shim)),
-        Ok(Err(error)) => {
-            tracing::warn!(id, error = chain(&error), "the shim does not answer");
-            None
+/// What has become of a whole container, by its record and its shim.
+async fn phase(core: &Arc<Core>, record: &mut ContainerRecord, files: &ContainerFiles) -> Phase {
+    let launched = Launcher::has_launched(files.bundle());
+    let found = shim::find(core, record.id.as_str(), files.bundle()).await;
+    match (record.state, found) {
+        // The start was under way: its record follows the shim.
+        (ContainerState::Running | ContainerState::Created, Found::Working(shim)) => {
+            answered(core, record, shim).await
         }
-        Err(_) => {
-            tracing::warn!(id, "the shim does not answer in time");
-            None
+        (ContainerState::Created, _) if !launched => Phase::Created,
+        (ContainerState::Created, _) if never_ran(core, record, files).await => {
+            let (id, bundle) = (record.id.as_str(), files.bundle());
+            undone(
+                "start",
+                shim::reclaim(core, id, bundle, &record.cgroup).await,
+            );
+            Phase::Created
         }
+        (ContainerState::Running | ContainerState::Created, _) => ended(core, record, files).await,
+        // Its end was written down, and what it held not released.
+        _ if launched => {
+            let (id, bundle) = (record.id.as_str(), files.bundle());
+            undone(
+                "exit",
+                shim::reclaim(core, id, bundle, &record.cgroup).await,
+            );
+            Phase::Exited
+        }
+        _ => Phase::Exited,
     }
+}
+
+/// A process has a cgroup before it exists, and leaves word of its end.
+async fn never_ran(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFiles) -> bool {
+    let (core, bundle) = (Arc::clone(core), files.bundle().to_owned());
+    let cgroup = record.cgroup.clone();
+    let asked = blocking("ask whether it ran", move || {
+        let opened = CgroupPath::parse(&cgroup).and_then(|path| core.cgroups.open(&path));
+        let absent = matches!(opened, Err(error) if error.is_not_found());
+        Ok(absent && container::recorded(&bundle).is_none())
+    });
+    asked.await.unwrap_or(false)
 }
 
 /// A shim that answers is believed: its wait returns at once where the process has ended. One whose
 /// process still waits at the start gate belongs to a start that was cut short, and is undone.
-async fn answered(
-    core: &Arc<Core>,
-    record: &mut ContainerRecord,
-    files: &ContainerFiles,
-    shim: Arc<Shim>,
-) -> Phase {
+async fn answered(core: &Arc<Core>, record: &mut ContainerRecord, shim: Arc<Shim>) -> Phase {
     let state = shim.state(None).await;
     if let Ok(state) = state {
         if state.status == TaskStatus::Created && record.state == ContainerState::Created {
             let disposal = shim::dispose(Arc::clone(core), shim, record.cgroup.clone());
             undone("start", disposal.await);
-            // The next restart must not take the socket for that of a start under way.
-            Launcher::forget(files.bundle());
             return Phase::Created;
         }
         record.pid = Some(state.pid);
@@ -311,6 +395,7 @@ async fn ended(core: &Arc<Core>, record: &mut ContainerRecord, files: &Container
         tracing::debug!(id = %record.id, error = chain(&error), "nothing to clean up");
     }
     kill_cgroup(core, &record.cgroup).await;
+    Launcher::forget(files.bundle());
     let unknown = || Exit::unknown("its shim was gone when the daemon came back");
     let exit = container::recorded(files.bundle()).map(|(exit, _)| exit);
     record.exit = Some(exit.unwrap_or_else(unknown));
@@ -320,18 +405,8 @@ async fn ended(core: &Arc<Core>, record: &mut ContainerRecord, files: &Container
 }
 
 async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFiles) -> Result<()> {
-    if let Some(shim) = connect(core, record.id.as_str(), files.bundle()).await {
-        shim::dispose(Arc::clone(core), shim, record.cgroup.clone()).await?;
-    } else if Launcher::has_launched(files.bundle()) {
-        let cleaned = core
-            .launcher
-            .clean_up(record.id.as_str(), files.bundle())
-            .await;
-        if let Err(error) = cleaned {
-            tracing::debug!(id = %record.id, error = chain(&error), "nothing to clean up");
-        }
-    }
-    kill_cgroup(core, &record.cgroup).await;
+    let (id, bundle) = (record.id.as_str(), files.bundle());
+    shim::reclaim(core, id, bundle, &record.cgroup).await?;
     volumes::release(core, files, &record.volumes).await?;
     core.remove_snapshot(record.id.to_string()).await?;
     let files = files.clone();
@@ -340,26 +415,53 @@ async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFi
     Ok(())
 }
 
-/// Writable layers and volumes whose container is nowhere recorded belong to creations that were cut short.
-async fn sweep_snapshots(core: &Arc<Core>) {
-    let snapshots = match core.snapshots.snapshots() {
-        Ok(snapshots) => snapshots,
+fn snapshot_keys(core: &Core) -> Option<HashSet<String>> {
+    match core.snapshots.snapshots() {
+        Ok(snapshots) => Some(snapshots.into_iter().map(|found| found.key).collect()),
         Err(error) => {
             tracing::warn!(error = chain(&error), "snapshots cannot be listed");
-            return;
+            None
         }
-    };
+    }
+}
+
+/// Writable layers and volumes whose container is nowhere recorded belong to creations that were cut short.
+async fn sweep_snapshots(core: &Arc<Core>, keys: HashSet<String>) {
     let known: HashSet<String> = core
         .containers
         .all()
         .iter()
         .map(|container| container.id().to_string())
         .collect();
-    for snapshot in snapshots
-        .into_iter()
-        .filter(|snapshot| !known.contains(volumes::owner(&snapshot.key)))
-    {
-        undone("snapshot", core.remove_snapshot(snapshot.key).await);
+    for key in keys {
+        if !known.contains(volumes::owner(&key)) {
+            undone("snapshot", core.remove_snapshot(key).await);
+        }
+    }
+}
+
+/// Pods of an earlier boot hold nothing: what is still noted for them is released.
+async fn reconcile_network(core: &Arc<Core>, boot: Boot) {
+    let holders = match boot {
+        Boot::Same => core.pods.all().iter().map(|pod| pod.id().clone()).collect(),
+        Boot::New => HashSet::new(),
+    };
+    if let Err(error) = core.network.reconcile(&holders).await {
+        tracing::warn!(error = chain(&error), "network allocations not reconciled");
+    }
+}
+
+/// A pod that is not ready runs nothing: a stop that was cut short goes on behind.
+fn finish_stops(core: &Arc<Core>) {
+    for pod in core.pods.all() {
+        let runs = |container: &Arc<container::Container>| container.has_shim();
+        let stopped = pod.view().state == PodState::NotReady;
+        if stopped && core.containers_of(pod.id()).iter().any(runs) {
+            tokio::spawn(async move {
+                let outcome = pod.stop().await;
+                undone("stop", outcome);
+            });
+        }
     }
 }
 

@@ -109,11 +109,10 @@ impl<Id: Clone + Send + Sync + 'static> Reservations<Id> {
         .shared()
     }
 
-    /// Records a name that was found in use, as after a restart.
-    pub fn adopt(&self, key: String, id: Id) {
-        self.slots
-            .lock()
-            .insert(key, Slot::Present { id, told: true });
+    /// Records a name that was found in use, as after a restart. Whether its owner was `told` of
+    /// it before that is not known: where not, a repeated request is answered once more.
+    pub fn adopt(&self, key: String, id: Id, told: bool) {
+        self.slots.lock().insert(key, Slot::Present { id, told });
     }
 
     pub fn release(&self, key: &str) {
@@ -168,6 +167,17 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(60)).await;
         let retry = names.claim("a", async { Ok(8) }, conflict).await.unwrap();
         assert_eq!(retry, 7);
+    }
+
+    #[tokio::test]
+    async fn a_name_found_at_the_start_is_told_once_unless_it_was() {
+        let names = Reservations::<u32>::default();
+        names.adopt("a".into(), 1, false);
+        names.adopt("b".into(), 2, true);
+        let claim = |key: &'static str| names.claim(key, async { Ok(9) }, conflict);
+        assert_eq!(claim("a").await.unwrap(), 1);
+        assert!(claim("a").await.is_err());
+        assert!(claim("b").await.is_err());
     }
 
     #[tokio::test]

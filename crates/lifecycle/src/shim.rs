@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_shim_client::{Mount, Shim, Stdio};
+use berth_shim_client::{Launcher, Mount, Shim, Stdio};
 use tracing::Instrument;
 
 use crate::core::Core;
@@ -14,6 +14,8 @@ use crate::undo::{Undo, blocking};
 
 /// A shim that does not answer its last calls within this is given up and cleaned up behind.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// A shim of a former daemon that does not answer within this is dead.
+const ANSWER: Duration = Duration::from_secs(3);
 const SIGKILL: u32 = 9;
 
 /// What a shim is launched for.
@@ -54,14 +56,17 @@ pub(crate) async fn start(
     let shim = Arc::new(launched.map_err(failed("launch"))?);
     let disposal = dispose(Arc::clone(core), Arc::clone(&shim), launch.cgroup);
     undo.push("shim", disposal);
+    berth_faults::at("shim.start.after-launch")?;
     let creating = shim
         .create(&launch.rootfs, &launch.stdio)
         .instrument(tracing::info_span!("shim create"));
     let pid = creating.await.map_err(failed("create"))?;
+    berth_faults::at("shim.start.after-create")?;
     let starting = shim
         .start(None)
         .instrument(tracing::info_span!("shim start"));
     starting.await.map_err(failed("start"))?;
+    berth_faults::at("shim.start.after-start")?;
     Ok(Started { shim, pid })
 }
 
@@ -70,8 +75,10 @@ pub(crate) async fn dispose(core: Arc<Core>, shim: Arc<Shim>, cgroup: String) ->
     let farewell = async {
         // A process that is gone cannot be killed, and its wait is answered at once.
         let _ = shim.kill(None, SIGKILL, true).await;
+        berth_faults::passing("shim.dispose.after-kill");
         let _ = shim.wait(None).await;
         let deleted = shim.delete(None).await;
+        berth_faults::passing("shim.dispose.after-delete");
         if let Err(error) = &deleted {
             tracing::debug!(
                 id = shim.id(),
@@ -80,6 +87,7 @@ pub(crate) async fn dispose(core: Arc<Core>, shim: Arc<Shim>, cgroup: String) ->
             );
         }
         let _ = shim.shutdown().await;
+        berth_faults::passing("shim.dispose.after-shutdown");
         deleted.is_ok()
     };
     let parted = tokio::time::timeout(FAREWELL, farewell).await;
@@ -97,6 +105,64 @@ pub(crate) async fn dispose(core: Arc<Core>, shim: Arc<Shim>, cgroup: String) ->
         }
     }
     kill_cgroup(&core, &cgroup).await;
+    // The next daemon is not to look for it.
+    Launcher::forget(shim.bundle());
+    Ok(())
+}
+
+/// What is behind a bundle, as a start finds it.
+pub(crate) enum Found {
+    /// A shim with its process, which waits, runs or has ended.
+    Working(Arc<Shim>),
+    /// A shim that was not told yet what to run, or has deleted it.
+    Empty(Arc<Shim>),
+    /// None was launched, or it is dead.
+    Gone,
+}
+
+/// Asks the shim of a bundle whether it is there.
+pub(crate) async fn find(core: &Core, id: &str, bundle: &Path) -> Found {
+    if !Launcher::has_launched(bundle) {
+        return Found::Gone;
+    }
+    let asking = async {
+        let shim = Arc::new(core.launcher.connect(id, bundle).await?);
+        match shim.state(None).await {
+            Ok(_) => Ok(Found::Working(shim)),
+            Err(error) if error.is_not_found() => Ok(Found::Empty(shim)),
+            Err(error) => Err(error),
+        }
+    };
+    match tokio::time::timeout(ANSWER, asking).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            tracing::warn!(id, error = chain(&error), "the shim does not answer");
+            Found::Gone
+        }
+        Err(_) => {
+            tracing::warn!(id, "the shim does not answer in time");
+            Found::Gone
+        }
+    }
+}
+
+/// Releases whatever a former daemon left behind a bundle: a shim in any state with its process, or
+/// what a dead one held. Where there is nothing, nothing is done.
+pub(crate) async fn reclaim(core: &Arc<Core>, id: &str, bundle: &Path, cgroup: &str) -> Result<()> {
+    match find(core, id, bundle).await {
+        Found::Working(shim) | Found::Empty(shim) => {
+            dispose(Arc::clone(core), shim, cgroup.to_owned()).await?;
+        }
+        Found::Gone => {
+            if Launcher::has_launched(bundle)
+                && let Err(error) = core.launcher.clean_up(id, bundle).await
+            {
+                tracing::debug!(id, error = chain(&error), "nothing to clean up");
+            }
+            kill_cgroup(core, cgroup).await;
+            Launcher::forget(bundle);
+        }
+    }
     Ok(())
 }
 

@@ -104,9 +104,12 @@ async fn steps(
                     })
             })?;
             drop(hold);
+            berth_faults::at("container.create.after-snapshot")?;
             let mut user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
             files.create()?;
+            berth_faults::at("container.create.after-directory")?;
             let volumes = volumes::make(&worker, &files, planned, &mounts)?;
+            berth_faults::at("container.create.after-volumes")?;
             let mut spec = spec::build(&Inputs {
                 pod: &pod_record,
                 files: &worker.pod_files(&pod_record.id),
@@ -123,6 +126,7 @@ async fn steps(
             inject_devices(&worker, &request, &mut spec, &mut user)?;
             volumes::ensure_host_paths(&request.mounts)?;
             write_spec(&files.spec(), &spec)?;
+            berth_faults::at("container.create.after-spec")?;
             let record = created_record(
                 id,
                 &pod_record,
@@ -135,6 +139,7 @@ async fn steps(
                 volume_keys,
             );
             record::write(&files.record(), &record)?;
+            berth_faults::at("container.create.after-record")?;
             Ok(record)
         }
     })
@@ -143,6 +148,7 @@ async fn steps(
     core.store_container(&record);
     let container = Task::spawn(Arc::clone(core), record, files, Phase::Created);
     core.tell_container(EventKind::Created, &container.view());
+    berth_faults::passing("container.create.before-answer");
     Ok(container)
 }
 

@@ -28,6 +28,7 @@ pub(super) async fn start(
         cgroup: record.cgroup.clone(),
         runner: runner(core, record)?,
     };
+    berth_faults::at("container.start.after-prepare")?;
     let mut undo = Undo::default();
     let started = shim::start(core, launch, &mut undo).await;
     if started.is_err() {

@@ -130,12 +130,14 @@ impl Task {
             .ready("start a container")?;
         match start::start(&self.core, &self.record, &self.container.files).await {
             Ok(started) => {
+                berth_faults::passing("container.start.before-record");
                 self.record.state = ContainerState::Running;
                 self.record.pid = Some(started.pid);
                 self.record.started_at = record::now();
                 self.watch(started.shim);
                 self.persist().await;
                 self.core.tell_container(EventKind::Started, &self.record);
+                berth_faults::passing("container.start.before-answer");
                 Ok(())
             }
             Err(error) => {
@@ -187,6 +189,7 @@ impl Task {
         if let Err(error) = shim::signal(&shim, number).await {
             tracing::warn!(id = %self.record.id, error = chain(&error), "stop signal not sent");
         }
+        berth_faults::passing("container.stop.after-signal");
     }
 
     async fn kill(&mut self) {
@@ -197,6 +200,7 @@ impl Task {
             tracing::warn!(id = %self.record.id, error = chain(&error), "kill by cgroup instead");
             shim::kill_cgroup(&self.core, &self.record.cgroup).await;
         }
+        berth_faults::passing("container.kill.after-signal");
     }
 
     async fn overdue(&mut self, deadline: Deadline) {
@@ -220,16 +224,19 @@ impl Task {
     /// is released before anyone who waits is told.
     async fn ended(&mut self, exit: Exit) {
         self.exit = None;
+        berth_faults::passing("container.exit.before-record");
         self.record.state = ContainerState::Exited;
         self.record.exit = Some(exit);
         self.record.pid = None;
         self.container.set_shim(None);
         self.persist().await;
+        berth_faults::passing("container.exit.after-record");
         self.core.tell_container(EventKind::Stopped, &self.record);
         if let Some(shim) = self.shim.take() {
             let cgroup = self.record.cgroup.clone();
             let _ = shim::dispose(Arc::clone(&self.core), shim, cgroup).await;
         }
+        berth_faults::passing("container.exit.before-answer");
         let stopping = &mut self.stopping;
         (stopping.kill_at, stopping.give_up_at) = (None, None);
         for reply in stopping.waiting.drain(..) {
@@ -247,6 +254,7 @@ impl Task {
                 shim.update(&linux)
                     .await
                     .map_err(Error::of_shim("update", shim.id()))?;
+                berth_faults::passing("container.update.after-shim");
             }
             (_, ContainerState::Created) => {
                 let path = self.container.files.spec();
@@ -269,9 +277,9 @@ impl Task {
 
     async fn reopen_log(&mut self) -> Result<()> {
         let shim = self.container.running("reopen its log")?;
-        shim.reopen_log()
-            .await
-            .map_err(Error::of_shim("reopen the log of", shim.id()))
+        let reopened = shim.reopen_log().await;
+        berth_faults::passing("container.log.after-reopen");
+        reopened.map_err(Error::of_shim("reopen the log of", shim.id()))
     }
 
     /// Releases everything; true when the container is gone and the task may end.
@@ -288,13 +296,17 @@ impl Task {
     async fn release(&mut self) -> Result<()> {
         let id = self.record.id.to_string();
         volumes::release(&self.core, &self.container.files, &self.record.volumes).await?;
+        berth_faults::at("container.remove.after-volumes")?;
         self.core.remove_snapshot(id.clone()).await?;
+        berth_faults::at("container.remove.after-snapshot")?;
         let files = self.container.files.clone();
         blocking("remove", move || files.remove()).await?;
+        berth_faults::at("container.remove.after-files")?;
         self.core.forget_container(&self.record);
         for image in self.record.images() {
             self.core.images.let_go(&image);
         }
+        berth_faults::passing("container.remove.before-answer");
         Ok(())
     }
 

@@ -58,10 +58,12 @@ impl Command {
             .exec(&self.exec_id, &self.process, &stdio)
             .await
             .map_err(failed())?;
+        berth_faults::at("exec.after-adding")?;
         self.shim
             .start(Some(&self.exec_id))
             .await
             .map_err(failed())?;
+        berth_faults::at("exec.after-start")?;
         Ok(Pipes {
             stdin: fifos.writer()?,
             stdout,

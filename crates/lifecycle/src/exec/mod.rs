@@ -81,7 +81,9 @@ impl Container {
         let prefix = files.io().join(&exec_id);
         let (process, fifos) = blocking("prepare a command in", move || {
             let process = process(&Spec::load(files.spec())?, &wanted, streams.tty)?;
-            Ok((process, Fifos::create(&prefix, streams)?))
+            let fifos = Fifos::create(&prefix, streams)?;
+            berth_faults::at("exec.after-fifos")?;
+            Ok((process, fifos))
         })
         .await?;
         let container = self.id().to_string();

@@ -86,7 +86,7 @@ impl Init {
 }
 
 /// Where the init's own cgroup is; pods without an init have none there.
-pub(super) fn cgroup(record: &PodRecord) -> String {
+pub(crate) fn cgroup(record: &PodRecord) -> String {
     format!(
         "{}/{}",
         record.cgroup_parent.trim_end_matches('/'),

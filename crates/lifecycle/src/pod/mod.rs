@@ -19,7 +19,7 @@ use std::sync::Arc;
 use berth_names::SandboxId;
 use bytes::Bytes;
 
-pub(crate) use init::Init;
+pub(crate) use init::{Init, cgroup as init_cgroup};
 pub(crate) use run::{run, undo_half_made, unpin};
 pub(crate) use task::Task;
 pub(crate) use user_namespace::give_to_root;

@@ -44,6 +44,7 @@ pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxI
             let pod = Task::spawn(Arc::clone(&core), record, init);
             core.tell_pod(EventKind::Created, &pod);
             core.tell_pod(EventKind::Started, &pod);
+            berth_faults::passing("pod.run.before-answer");
             Ok(id)
         }
         Err(error) => {
@@ -66,11 +67,13 @@ async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Res
     let release = cgroup::release(Arc::clone(core), record.clone());
     undo.push("cgroup", release);
     record.cgroup_made = cgroup::make(core, record).await?;
+    berth_faults::at("pod.run.after-cgroup")?;
 
     if record.request.namespaces.network != Scope::Node {
         record.network_held = true;
         undo.push("network", detach(Arc::clone(core), record.clone()));
         record.ips = attach(core, record, &files).await?;
+        berth_faults::at("pod.run.after-network")?;
         apply_deferred(record, &files, deferred).await?;
     }
     let init = match record.request.namespaces.pid {
@@ -78,9 +81,11 @@ async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Res
         _ => None,
     };
     record.init_pid = init.as_ref().map(Init::pid);
+    berth_faults::at("pod.run.after-init")?;
     record.state = PodState::Ready;
     let (path, ready) = (files.record(), record.clone());
     blocking("write the record of", move || record::write(&path, &ready)).await?;
+    berth_faults::at("pod.run.after-ready")?;
     core.store_pod(record);
     Ok(init)
 }
@@ -90,9 +95,13 @@ async fn prepare(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
     let (files, record) = (files.clone(), record.clone());
     blocking("prepare", move || {
         files.create()?;
+        berth_faults::at("pod.run.after-directory")?;
         record::write(&files.record(), &record)?;
+        berth_faults::at("pod.run.after-record")?;
         let deferred = pin(&files, &record)?;
+        berth_faults::at("pod.run.after-namespaces")?;
         files.populate(&record.request)?;
+        berth_faults::at("pod.run.after-files")?;
         Ok(deferred)
     })
     .await
@@ -170,7 +179,8 @@ pub(super) async fn detach(core: Arc<Core>, record: PodRecord) -> Result<()> {
 /// Takes back a pod whose making was cut short, as found after a restart.
 pub(crate) async fn undo_half_made(core: &Arc<Core>, record: &PodRecord) -> Result<()> {
     let files = core.pod_files(&record.id);
-    crate::shim::kill_cgroup(core, &super::init::cgroup(record)).await;
+    let (id, cgroup) = (record.id.as_str(), super::init::cgroup(record));
+    crate::shim::reclaim(core, id, &files.init_bundle(), &cgroup).await?;
     if record.request.namespaces.network != Scope::Node {
         detach(Arc::clone(core), record.clone()).await?;
     }

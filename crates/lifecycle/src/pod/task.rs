@@ -85,6 +85,7 @@ impl Task {
             }
         }
         cgroup::limit(&self.core, &self.record, &request).await?;
+        berth_faults::passing("pod.update.after-cgroup");
         self.record.request = request;
         self.persist().await;
         Ok(())
@@ -98,6 +99,7 @@ impl Task {
         if was_ready {
             self.record.state = PodState::NotReady;
             self.persist().await;
+            berth_faults::passing("pod.stop.after-record");
         }
         let containers = self.core.containers_of(&self.record.id);
         let stops = containers
@@ -109,20 +111,25 @@ impl Task {
                 outcome => failures.note(outcome),
             }
         }
+        berth_faults::passing("pod.stop.after-containers");
         if let Some(init) = self.init.take() {
             failures.note(init.stop(Arc::clone(&self.core)).await);
             self.record.init_pid = None;
+            berth_faults::passing("pod.stop.after-init");
         }
         if self.record.network_held {
             let released = run::detach(Arc::clone(&self.core), self.record.clone()).await;
             self.record.network_held = released.is_err();
             failures.note(released);
+            berth_faults::passing("pod.stop.after-network");
         }
         if !self.record.network_held {
             let files = self.core.pod_files(&self.record.id);
             failures.note(blocking("unpin", move || run::unpin(&files)).await);
+            berth_faults::passing("pod.stop.after-namespaces");
         }
         self.persist().await;
+        berth_faults::passing("pod.stop.before-answer");
         if was_ready {
             self.core.tell_pod(EventKind::Stopped, &self.pod);
         }
@@ -136,6 +143,7 @@ impl Task {
         if gone {
             self.core.forget_pod(&self.record);
             self.core.tell_pod(EventKind::Deleted, &self.pod);
+            berth_faults::passing("pod.remove.before-answer");
         }
         let _ = reply.send(outcome);
         gone
@@ -149,9 +157,13 @@ impl Task {
             failures.note(outcome);
         }
         failures.first()?;
+        berth_faults::at("pod.remove.after-containers")?;
         cgroup::release(Arc::clone(&self.core), self.record.clone()).await?;
+        berth_faults::at("pod.remove.after-cgroup")?;
         let files = self.core.pod_files(&self.record.id);
-        blocking("remove", move || files.remove()).await
+        blocking("remove", move || files.remove()).await?;
+        berth_faults::at("pod.remove.after-files")?;
+        Ok(())
     }
 
     async fn persist(&mut self) {

@@ -38,8 +38,23 @@ pub fn build() -> Result<()> {
     let out = workspace::artefacts();
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
 
-    build_daemon("dev", "debug", &out)?;
+    build_daemon("dev", "debug", &[], &out)?;
     build_statics()
+}
+
+/// Builds a daemon with fault points beside the other programs, and says in which directory. What
+/// `build` made has to be there.
+pub fn build_with_faults() -> Result<PathBuf> {
+    let out = workspace::artefacts().join("faults");
+    fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    build_daemon("dev", "debug", &["--features", "fault-points"], &out)?;
+    for (_, program) in STATIC {
+        let built = workspace::artefacts().join(program);
+        if built.exists() {
+            place(&built, &out.join(program))?;
+        }
+    }
+    Ok(out)
 }
 
 fn build_statics() -> Result<()> {
@@ -53,7 +68,7 @@ fn build_statics() -> Result<()> {
 pub fn build_release() -> Result<PathBuf> {
     let out = workspace::artefacts().join("release");
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    build_daemon("release", "release", &out)?;
+    build_daemon("release", "release", &[], &out)?;
     build_statics()?;
     for (_, program) in STATIC {
         place(&workspace::artefacts().join(program), &out.join(program))?;
@@ -62,11 +77,15 @@ pub fn build_release() -> Result<PathBuf> {
 }
 
 /// `built` is the profile's directory below cargo's output.
-fn build_daemon(profile: &str, built: &str, out: &Path) -> Result<()> {
-    println!("building {DAEMON} ({profile})");
+fn build_daemon(profile: &str, built: &str, features: &[&str], out: &Path) -> Result<()> {
+    println!(
+        "building {DAEMON} ({})",
+        [&[profile], features].concat().join(" ")
+    );
     run(cargo()
         .current_dir(workspace::root())
         .args(["build", "--quiet", "--profile", profile])
+        .args(features)
         .args(["--package", DAEMON, "--bin", DAEMON]))?;
     place(
         &workspace::target().join(built).join(DAEMON),

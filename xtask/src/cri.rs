@@ -215,6 +215,15 @@ impl Cri {
             .map(drop)
     }
 
+    pub fn reopen_log(&mut self, container: &str) -> Answer<()> {
+        let request = cri::ReopenContainerLogRequest {
+            container_id: container.to_owned(),
+        };
+        self.runtime
+            .block_on(self.pods.reopen_container_log(request))
+            .map(drop)
+    }
+
     /// Events from now on.
     pub fn events(&mut self) -> Answer<tonic::Streaming<cri::ContainerEventResponse>> {
         let request = cri::GetEventsRequest::default();

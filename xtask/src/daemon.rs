@@ -30,6 +30,20 @@ impl Daemon {
 
     /// Like `start`, with the programs in this directory.
     pub fn start_from(programs: &Path, place: &Place, log: &Path) -> Result<Self> {
+        let mut daemon = Self::spawn(programs, place, log, &[])?;
+        daemon
+            .wait_until_ready()
+            .with_context(|| format!("see {}", log.display()))?;
+        Ok(daemon)
+    }
+
+    /// Starts it with variables in its environment, and does not wait for anything.
+    pub fn spawn(
+        programs: &Path,
+        place: &Place,
+        log: &Path,
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
         let program = programs.join("berthd");
         let output = append(log)?;
         let child = Command::new(&program)
@@ -47,6 +61,7 @@ impl Daemon {
             .arg(place.cni_conf())
             .arg("--cni-bin-dir")
             .arg(tools::path(tools::Tool::CniPlugins)?)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(
                 output
@@ -56,14 +71,10 @@ impl Daemon {
             .stderr(output)
             .spawn()
             .with_context(|| format!("starting {}", program.display()))?;
-        let mut daemon = Self {
+        Ok(Self {
             child,
             socket: place.socket(),
-        };
-        daemon
-            .wait_until_ready()
-            .with_context(|| format!("see {}", log.display()))?;
-        Ok(daemon)
+        })
     }
 
     /// As clients are told it.
@@ -90,7 +101,14 @@ impl Daemon {
         self.child.wait().context("waiting for berthd").map(drop)
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    /// Whether it has ended, by itself or by somebody's hand.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        let status = self.child.try_wait().context("looking at berthd")?;
+        Ok(status.is_some())
+    }
+
+    /// Waits until it answers on its socket; an error once it has ended.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
         retry(START, || {
             if let Some(status) = self.child.try_wait().context("looking at berthd")? {
                 return Ok(Err(status));

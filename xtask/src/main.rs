@@ -34,6 +34,9 @@ usage: cargo xtask <command>
   crictl           only the crictl suite
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
+  crash [--seeds N | --seed S | --points | --point NAME]
+                   only the crash campaign: kills of the daemon at every fault point
+                   and by seeds; or a part of that
   kubelet          only the kubelet suite: static pods, restarts, a reboot
   oci              only the oci suite: the same specifications through berth-oci,
                    runc and crun
@@ -81,6 +84,11 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["node", focus] => {
             prepare()?;
             Ok(report(suites::node::run_matching(focus)?))
+        }
+        ["crash", options @ ..] => {
+            let wanted = suites::crash::Wanted::parse(options)?;
+            prepare()?;
+            Ok(report(suites::crash::run(&wanted)?))
         }
         ["kubelet"] => {
             prepare()?;

@@ -13,10 +13,13 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 6] = [
+const SUITES: [(&str, Suite); 7] = [
     ("oci", suites::oci::run),
     ("crictl", suites::crictl::run),
     ("node", suites::node::run),
+    ("crash", || {
+        suites::crash::run(&suites::crash::Wanted::default())
+    }),
     ("trace", suites::trace::run),
     ("kubelet", suites::kubelet::run),
     ("critest", || suites::critest::run(None)),

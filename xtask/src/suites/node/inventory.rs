@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::session::Session;
+use crate::cgroup_parent::CgroupParent;
 use crate::command::retry;
+use crate::place::Place;
 
 /// Namespaces are destroyed, and shims exit, behind the answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,8 +26,11 @@ pub struct Inventory {
 
 impl Inventory {
     pub fn take(session: &Session) -> Result<Self> {
-        let daemon = session.daemon_pid()?;
-        let place = &session.place;
+        Self::of(&session.place, &session.parent, session.daemon_pid()?)
+    }
+
+    /// Of a daemon at work in this place, with its pods below this cgroup.
+    pub fn of(place: &Place, parent: &CgroupParent, daemon: u32) -> Result<Self> {
         let inside = format!("/proc/{daemon}/mountinfo");
         let (seen, seen_inside) = (mounts("/proc/self/mountinfo")?, mounts(&inside)?);
         let under = place.root().parent().map(Path::to_owned);
@@ -42,7 +47,7 @@ impl Inventory {
         };
         let mut namespaces = seen.clone();
         namespaces.retain(|(_, kind)| kind == "nsfs");
-        let cgroups = session.parent.directories();
+        let cgroups = parent.directories();
         let (state, root) = (place.state(), place.root());
         let things = BTreeMap::from([
             ("mount", paths(&seen)),
@@ -56,7 +61,7 @@ impl Inventory {
                     .collect(),
             ),
             ("interface", names(Path::new("/sys/class/net"))),
-            ("process", processes(session)?),
+            ("process", processes(place, daemon)?),
             ("snapshot", names(&root.join("snapshots/active"))),
             ("unfinished layer", names(&root.join("snapshots/drafts"))),
             ("unfinished blob", names(&root.join("content/ingest"))),
@@ -75,8 +80,13 @@ impl Inventory {
     /// Waits until nothing is there that was not there before. Descriptors count only while the
     /// daemon is the same.
     pub fn restored(&self, session: &Session) -> Result<()> {
+        self.restored_in(|| Self::take(session))
+    }
+
+    /// The same, by another way to take it.
+    pub fn restored_in(&self, take: impl Fn() -> Result<Self>) -> Result<()> {
         retry(PATIENCE, || {
-            let now = Self::take(session)?;
+            let now = take()?;
             let left = now.beyond(self);
             ensure!(left.is_empty(), "left behind: {}", left.join("; "));
             Ok(())
@@ -128,10 +138,9 @@ fn names(directory: &Path) -> BTreeSet<String> {
 }
 
 /// At work in the suite's place or below what is; the dead that nobody has waited for included.
-fn processes(session: &Session) -> Result<BTreeSet<String>> {
-    let daemon = session.daemon_pid()?;
+fn processes(place: &Place, daemon: u32) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
-    for pid in session.place.processes()? {
+    for pid in place.processes()? {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         if u32::try_from(pid).is_ok_and(|pid| pid != daemon) {
             found.insert(format!("{pid} {}", name.trim()));

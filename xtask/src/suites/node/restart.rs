@@ -173,7 +173,7 @@ pub fn goes_on(session: &mut Session, running: &Running) -> Result<()> {
 }
 
 /// Ticks since boot, field 22 of `stat`; none for a process that has ended, waited for or not.
-fn start_time(pid: i32) -> Option<String> {
+pub fn start_time(pid: i32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::exec::{ExecDefaults, Process};
 use crate::hooks::{HookPoint, Hooks};
 use crate::init::Init;
+use crate::notify::Handover;
 use crate::options::{CreateOptions, ProcessOptions};
 use crate::plan::InitPlan;
 use crate::report::{Listener, Progress};
@@ -23,6 +24,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 const SIGKILL: i32 = 9;
 /// How long a killed process may take to end before delete gives up.
@@ -171,6 +173,13 @@ impl Container {
         };
         let (child, mut listener) =
             spawn.run(|reporter, in_unified| init.run(reporter, in_unified))?;
+        if let Some(filter) = &plan.filter {
+            listener.expect_filter(Handover {
+                filter: Rc::clone(filter),
+                pid: child.pid,
+                init: None,
+            });
+        }
         let mut progress = listener.wait(id);
         let child = child.succeeded_by(listener.moved.take());
         if let Ok(Progress::Hooks) = progress {

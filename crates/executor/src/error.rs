@@ -30,6 +30,14 @@ pub enum Error {
         id: String,
         source: berth_seccomp::Error,
     },
+    /// Whoever is to answer the calls that a filter notifies of cannot be told.
+    #[error("container {id}: cannot {operation} the seccomp agent at {}", path.display())]
+    SeccompAgent {
+        id: String,
+        operation: &'static str,
+        path: PathBuf,
+        source: Errno,
+    },
     /// A call of the runtime itself failed, before or beside the child.
     #[error("container {id}: cannot {operation}{}", display_path(path.as_ref()))]
     Host {

@@ -4,6 +4,7 @@ use crate::container::{Container, ProcessStdio};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::init::join_cgroup;
+use crate::notify::Handover;
 use crate::options::ProcessOptions;
 use crate::plan::InitPlan;
 use crate::process::{Gate, ProcessPlan};
@@ -96,6 +97,13 @@ pub(crate) fn exec(
     };
     let (child, mut listener) =
         spawn.run(|reporter, in_unified| joined.run(reporter, in_unified))?;
+    if let Some(filter) = &container.defaults.filter {
+        listener.expect_filter(Handover {
+            filter: Rc::clone(filter),
+            pid: child.pid,
+            init: Some(container.pid()),
+        });
+    }
     match listener.wait(id) {
         Ok(Progress::End) => Ok(Process {
             pid: child.pid.as_raw_pid(),

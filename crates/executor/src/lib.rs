@@ -26,6 +26,7 @@ mod masks;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod notify;
 mod options;
 mod places;
 mod plan;

@@ -57,7 +57,7 @@ impl InitPlan {
             .as_ref()
             .ok_or_else(|| refuse.invalid("process", "", "is missing"))?;
         let filter = match linux.seccomp() {
-            Some(profile) => Some(Rc::new(Filter::compile(create.id, profile)?)),
+            Some(profile) => Some(Rc::new(Filter::compile(create, profile)?)),
             None => None,
         };
         let mut process = ProcessPlan::new(create.id, process, filter.clone())?;

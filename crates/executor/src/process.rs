@@ -15,7 +15,7 @@ use crate::step::Step;
 use berth_kernel::rustix::fs::{CWD, Mode, OFlags};
 use berth_kernel::{Errno, WindowSize};
 use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, Process};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -125,7 +125,7 @@ impl ProcessPlan {
                         return Failure::of_hook(failure);
                     }
                 }
-                self.enter(&program)
+                self.enter(&program, reporter)
             }
             Err(failure) => failure,
         }
@@ -158,7 +158,7 @@ impl ProcessPlan {
         if !self.no_new_privileges {
             // After the user has changed it would be too late: loading needs
             // either no_new_privs or CAP_SYS_ADMIN.
-            self.load_filter()?;
+            self.load_filter(reporter)?;
         }
         self.identity.apply(reporter)?;
         if !reached {
@@ -170,20 +170,38 @@ impl ProcessPlan {
             berth_kernel::no_new_privileges().map_err(Failure::of(Step::SetNoNewPrivileges, ""))?;
         }
         berth_kernel::rustix::process::umask(Mode::from_bits_truncate(self.identity.umask));
-        self.program.find().cloned()
+        let program = self.program.find().cloned()?;
+        if self.no_new_privileges && self.notifies() {
+            // While the runtime is there to tell the agent: behind the gate it may be another.
+            self.load_filter(reporter)?;
+        }
+        Ok(program)
     }
 
-    fn enter(&self, program: &std::ffi::CString) -> Failure {
+    fn enter(&self, program: &std::ffi::CString, reporter: &Reporter) -> Failure {
         if self.no_new_privileges
-            && let Err(failure) = self.load_filter()
+            && !self.notifies()
+            && let Err(failure) = self.load_filter(reporter)
         {
             return failure;
         }
         self.program.execute(program)
     }
 
-    fn load_filter(&self) -> std::result::Result<(), Failure> {
-        self.filter.as_ref().map_or(Ok(()), |filter| filter.load())
+    fn notifies(&self) -> bool {
+        let filter = self.filter.as_ref();
+        filter.is_some_and(|filter| filter.agent.is_some())
+    }
+
+    fn load_filter(&self, reporter: &Reporter) -> std::result::Result<(), Failure> {
+        let Some(filter) = &self.filter else {
+            return Ok(());
+        };
+        match filter.load()? {
+            // The runtime knows why, or is gone.
+            Some(listener) if !reporter.filtered(listener.as_fd()) => berth_kernel::exit_now(1),
+            _ => Ok(()),
+        }
     }
 
     /// Enters the working directory, which is made when missing. False if
@@ -194,7 +212,7 @@ impl ProcessPlan {
                 let root =
                     open_root().map_err(Failure::at(Step::OpenWorkingDirectory, &self.cwd))?;
                 let kind = crate::places::PlaceKind::Directory;
-                let root = std::os::fd::AsFd::as_fd(&root);
+                let root = root.as_fd();
                 crate::places::find_or_make(root, &self.cwd, kind)
                     .map_err(Failure::at(Step::OpenWorkingDirectory, &self.cwd))?;
                 self.enter_directory().map(|()| true)

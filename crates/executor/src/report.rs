@@ -5,6 +5,8 @@
 //!   ── Moved(pid) + pidfd ──▶               another process goes on instead
 //!   ── Terminal + master descriptor ──▶     (if a terminal was asked for)
 //!   ── Notice(step, text) ──▶               something was clamped
+//!   ── Filtered(number) ──▶                 (if a seccomp agent answers, see `notify`)
+//!   ◀── gate byte ──                        it has the descriptor
 //!   ── Hooks ──▶                            (if hooks run beside the runtime)
 //!   ◀── gate byte ──                        they have ended well
 //!   ── Ready ──▶                            create is done
@@ -19,13 +21,14 @@
 
 use crate::error::{Error, ExecProblem, Result};
 use crate::hooks::HookFailure;
+use crate::notify::Handover;
 use crate::step::Step;
 use berth_kernel::Errno;
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
 use berth_kernel::rustix::net::{SocketFlags, accept_with};
 use berth_kernel::rustix::process::Pid;
 use std::cell::RefCell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// How long a child may take for its setup. Network file systems are slow;
 /// a child that hangs longer is given up.
@@ -40,6 +43,7 @@ const NOTICE: u8 = b'N';
 const HOOKS: u8 = b'H';
 const READY: u8 = b'R';
 const FAILED: u8 = b'F';
+const FILTERED: u8 = b'S';
 
 const GATE: u8 = b'G';
 const LEAVE: u8 = b'L';
@@ -154,6 +158,16 @@ impl Reporter {
         self.send(TERMINAL, Step::OpenTerminal, 0, "", &[master.as_fd()]);
     }
 
+    /// The process is under a filter that has this listener; true once somebody answers for it.
+    /// Until then no call but write(2) may be made, and nothing allocated.
+    pub(crate) fn filtered(&self, listener: BorrowedFd<'_>) -> bool {
+        let [a, b, c, d] = listener.as_raw_fd().to_le_bytes();
+        let packet = [FILTERED, Step::LoadFilter.number(), a, b, c, d];
+        let socket = self.socket.borrow();
+        let written = berth_kernel::rustix::io::write(&*socket, &packet);
+        written.is_ok() && read_byte(&*socket) == Some(GATE)
+    }
+
     pub(crate) fn notice(&self, step: Step, text: &str) {
         self.send(NOTICE, step, 0, text, &[]);
     }
@@ -206,6 +220,7 @@ enum Message {
     Terminal(OwnedFd),
     Notice(String),
     Hooks,
+    Filtered(RawFd),
     Ready,
     Failed(Failure),
     /// The child executed, or died.
@@ -230,6 +245,8 @@ pub(crate) struct Listener {
     pub(crate) moved: Option<(Pid, OwnedFd)>,
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) notices: Vec<String>,
+    /// For a process whose filter notifies.
+    handover: Option<Handover>,
 }
 
 impl Listener {
@@ -239,14 +256,26 @@ impl Listener {
             moved: None,
             terminal: None,
             notices: Vec::new(),
+            handover: None,
         }
+    }
+
+    /// The process that speaks may be put under a filter that notifies.
+    pub(crate) fn expect_filter(&mut self, handover: Handover) {
+        self.handover = Some(handover);
     }
 
     /// Reads until the child is ready, has failed (the error), or is gone.
     pub(crate) fn wait(&mut self, id: &str) -> Result<Progress> {
         loop {
             match self.next(id)? {
-                Message::Moved(pid, pidfd) => self.moved = Some((pid, pidfd)),
+                Message::Moved(pid, pidfd) => {
+                    if let Some(handover) = &mut self.handover {
+                        handover.pid = pid;
+                    }
+                    self.moved = Some((pid, pidfd));
+                }
+                Message::Filtered(number) => self.hand_over(id, number)?,
                 Message::Terminal(master) => self.terminal = Some(master),
                 Message::Notice(text) => self.notices.push(text),
                 Message::Hooks => return Ok(Progress::Hooks),
@@ -254,6 +283,16 @@ impl Listener {
                 Message::Failed(failure) => return Err(failure.into_error(id)),
                 Message::End => return Ok(Progress::End),
             }
+        }
+    }
+
+    fn hand_over(&self, id: &str, number: RawFd) -> Result<()> {
+        let host = Error::host(id, "hear from its process");
+        let handover = self.handover.as_ref().ok_or_else(|| host(Errno::PROTO))?;
+        handover.pass(id, number)?;
+        match self.open_gate() {
+            Err(Errno::PIPE) => Err(Error::ChildDied { id: id.to_owned() }),
+            done => done.map_err(Error::host(id, "let its process go on")),
         }
     }
 
@@ -314,6 +353,7 @@ fn decode(packet: &[u8], fds: Vec<OwnedFd>) -> Option<Message> {
         TERMINAL => Message::Terminal(fds.into_iter().next()?),
         NOTICE => Message::Notice(format!("{step}: {text}")),
         HOOKS => Message::Hooks,
+        FILTERED => Message::Filtered(errno),
         READY => Message::Ready,
         FAILED => Message::Failed(Failure {
             step,

@@ -53,7 +53,10 @@ pub use paths::{open_beneath, open_in_root, open_without_links, reopen};
 pub use rustix;
 pub use rustix::io::Errno;
 pub use scheduling::{set_io_priority, set_limit, set_scheduler};
-pub use seccomp::{FilterFlags, SockFilter, load_filter};
+pub use seccomp::{
+    Answer, FilterFlags, Notification, SockFilter, answer_notification, load_filter,
+    receive_notification,
+};
 pub use signals::{
     SignalDescriptor, SignalInfo, block_signals, default_dispositions, reset_signals,
 };

@@ -1,10 +1,10 @@
-//! Loading system call filters.
+//! Loading system call filters, and answering those that ask.
 
-#![allow(unsafe_code)] // seccomp(2) takes a program by pointer
+#![allow(unsafe_code)] // seccomp(2) takes a program by pointer, its ioctls structures
 
-use crate::sys::check_long;
+use crate::sys::{check, check_long};
 use crate::{Errno, Result};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// One instruction of classic BPF, laid out as the kernel's
 /// `struct sock_filter`.
@@ -70,4 +70,59 @@ pub fn load_filter(program: &[SockFilter], flags: FilterFlags) -> Result<Option<
     let listener = i32::try_from(result).map_err(|_| Errno::BADF)?;
     // SAFETY: with this flag the result is a new descriptor without an owner.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(listener) }))
+}
+
+/// A call that waits for an answer (seccomp_unotify(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification {
+    pub id: u64,
+    /// Of the thread, in the PID namespace of who receives.
+    pub pid: u32,
+    pub number: i32,
+    pub arguments: [u64; 6],
+}
+
+/// What a call that waits is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Fail with this number.
+    Errno(u16),
+    /// Return this without being made.
+    Value(i64),
+    /// Be made after all. No boundary of trust: what it points to may have changed.
+    Continue,
+}
+
+/// Waits for the next notification. `ENOENT` if the call was interrupted meanwhile.
+pub fn receive_notification<Fd: AsFd>(listener: Fd) -> Result<Notification> {
+    // SAFETY: the structure is of plain integers, and the kernel wants it zeroed.
+    let mut raw: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and the ioctl fills a structure of this type.
+    check(unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut raw) })?;
+    Ok(Notification {
+        id: raw.id,
+        pid: raw.pid,
+        number: raw.data.nr,
+        arguments: raw.data.args,
+    })
+}
+
+/// Answers the call with this id. `ENOENT` if nobody waits for it any more.
+pub fn answer_notification<Fd: AsFd>(listener: Fd, id: u64, answer: Answer) -> Result<()> {
+    const CONTINUE: u32 = 1;
+    let (val, error, flags) = match answer {
+        Answer::Errno(number) => (0, -i32::from(number), 0),
+        Answer::Value(value) => (value, 0, 0),
+        Answer::Continue => (0, 0, CONTINUE),
+    };
+    let mut raw = libc::seccomp_notif_resp {
+        id,
+        val,
+        error,
+        flags,
+    };
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and the ioctl reads a structure of this type.
+    check(unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut raw) }).map(drop)
 }

@@ -219,6 +219,9 @@ fn listener(profile: &LinuxSeccomp, notifies: bool) -> Result<Option<Listener>> 
         (true, None) => Err(Error::Notify {
             problem: "needs a listenerPath",
         }),
+        (true, Some(path)) if !path.is_absolute() => Err(Error::Notify {
+            problem: "needs an absolute listenerPath",
+        }),
         (true, Some(path)) => Ok(Some(Listener {
             path: path.clone(),
             metadata: metadata.unwrap_or_default(),

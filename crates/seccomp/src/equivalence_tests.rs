@@ -396,6 +396,8 @@ fn rules_that_cannot_work_are_refused() {
     sixth.set_syscalls(Some(vec![rule("mount", ScmpActAllow, vec![condition])]));
     let mut default_errno = profile(ScmpActAllow, Vec::new());
     default_errno.set_default_errno_ret(Some(1));
+    let mut relative = profile(ScmpActErrno, vec![rule("mount", ScmpActNotify, Vec::new())]);
+    relative.set_listener_path(Some(PathBuf::from("agent.sock")));
     for (name, bad) in [
         ("errno too large", with(ScmpActErrno, Some(4096))),
         ("trace data too large", with(ScmpActTrace, Some(0x1_0000))),
@@ -411,6 +413,7 @@ fn rules_that_cannot_work_are_refused() {
             "nobody to notify",
             profile(ScmpActErrno, vec![rule("mount", ScmpActNotify, Vec::new())]),
         ),
+        ("a relative way to who is notified", relative),
     ] {
         assert!(compile_for(Architecture::X86_64, &bad).is_err(), "{name}");
     }

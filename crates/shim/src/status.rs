@@ -77,6 +77,7 @@ impl EngineError {
                 Executor::Unsupported { .. } => Code::UNIMPLEMENTED,
                 Executor::NotRunning { .. }
                 | Executor::AlreadyStarted { .. }
+                | Executor::SeccompAgent { .. }
                 | Executor::StillRunning { .. } => Code::FAILED_PRECONDITION,
                 Executor::Timeout { .. } => Code::DEADLINE_EXCEEDED,
                 Executor::Cgroup { source, .. } => match source.blame() {

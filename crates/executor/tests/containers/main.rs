@@ -11,6 +11,7 @@ mod hooks;
 mod hostile;
 mod lifecycle;
 mod measure;
+mod notify;
 mod process;
 mod rootfs;
 mod user_namespace;
@@ -23,6 +24,15 @@ type Case = (&'static str, fn(&Host) -> Result<()>);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|word| word == notify::AGENT) {
+        return match notify::serve(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("agent: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let cases: Vec<Case> = [
         process::CASES,
         rootfs::CASES,
@@ -31,6 +41,7 @@ fn main() -> ExitCode {
         handover::CASES,
         user_namespace::CASES,
         hooks::CASES,
+        notify::CASES,
     ]
     .concat();
     if arguments.iter().any(|argument| argument == "--list") {

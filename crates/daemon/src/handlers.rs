@@ -79,7 +79,7 @@ fn handler(config: &Config, name: &str, runtime: &RuntimeHandler, mapped: bool) 
     }
     let (options, runtime_binary) = options(config, name, &binary, &runtime.options)?;
     let said = runtime_binary.as_deref().and_then(features_of);
-    let (features, oci_version) = understood(said.as_ref());
+    let (features, oci_version) = understood(said.as_ref(), mapped);
     Ok(Handler {
         runner: Runner::Foreign(ForeignShim {
             binary,
@@ -208,6 +208,40 @@ fn unknown(key: &str, known: &[&str]) -> anyhow::Error {
 struct Said {
     oci_version_max: String,
     mount_options: Vec<String>,
+    linux: SaidOfLinux,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SaidOfLinux {
+    namespaces: Vec<String>,
+    mount_extensions: SaidOfMounts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SaidOfMounts {
+    idmap: SaidOfIdmap,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SaidOfIdmap {
+    enabled: bool,
+}
+
+impl Said {
+    fn has_option(&self, wanted: &str) -> bool {
+        self.mount_options.iter().any(|option| option == wanted)
+    }
+
+    /// Volumes and the root of a pod in a user namespace rest on mapped mounts.
+    fn has_user_namespaces(&self) -> bool {
+        let linux = &self.linux;
+        linux.namespaces.iter().any(|kind| kind == "user")
+            && linux.mount_extensions.idmap.enabled
+            && self.has_option("ridmap")
+    }
 }
 
 /// `None` where the binary has no such command, as older ones.
@@ -220,11 +254,11 @@ fn features_of(binary: &Path) -> Option<Said> {
     serde_json::from_slice(&output.stdout).ok()
 }
 
-fn understood(said: Option<&Said>) -> (Features, String) {
-    let recursive = |said: &Said| said.mount_options.iter().any(|option| option == "rro");
+/// `mapped`: the layers below the daemon's root can be.
+fn understood(said: Option<&Said>, mapped: bool) -> (Features, String) {
     let features = Features {
-        recursive_read_only_mounts: said.is_some_and(recursive),
-        user_namespaces: false,
+        recursive_read_only_mounts: said.is_some_and(|said| said.has_option("rro")),
+        user_namespaces: mapped && said.is_some_and(Said::has_user_namespaces),
     };
     let numbers = |version: &str| -> Vec<u32> {
         let parts = version.split(['.', '-', '+']);
@@ -306,12 +340,27 @@ mod tests {
         ] {
             let said = Said {
                 oci_version_max: most.to_owned(),
-                mount_options: vec!["rro".to_owned()],
+                ..Said::default()
             };
-            let (features, version) = understood(Some(&said));
-            assert_eq!(version, expected);
-            assert!(features.recursive_read_only_mounts);
+            assert_eq!(understood(Some(&said), true).1, expected);
         }
-        assert!(!understood(None).0.recursive_read_only_mounts);
+    }
+
+    #[test]
+    fn a_runtime_has_the_features_that_it_tells_and_no_others() {
+        let said = |text: &str| serde_json::from_str::<Said>(text).unwrap();
+        let all = said(
+            r#"{"ociVersionMin": "1.0.0", "mountOptions": ["ro", "rro", "ridmap"], "linux": {
+                "namespaces": ["pid", "user"], "mountExtensions": {"idmap": {"enabled": true}}}}"#,
+        );
+        let old = said(r#"{"mountOptions": ["ro"], "linux": {"namespaces": ["user"]}}"#);
+        let told = |said, mapped| {
+            let features = understood(said, mapped).0;
+            (features.recursive_read_only_mounts, features.user_namespaces)
+        };
+        assert_eq!(told(Some(&all), true), (true, true));
+        assert_eq!(told(Some(&all), false), (true, false));
+        assert_eq!(told(Some(&old), true), (false, false));
+        assert_eq!(told(None, true), (false, false));
     }
 }

@@ -149,6 +149,7 @@ fn lifecycle_config(config: &Config) -> Result<berth_lifecycle::Config> {
         cgroup_parent: config.cgroup_parent.trim_end_matches('/').to_owned(),
         pod_init: config.pod_init.clone(),
         oom_score_floor: oom_score_floor(),
+        capabilities: berth_lifecycle::capabilities_to_give(),
         handlers: handlers::from(config)?,
         cdi_dirs: config.cdi_dirs.clone(),
     })

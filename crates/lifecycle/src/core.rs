@@ -12,6 +12,7 @@ use berth_names::{ChainId, ContainerId, SandboxId};
 use berth_network::Network;
 use berth_shim_client::Launcher;
 use berth_snapshots::{Mount, Snapshotter};
+use oci_spec::runtime::Capabilities;
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -44,6 +45,8 @@ pub struct Config {
     pub pod_init: PathBuf,
     /// Lowest `oom_score_adj` that may be handed to a container.
     pub oom_score_floor: i32,
+    /// Capabilities that may be.
+    pub capabilities: Capabilities,
     pub handlers: Handlers,
     /// Directories of CDI files; later ones win.
     pub cdi_dirs: Vec<PathBuf>,

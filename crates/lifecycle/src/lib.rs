@@ -49,7 +49,7 @@ pub use exec::{CommandControl, ExecOutput, Pipes, StdStreams};
 pub use pod::{Pod, user_namespaces_supported_at};
 pub use recovery::Recovered;
 pub use runtime::Runtime;
-pub use spec::seccomp_supported;
+pub use spec::{capabilities_to_give, seccomp_supported};
 pub use stats::{
     Census, ContainerSample, Depth, Details, Filesystem, PodSample, Processes, TaskStates,
     filesystem,

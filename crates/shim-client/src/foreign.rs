@@ -43,6 +43,15 @@ pub struct ForeignShim {
 }
 
 impl ForeignShim {
+    /// With pipes that belong to another user than the daemon's, where the shim knows how.
+    #[must_use]
+    pub fn with_streams_of(mut self, uid: u32, gid: u32) -> Self {
+        if let Some(options) = &mut self.options {
+            crate::options::add_stream_owner(options, uid, gid);
+        }
+        self
+    }
+
     /// Starts a shim for the bundle and connects to it. Its process belongs to
     /// init, or to the nearest subreaper, not to us.
     pub async fn launch(

@@ -42,6 +42,19 @@ pub fn runc_options(options: &BTreeMap<String, OptionValue>) -> Result<(String, 
     Ok((RUNC_TYPE.to_owned(), bytes))
 }
 
+/// Adds to encoded options whose the pipes between the shim and a container are. Of a field that is
+/// there twice the later one counts. Shims whose options are of another type are left alone.
+pub(crate) fn add_stream_owner(options: &mut (String, Vec<u8>), uid: u32, gid: u32) {
+    let (kind, bytes) = options;
+    if kind != RUNC_TYPE {
+        return;
+    }
+    for (key, id) in [("IoUid", uid), ("IoGid", gid)] {
+        // Writing to memory does not fail.
+        let _ = encode(key, &OptionValue::Number(id), bytes);
+    }
+}
+
 /// Encodes options of any other shim (`runtimeoptions.v1.Options`): where its own configuration is.
 pub fn config_options(
     options: &BTreeMap<String, OptionValue>,
@@ -117,6 +130,10 @@ mod tests {
             assert_eq!(runc_options(&wrong).unwrap_err(), key);
             assert_eq!(config_options(&wrong).unwrap_err(), key);
         }
+        let mut owned = (kind, bytes);
+        let before = owned.1.len();
+        add_stream_owner(&mut owned, 7, 300);
+        assert_eq!(owned.1[before..], [4 << 3, 7, 5 << 3, 0xac, 2]);
         let path = BTreeMap::from([("ConfigPath".to_owned(), OptionValue::Text("/k".into()))]);
         let (kind, bytes) = config_options(&path).unwrap();
         assert_eq!(

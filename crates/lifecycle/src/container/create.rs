@@ -94,7 +94,7 @@ async fn steps(
         let files = files.clone();
         let id = id.clone();
         move || {
-            let seccomp = spec::load_profile(&request.security)?;
+            let seccomp = spec::load_profile(&request.security, &worker.config.capabilities)?;
             let mounts = tracing::info_span!("snapshot").in_scope(|| {
                 snapshots
                     .prepare(&key, &image.layers)
@@ -122,6 +122,7 @@ async fn steps(
                 pid_namespace,
                 seccomp,
                 oom_score_floor: worker.config.oom_score_floor,
+                capabilities: &worker.config.capabilities,
             })?;
             inject_devices(&worker, &request, &mut spec, &mut user)?;
             volumes::ensure_host_paths(&request.mounts)?;

@@ -12,6 +12,7 @@
 //! shorter grace overtakes a longer one.
 
 mod create;
+mod owners;
 mod start;
 mod stop;
 mod task;

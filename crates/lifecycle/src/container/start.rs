@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use berth_shim_client::{Mount, Stdio};
 
+use super::owners::Owners;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::ContainerFiles;
 use crate::handlers::Runner;
-use crate::record::ContainerRecord;
+use crate::record::{ContainerRecord, PodRecord};
 use crate::shim::{self, Launch, Started};
 use crate::undo::{Undo, blocking};
 
@@ -19,14 +20,16 @@ pub(super) async fn start(
     record: &ContainerRecord,
     files: &ContainerFiles,
 ) -> Result<Started> {
+    let pod = core.pod(record.pod.as_str())?.view();
+    let runner = runner(core, &pod)?;
     let launch = Launch {
         id: record.id.as_str(),
         name: record.id.to_string(),
         bundle: files.bundle(),
-        rootfs: prepare(core, record, files).await?,
+        rootfs: prepare(core, &pod, record, files, &runner).await?,
         stdio: stdio(record, files),
         cgroup: record.cgroup.clone(),
-        runner: runner(core, record)?,
+        runner,
     };
     berth_faults::at("container.start.after-prepare")?;
     let mut undo = Undo::default();
@@ -37,24 +40,31 @@ pub(super) async fn start(
     started
 }
 
-/// As the container's pod was made.
-fn runner(core: &Core, record: &ContainerRecord) -> Result<Runner> {
-    let pod = core.pod(record.pod.as_str())?.view();
+/// As the container's pod was made. Pipes of another shim belong to the pod's root, so that its
+/// processes can open them again by `/dev/stdout`.
+fn runner(core: &Core, pod: &PodRecord) -> Result<Runner> {
     let handler = core.config.handlers.find(&pod.handler)?;
-    Ok(handler.runner.clone())
+    Ok(match (&handler.runner, &pod.request.namespaces.user) {
+        (Runner::Foreign(shim), Some(user)) => {
+            let (uid, gid) = user.root();
+            Runner::Foreign(shim.clone().with_streams_of(uid, gid))
+        }
+        (runner, _) => runner.clone(),
+    })
 }
 
 /// Makes the directory of the log and the FIFO for input, and says what the root filesystem is
 /// made of.
 async fn prepare(
     core: &Arc<Core>,
+    pod: &PodRecord,
     record: &ContainerRecord,
     files: &ContainerFiles,
+    runner: &Runner,
 ) -> Result<Vec<Mount>> {
     let snapshots = Arc::clone(&core.snapshots);
     let key = record.id.to_string();
-    let pod = core.pod(record.pod.as_str())?.view();
-    let mapped = pod.request.namespaces.user.is_some();
+    let owners = Owners::of(runner, pod.request.namespaces.user.as_ref());
     let log = record.log_path.clone();
     let stdin = record.request.stdin.then(|| files.stdin());
     blocking("start", move || {
@@ -66,32 +76,12 @@ async fn prepare(
         }
         let mounts = snapshots.mounts(&key);
         let mounts = mounts.map_err(|source| Error::Snapshot { id: key, source })?;
-        Ok(mounts
+        mounts
             .into_iter()
-            .map(|mount| shim_mount(mount, mapped))
-            .collect())
+            .map(|mount| owners.shim_mount(mount))
+            .collect()
     })
     .await
-}
-
-/// With `mapped` the owners of all layers are shown in the container's user namespace, and kept on
-/// the disk as they are.
-fn shim_mount(mount: berth_snapshots::Mount, mapped: bool) -> Mount {
-    let berth_snapshots::Mount {
-        kind,
-        source,
-        target,
-        mut options,
-    } = mount;
-    if mapped {
-        options.push("idmap".to_owned());
-    }
-    Mount {
-        kind,
-        source,
-        target,
-        options,
-    }
 }
 
 /// Output without a log is read all the same: clients may attach to it.

@@ -2,6 +2,7 @@
 //!
 //! Pure: what has to be looked up on the host or in the image is given in [`Inputs`].
 
+mod capabilities;
 mod devices;
 mod labels;
 mod mounts;
@@ -15,10 +16,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder,
+    Capabilities, Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder,
     Spec, SpecBuilder,
 };
 
+pub use capabilities::to_give as capabilities_to_give;
 pub(crate) use labels::check_pod as check_pod_label;
 pub use process::exec_process;
 pub use resources::linux_resources;
@@ -59,6 +61,8 @@ pub struct Inputs<'a> {
     pub seccomp: Option<oci_spec::runtime::LinuxSeccomp>,
     /// Lowest `oom_score_adj` that this daemon may hand out.
     pub oom_score_floor: i32,
+    /// Capabilities that it may.
+    pub capabilities: &'a Capabilities,
 }
 
 /// Forms the specification.
@@ -123,9 +127,10 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux> {
         )
         .rootfs_propagation(rootfs_propagation(request))
         .build()?;
+    let user = inputs.pod.request.namespaces.user.as_ref();
     linux
-        .set_uid_mappings(None)
-        .set_gid_mappings(None)
+        .set_uid_mappings(user.map(|user| mounts::mappings(&user.uids)).transpose()?)
+        .set_gid_mappings(user.map(|user| mounts::mappings(&user.gids)).transpose()?)
         .set_seccomp(inputs.seccomp.clone());
     if privileged {
         linux.set_masked_paths(None).set_readonly_paths(None);

@@ -4,7 +4,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{LinuxIdMappingBuilder, Mount, MountBuilder};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount, MountBuilder};
 
 use super::Inputs;
 use crate::error::{Error, Result};
@@ -201,14 +201,7 @@ fn map_ids(mount: &mut Mount, ids: &UserNamespace) -> Result<()> {
             let problem = "user and group ids are mapped together or not at all";
             return Err(Error::invalid(field, problem));
         }
-        let range = |range: &IdRange| {
-            Ok(LinuxIdMappingBuilder::default()
-                .container_id(range.inside)
-                .host_id(range.outside)
-                .size(range.length)
-                .build()?)
-        };
-        ranges.iter().map(range).collect::<Result<Vec<_>>>()
+        mappings(ranges)
     };
     let (uids, gids) = (
         ranges("mounts.uidMappings", &ids.uids)?,
@@ -221,6 +214,18 @@ fn map_ids(mount: &mut Mount, ids: &UserNamespace) -> Result<()> {
         .set_gid_mappings(Some(gids))
         .set_options(Some(options));
     Ok(())
+}
+
+/// Ranges in the specification's words.
+pub(super) fn mappings(ranges: &[IdRange]) -> Result<Vec<LinuxIdMapping>> {
+    let range = |range: &IdRange| {
+        Ok(LinuxIdMappingBuilder::default()
+            .container_id(range.inside)
+            .host_id(range.outside)
+            .size(range.length)
+            .build()?)
+    };
+    ranges.iter().map(range).collect()
 }
 
 fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Result<Mount> {

@@ -1,81 +1,12 @@
 //! The process of a container and those executed beside it.
 
-use std::collections::HashSet;
-use std::str::FromStr;
+use oci_spec::runtime::{Process, ProcessBuilder, User, UserBuilder};
 
-use oci_spec::runtime::{
-    Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, ProcessBuilder,
-    User, UserBuilder,
-};
-
-use super::{Inputs, labels};
+use super::{Inputs, capabilities, labels};
 use crate::error::{Error, Result};
-use crate::request::Security;
 use crate::user::ResolvedUser;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What a container may do unless told otherwise: the set that Docker made the convention.
-const DEFAULT_CAPABILITIES: [Capability; 14] = [
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fsetid,
-    Capability::Fowner,
-    Capability::Mknod,
-    Capability::NetRaw,
-    Capability::Setgid,
-    Capability::Setuid,
-    Capability::Setfcap,
-    Capability::Setpcap,
-    Capability::NetBindService,
-    Capability::SysChroot,
-    Capability::Kill,
-    Capability::AuditWrite,
-];
-
-const ALL_CAPABILITIES: [Capability; 41] = [
-    Capability::AuditControl,
-    Capability::AuditRead,
-    Capability::AuditWrite,
-    Capability::BlockSuspend,
-    Capability::Bpf,
-    Capability::CheckpointRestore,
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::DacReadSearch,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::IpcLock,
-    Capability::IpcOwner,
-    Capability::Kill,
-    Capability::Lease,
-    Capability::LinuxImmutable,
-    Capability::MacAdmin,
-    Capability::MacOverride,
-    Capability::Mknod,
-    Capability::NetAdmin,
-    Capability::NetBindService,
-    Capability::NetBroadcast,
-    Capability::NetRaw,
-    Capability::Perfmon,
-    Capability::Setfcap,
-    Capability::Setgid,
-    Capability::Setpcap,
-    Capability::Setuid,
-    Capability::SysAdmin,
-    Capability::SysBoot,
-    Capability::SysChroot,
-    Capability::SysModule,
-    Capability::SysNice,
-    Capability::SysPacct,
-    Capability::SysPtrace,
-    Capability::SysRawio,
-    Capability::SysResource,
-    Capability::SysTime,
-    Capability::SysTtyConfig,
-    Capability::Syslog,
-    Capability::WakeAlarm,
-];
 
 pub(super) fn container_process(inputs: &Inputs<'_>) -> Result<Process> {
     let request = inputs.request;
@@ -85,7 +16,7 @@ pub(super) fn container_process(inputs: &Inputs<'_>) -> Result<Process> {
         .args(arguments(inputs)?)
         .env(environment(inputs))
         .cwd(working_dir(inputs)?)
-        .capabilities(capabilities(&request.security)?)
+        .capabilities(capabilities::of(&request.security, inputs.capabilities)?)
         .no_new_privileges(request.security.no_new_privs)
         .build()?;
     let score = request
@@ -207,62 +138,4 @@ fn oci_user(user: &ResolvedUser) -> Result<User> {
         .gid(user.identity.gid)
         .additional_gids(user.identity.additional_gids.clone())
         .build()?)
-}
-
-/// Inheritable stays empty (CVE-2022-24769) unless ambient capabilities, which need it, are asked.
-fn capabilities(security: &Security) -> Result<LinuxCapabilities> {
-    let mut set: Capabilities = if security.privileged {
-        ALL_CAPABILITIES.into_iter().collect()
-    } else {
-        DEFAULT_CAPABILITIES.into_iter().collect()
-    };
-    if !security.privileged {
-        adjust(
-            &mut set,
-            &security.add_capabilities,
-            &security.drop_capabilities,
-        )?;
-    }
-    let ambient = parse_all(
-        &security.add_ambient_capabilities,
-        "add_ambient_capabilities",
-    )?;
-    set.extend(ambient.iter().copied());
-    Ok(LinuxCapabilitiesBuilder::default()
-        .bounding(set.clone())
-        .effective(set.clone())
-        .permitted(set)
-        .inheritable(ambient.clone())
-        .ambient(ambient)
-        .build()?)
-}
-
-/// `ALL` first, then single names: "add ALL, drop X" and "drop ALL, add X" both mean what they say.
-fn adjust(set: &mut Capabilities, add: &[String], drop: &[String]) -> Result<()> {
-    let all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
-    let (add_all, drop_all) = (all(add), all(drop));
-    if add_all {
-        set.extend(ALL_CAPABILITIES);
-    }
-    if drop_all {
-        set.clear();
-    }
-    set.extend(parse_all(add, "add_capabilities")?);
-    for dropped in parse_all(drop, "drop_capabilities")? {
-        set.remove(&dropped);
-    }
-    Ok(())
-}
-
-fn parse_all(names: &[String], field: &'static str) -> Result<HashSet<Capability>> {
-    names
-        .iter()
-        .filter(|name| !name.eq_ignore_ascii_case("ALL"))
-        .map(|name| {
-            let upper = name.to_ascii_uppercase();
-            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            Capability::from_str(bare)
-                .map_err(|_| Error::invalid(field, format!("{name:?} is not a capability")))
-        })
-        .collect()
 }

@@ -80,6 +80,7 @@ fn made_with(
         pid_namespace: None,
         seccomp: None,
         oom_score_floor: -500,
+        capabilities: &super::capabilities_to_give(),
     })
 }
 

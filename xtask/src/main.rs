@@ -41,7 +41,9 @@ usage: cargo xtask <command>
   oci              only the oci suite: the same specifications through berth-oci,
                    runc and crun
   trace            only the trace suite: spans as a collector receives them
-  critest [FOCUS]  only critest, or the specs that match FOCUS
+  critest [FOCUS]  only critest in all ways, or the specs that match FOCUS in the first
+  critest --way NAME [FOCUS]
+                   in one way: websocket, parallel, runc or crun
   bench-lists [--release] RECORDS
                    how long lists of so many records take while pods start
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
@@ -101,16 +103,24 @@ fn run(arguments: &[&str]) -> Result<bool> {
         }
         ["critest"] => {
             prepare()?;
-            Ok(report(suites::critest::run(None)?))
+            Ok(report(suites::critest::run()?))
         }
         ["bench-lists", records] => bench::lists(records, false).map(|()| true),
         ["bench-lists", "--release", records] => bench::lists(records, true).map(|()| true),
         ["bench", "--oci"] => bench::oci::run().map(|()| true),
         ["bench", bench::oci::INSIDE] => bench::oci::run_inside().map(|()| true),
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options)?).map(|()| true),
+        ["critest", "--way", way] => {
+            prepare()?;
+            Ok(report(suites::critest::run_in(way, None)?))
+        }
+        ["critest", "--way", way, focus] => {
+            prepare()?;
+            Ok(report(suites::critest::run_in(way, Some(focus))?))
+        }
         ["critest", focus] => {
             prepare()?;
-            Ok(report(suites::critest::run(Some(focus))?))
+            Ok(report(suites::critest::run_in("", Some(focus))?))
         }
         _ => bail!("{USAGE}"),
     }

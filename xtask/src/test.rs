@@ -22,7 +22,7 @@ const SUITES: [(&str, Suite); 7] = [
     }),
     ("trace", suites::trace::run),
     ("kubelet", suites::kubelet::run),
-    ("critest", || suites::critest::run(None)),
+    ("critest", suites::critest::run),
 ];
 
 /// Runs all steps, also after a failed one.

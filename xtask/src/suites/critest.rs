@@ -4,12 +4,16 @@ mod images;
 mod report;
 
 use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::iter;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -18,31 +22,85 @@ use crate::daemon::Daemon;
 use crate::outcome::Tally;
 use crate::place::Place;
 use crate::registry::Registry;
+use crate::suites::handlers;
 use crate::tools::{self, Tool};
 use crate::workspace;
 use report::{Report, Verdict};
 
-/// Fewer passes mean that features went missing without a failure: critest
-/// skips what a runtime does not announce.
-const LEAST_PASSES: usize = 75;
-
 /// All specs take two minutes; a hanging one has its own limits of up to five.
 const LIMIT: Duration = Duration::from_secs(25 * 60);
-
-/// The specs that have a transport, and the flags that choose the other one.
-const STREAMS: &str = "runtime should support streaming interfaces";
-const WEBSOCKETS: &[&str] = &[
-    "--websocket-exec",
-    "--websocket-attach",
-    "--websocket-portforward",
-];
 
 /// Ports of the host that specs publish.
 const PORTS: std::ops::RangeInclusive<u16> = 12000..=12003;
 
-/// Runs all specs, or those that match `focus`, and judges them by the lists of
-/// `integration/critest`.
-pub fn run(focus: Option<&str>) -> Result<Tally> {
+/// One run of critest.
+struct Way {
+    /// Of its log, and of lists that are for it alone; empty for the first.
+    name: &'static str,
+    told: &'static str,
+    flags: &'static [&'static str],
+    /// Fewer passes mean that features went missing without a failure: critest skips what a runtime
+    /// does not announce.
+    least: usize,
+}
+
+const STREAMS: &str = "--ginkgo.focus=runtime should support streaming interfaces";
+/// What has no container in it is the same whatever the handler.
+const NO_IMAGES: &str = "--ginkgo.skip=Image Manager";
+
+const WAYS: [Way; 5] = [
+    Way {
+        name: "",
+        told: "one after another",
+        flags: &[],
+        least: 107,
+    },
+    Way {
+        name: "websocket",
+        told: "the streams, over websockets",
+        flags: &[
+            STREAMS,
+            "--websocket-exec",
+            "--websocket-attach",
+            "--websocket-portforward",
+        ],
+        least: 5,
+    },
+    Way {
+        name: "parallel",
+        told: "four side by side",
+        flags: &["--parallel=4"],
+        least: 107,
+    },
+    Way {
+        name: "runc",
+        told: "with containerd's shim and runc",
+        flags: &["--runtime-handler=runc", NO_IMAGES],
+        least: 0,
+    },
+    Way {
+        name: "crun",
+        told: "with containerd's shim and crun",
+        flags: &["--runtime-handler=crun", NO_IMAGES],
+        least: 0,
+    },
+];
+
+/// Runs all specs in every way.
+pub fn run() -> Result<Tally> {
+    in_ways(WAYS.iter().collect(), None)
+}
+
+/// Runs them in one way, the first where none is named, or only those that match `focus`.
+pub fn run_in(name: &str, focus: Option<&str>) -> Result<Tally> {
+    let way = WAYS.iter().find(|way| way.name == name);
+    let known: Vec<&str> = WAYS.iter().map(|way| way.name).collect();
+    let way = way.with_context(|| format!("{name:?} is not one of {}", known.join(" ")))?;
+    in_ways(vec![way], focus)
+}
+
+/// What comes of it is judged by the lists of `integration/critest`.
+fn in_ways(ways: Vec<&Way>, focus: Option<&str>) -> Result<Tally> {
     println!("critest");
     let mut tally = Tally::default();
     if let Some(reason) = unfit() {
@@ -50,6 +108,7 @@ pub fn run(focus: Option<&str>) -> Result<Tally> {
         return Ok(tally);
     }
     let place = Place::new()?;
+    handlers::configure(&place)?;
     let registry = Registry::start(&place.scratch())?;
     images::publish(registry.remote())?;
     for name in images::REGISTRIES {
@@ -60,23 +119,17 @@ pub fn run(focus: Option<&str>) -> Result<Tally> {
     let _fresh = fs::remove_file(&daemon_log);
     let daemon = Daemon::start(&place, &daemon_log)?;
 
-    let judge = |report: Report| -> Result<Verdict> {
-        let failures = known("expected-failures.txt")?;
-        let skips = known("expected-skips.txt")?;
-        let verdict = report.judge(&failures, &skips);
-        print_verdict(&verdict);
-        Ok(verdict)
-    };
-    let verdict = judge(drive(&daemon, &place, &logs, focus, &[])?)?;
-    tally += verdict.tally;
-    if focus.is_none() {
-        println!("  the streams once more, over websockets");
-        let streams = drive(&daemon, &place, &logs, Some(STREAMS), WEBSOCKETS)?;
-        tally += judge(streams)?.tally;
-        tally.check(
-            &format!("at least {LEAST_PASSES} specs pass"),
-            enough(&verdict),
-        );
+    for way in &ways {
+        println!("  {}", way.told);
+        let began = Instant::now();
+        let report = drive(&daemon, &place, &logs, focus, way)?;
+        let verdict = report.judge(&known("failures", way)?, &known("skips", way)?);
+        print_verdict(&verdict, began);
+        tally += verdict.tally;
+        if focus.is_none() {
+            let name = format!("at least {} specs pass", way.least);
+            tally.check(&name, enough(&verdict, way.least));
+        }
     }
     if tally.failed > 0 {
         println!("  logs: {}", logs.display());
@@ -138,23 +191,27 @@ fn drive(
     place: &Place,
     logs: &Path,
     focus: Option<&str>,
-    flags: &[&str],
+    way: &Way,
 ) -> Result<Report> {
-    let json = place.scratch().join("report.json");
-    let log = logs.join(match flags {
-        [] => "critest.log",
-        _ => "critest-websocket.log",
+    // In the current directory: side by side, the report is put together from one of each process.
+    const REPORT: &str = "report.json";
+    let json = place.scratch().join(REPORT);
+    let _of_another_way = fs::remove_file(&json);
+    let log = logs.join(match way.name {
+        "" => "critest.log".to_owned(),
+        name => format!("critest-{name}.log"),
     });
     let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
     let endpoint = daemon.endpoint();
     let mut command = Command::new(tools::path(Tool::Critest)?);
     command
         .current_dir(place.scratch())
+        .env("PATH", path_with_ginkgo(place)?)
         .arg(format!("--runtime-endpoint={endpoint}"))
         .arg(format!("--image-endpoint={endpoint}"))
-        .arg(format!("--ginkgo.json-report={}", json.display()))
+        .arg(format!("--ginkgo.json-report={REPORT}"))
         .args(["--ginkgo.no-color", "--ginkgo.v"])
-        .args(flags)
+        .args(way.flags)
         .stdin(Stdio::null())
         .stdout(output.try_clone().context("sharing the log of critest")?)
         .stderr(output);
@@ -172,29 +229,54 @@ fn drive(
     Report::parse(&text)
 }
 
-/// Names of a list in `integration/critest`; comments and blank lines are not.
-fn known(list: &str) -> Result<BTreeSet<String>> {
-    let path: PathBuf = workspace::root().join("integration/critest").join(list);
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let names = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    Ok(names
-        .filter(|line| !line.starts_with('#'))
-        .map(str::to_owned)
-        .collect())
+/// Where critest finds the program that runs specs side by side, by its plain name.
+fn path_with_ginkgo(place: &Place) -> Result<OsString> {
+    let ginkgo = tools::path(Tool::Ginkgo)?;
+    let directory = place.scratch().join("ginkgo");
+    if !directory.exists() {
+        fs::create_dir(&directory)
+            .and_then(|()| symlink(&ginkgo, directory.join("ginkgo")))
+            .context("naming ginkgo")?;
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let all = iter::once(directory).chain(env::split_paths(&path));
+    env::join_paths(all).context("making a PATH with ginkgo")
 }
 
-fn print_verdict(verdict: &Verdict) {
+/// Names that `integration/critest` lists for every way and for this one; comments and blank lines
+/// are not.
+fn known(kind: &str, way: &Way) -> Result<BTreeSet<String>> {
+    let directory = workspace::root().join("integration/critest");
+    let mut names = BTreeSet::new();
+    for list in [
+        format!("expected-{kind}.txt"),
+        format!("expected-{kind}-{}.txt", way.name),
+    ] {
+        let path = directory.join(list);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            text => text.with_context(|| format!("reading {}", path.display()))?,
+        };
+        let lines = text.lines().map(str::trim);
+        let named = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        names.extend(named.map(str::to_owned));
+    }
+    Ok(names)
+}
+
+fn print_verdict(verdict: &Verdict, began: Instant) {
     for (name, reason) in &verdict.skips {
         println!("  skipped {name}: {reason}");
     }
     for complaint in &verdict.complaints {
         println!("  FAILED  {complaint}");
     }
-    println!("  critest: {}", verdict.tally);
+    let seconds = began.elapsed().as_secs();
+    println!("  critest: {} in {seconds} s", verdict.tally);
 }
 
-fn enough(verdict: &Verdict) -> Result<()> {
-    if verdict.tally.passed < LEAST_PASSES {
+fn enough(verdict: &Verdict, least: usize) -> Result<()> {
+    if verdict.tally.passed < least {
         bail!("only {} passed", verdict.tally.passed);
     }
     Ok(())

@@ -17,7 +17,6 @@ mod volumes;
 use anyhow::Result;
 
 use crate::outcome::Tally;
-use crate::suites::handlers::Hugetlb;
 use session::Session;
 
 type Part = fn(&mut Session) -> Result<()>;
@@ -36,7 +35,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 17] = [
+    let parts: [(&str, Part); 18] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         (
             "clients of streams that abort leave nothing behind",
@@ -72,15 +71,13 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
             handlers::names_are_told,
         ),
         ("a container lives and ends with runc", handlers::runc),
+        ("a container lives and ends with crun", handlers::crun),
     ];
     cycles::warm_up(&mut session)?;
     let chosen = |name: &str| focus.split(',').any(|part| name.contains(part));
     for (name, part) in parts.into_iter().filter(|(name, _)| chosen(name)) {
         let result = part(&mut session);
         settle(&mut session, &mut tally, name, result)?;
-    }
-    if chosen(CRUN) {
-        with_crun(&mut session, &mut tally)?;
     }
     refusals::warm_up(&mut session)?;
     for (name, case) in refusals::CASES.iter().filter(|(name, _)| chosen(name)) {
@@ -101,27 +98,6 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     }
     tally.check("no network is left behind", session.end());
     Ok(tally)
-}
-
-const CRUN: &str = "a container lives and ends with crun";
-
-/// Daemons have to find what crun needs of the host when they start.
-fn with_crun(session: &mut Session, tally: &mut Tally) -> Result<()> {
-    session.kill_daemon()?;
-    let lent = Hugetlb::lend();
-    session.start_daemon()?;
-    match &lent {
-        Ok(_) => {
-            let result = handlers::crun(session);
-            settle(session, tally, CRUN, result)?;
-        }
-        Err(error) => tally.skip(CRUN, &format!("{error:#}")),
-    }
-    session.kill_daemon()?;
-    drop(lent);
-    session.start_daemon()?;
-    // What a daemon opens once and keeps is not to be counted against a part.
-    cycles::warm_up(session)
 }
 
 /// Counts a part; what a failed one left is cleared away for the next.

@@ -15,6 +15,8 @@ use crate::workspace;
 pub enum Tool {
     Crictl,
     Critest,
+    /// Runs the specs of critest side by side: it starts this program for `--parallel`.
+    Ginkgo,
     /// A directory with the reference plugins.
     CniPlugins,
     /// The daemon that figures are compared with.
@@ -25,9 +27,10 @@ pub enum Tool {
     Kubelet,
 }
 
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 8] = [
     Tool::Crictl,
     Tool::Critest,
+    Tool::Ginkgo,
     Tool::CniPlugins,
     Tool::Containerd,
     Tool::ContainerdShim,
@@ -56,6 +59,7 @@ impl Tool {
         match self {
             Tool::Crictl => "crictl",
             Tool::Critest => "critest",
+            Tool::Ginkgo => "ginkgo",
             Tool::CniPlugins => "cni-plugins",
             Tool::Containerd => "containerd",
             Tool::ContainerdShim => "containerd-shim-runc-v2",
@@ -73,6 +77,7 @@ impl Tool {
     fn module(self) -> (&'static str, &'static str) {
         match self {
             Tool::Crictl | Tool::Critest => ("tools/cri-tools", "sigs.k8s.io/cri-tools"),
+            Tool::Ginkgo => ("tools/cri-tools", "github.com/onsi/ginkgo/v2"),
             Tool::CniPlugins => (
                 "tools/cni-plugins",
                 "github.com/containernetworking/plugins",
@@ -101,6 +106,7 @@ impl Tool {
         match self {
             Tool::Crictl => self.go(&["build"], out, "sigs.k8s.io/cri-tools/cmd/crictl"),
             Tool::Critest => self.go(&["test", "-c"], out, "sigs.k8s.io/cri-tools/cmd/critest"),
+            Tool::Ginkgo => self.go(&["build"], out, "github.com/onsi/ginkgo/v2/ginkgo"),
             Tool::CniPlugins => PLUGINS.iter().try_for_each(|plugin| {
                 let name = Path::new(plugin).file_name().unwrap_or_default();
                 let package = format!("github.com/containernetworking/plugins/plugins/{plugin}");

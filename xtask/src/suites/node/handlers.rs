@@ -24,19 +24,24 @@ pub fn runc(session: &mut Session) -> Result<()> {
     whole_life(session, "runc")
 }
 
-/// With what crun needs of the host, which daemons have to find when they start.
 pub fn crun(session: &mut Session) -> Result<()> {
     whole_life(session, "crun")
 }
 
-/// A name that is not configured is refused, and those that are, are told.
+/// A name that is not configured is refused, and those that are, are told, with what they can.
 pub fn names_are_told(session: &mut Session) -> Result<()> {
     let listed = session.cri.handlers().context("Status")?;
-    for name in ["", "berth"].iter().chain(&NAMES) {
-        let found = listed.iter().find(|handler| handler.name == *name);
+    let features = |name: &str| {
+        let found = listed.iter().find(|handler| handler.name == name);
         let features = found.and_then(|handler| handler.features);
-        ensure!(features.is_some(), "{name:?} is not listed with features");
+        features.with_context(|| format!("{name:?} is not listed with features"))
+    };
+    for name in ["", "berth"].iter().chain(&NAMES) {
+        features(name)?;
     }
+    // The pinned runc says that it can what ours can.
+    let (runc, own) = (features("runc")?, features("berth")?);
+    ensure!(runc == own, "runc has {runc:?}, ours {own:?}");
     let error = session
         .cri
         .run_pod_by(&session.pod("handler-nobody"), "nobody");

@@ -356,7 +356,10 @@ mod tests {
         let old = said(r#"{"mountOptions": ["ro"], "linux": {"namespaces": ["user"]}}"#);
         let told = |said, mapped| {
             let features = understood(said, mapped).0;
-            (features.recursive_read_only_mounts, features.user_namespaces)
+            (
+                features.recursive_read_only_mounts,
+                features.user_namespaces,
+            )
         };
         assert_eq!(told(Some(&all), true), (true, true));
         assert_eq!(told(Some(&all), false), (true, false));

@@ -18,6 +18,8 @@ pub(crate) struct MountOptions {
     pub(crate) propagation: Option<(Propagation, bool)>,
     /// A mount whose ids are mapped, and whether those below it are too.
     pub(crate) id_map: Option<bool>,
+    /// A tmpfs that begins with what is at its place in the image.
+    pub(crate) copy_up: bool,
     /// For the file system itself: `key=value` or a bare `key`.
     pub(crate) data: Vec<(String, Option<String>)>,
 }
@@ -32,27 +34,27 @@ impl MountOptions {
             clear_all: MountFlags::empty(),
             propagation: None,
             id_map: None,
+            copy_up: false,
             data: Vec::new(),
         }
     }
 
-    /// Sorts the options; the name of one that is not supported is the error.
-    pub(crate) fn parse(options: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(options: &[String]) -> Self {
         let mut parsed = Self::new();
         for option in options {
-            parsed.add(option)?;
+            parsed.add(option);
         }
-        Ok(parsed)
+        parsed
     }
 
-    fn add(&mut self, option: &str) -> Result<(), String> {
+    fn add(&mut self, option: &str) {
         match option {
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
             "defaults" | "async" | "remount" | "" => {}
             "idmap" => self.id_map = Some(self.id_map.unwrap_or(false)),
             "ridmap" => self.id_map = Some(true),
-            "tmpcopyup" => return Err(option.to_owned()),
+            "tmpcopyup" => self.copy_up = true,
             _ => {
                 if let Some(propagation) = propagation(option) {
                     self.propagation = Some(propagation);
@@ -65,7 +67,6 @@ impl MountOptions {
                 }
             }
         }
-        Ok(())
     }
 
     fn add_data(&mut self, option: &str) {
@@ -74,6 +75,11 @@ impl MountOptions {
             None => (option, None),
         };
         self.data.push((key.to_owned(), value));
+    }
+
+    /// Whether the file system itself is told this.
+    pub(crate) fn tells(&self, wanted: &str) -> bool {
+        self.data.iter().any(|(key, _)| key == wanted)
     }
 
     /// The change for the mount alone, if there is anything to change.
@@ -161,7 +167,7 @@ pub(crate) fn parse_propagation(word: &str) -> Option<(Propagation, bool)> {
 mod tests {
     use super::*;
 
-    fn parse(options: &[&str]) -> Result<MountOptions, String> {
+    fn parse(options: &[&str]) -> MountOptions {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         MountOptions::parse(&options)
     }
@@ -170,8 +176,7 @@ mod tests {
     fn options_go_where_the_kernel_wants_them() {
         let parsed = parse(&[
             "rbind", "ro", "nosuid", "rslave", "rnoexec", "size=64k", "acl",
-        ])
-        .unwrap();
+        ]);
         assert_eq!(parsed.bind, Some(true));
         assert_eq!(
             parsed.set,
@@ -190,22 +195,17 @@ mod tests {
 
     #[test]
     fn the_last_of_two_contrary_options_wins() {
-        let parsed = parse(&["ro", "rw", "exec", "noexec"]).unwrap();
+        let parsed = parse(&["ro", "rw", "exec", "noexec"]);
         assert_eq!(parsed.set, MountFlags::MOUNT_ATTR_NOEXEC);
         assert_eq!(parsed.clear, MountFlags::MOUNT_ATTR_RDONLY);
-        let parsed = parse(&["noatime", "strictatime"]).unwrap();
+        let parsed = parse(&["noatime", "strictatime"]);
         assert_eq!(parsed.set, MountFlags::MOUNT_ATTR_STRICTATIME);
         assert_eq!(parsed.clear, MountFlags::MOUNT_ATTR__ATIME);
     }
 
     #[test]
     fn a_recursive_bind_stays_recursive() {
-        assert_eq!(parse(&["rbind", "bind"]).unwrap().bind, Some(true));
-    }
-
-    #[test]
-    fn what_would_be_ignored_is_refused() {
-        assert_eq!(parse(&["tmpcopyup"]).unwrap_err(), "tmpcopyup");
+        assert_eq!(parse(&["rbind", "bind"]).bind, Some(true));
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
             (&["ridmap", "idmap"], Some(true)),
         ];
         for (options, id_map) in cases {
-            assert_eq!(parse(options).unwrap().id_map, id_map, "{options:?}");
+            assert_eq!(parse(options).id_map, id_map, "{options:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::places::{self, PlaceKind};
 use crate::report::Failure;
 use crate::step::Step;
 use berth_cgroups::HierarchyPath;
-use berth_kernel::rustix::fs::CWD;
+use berth_kernel::rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
 use berth_kernel::{AttributeChange, Errno, FilesystemContext, MountFlags, Namespace, Propagation};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -120,7 +120,41 @@ pub(crate) fn place(
     };
     let place = find_place(root, plan, kind)?;
     guard_procfs(&mount, &place, plan)?;
+    if plan.options.copy_up {
+        copy_up(&place, &mount, plan)?;
+    }
     attach(&mount, &place, &plan.destination)
+}
+
+/// Fills a tmpfs with what it is to cover, and gives it the looks of it, except those that options
+/// ask for. Both are reached by descriptor only: no link of an image leads anywhere.
+fn copy_up(place: &OwnedFd, mount: &OwnedFd, plan: &MountPlan) -> Result<(), Failure> {
+    let destination = &plan.destination;
+    let failed = || Failure::at(Step::CopyUp, destination);
+    let writable = AttributeChange {
+        clear: MountFlags::MOUNT_ATTR_RDONLY,
+        ..AttributeChange::default()
+    };
+    berth_kernel::set_attributes(mount, &writable, None, false).map_err(failed())?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |place: &OwnedFd| openat(place, c".", flags, Mode::empty());
+    let (from, to) = (
+        open(place).map_err(failed())?,
+        open(mount).map_err(failed())?,
+    );
+    let asked = fstat(&to).map_err(failed())?;
+    berth_copytree::copy(from.as_fd(), to.as_fd()).map_err(|failure| {
+        let subject = destination.join(&failure.path);
+        Failure::at(Step::CopyUp, &subject)(failure.errno)
+    })?;
+    let tells = |key| plan.options.tells(key);
+    let uid = tells("uid").then_some(Uid::from_raw(asked.st_uid));
+    let gid = tells("gid").then_some(Gid::from_raw(asked.st_gid));
+    fchown(&to, uid, gid).map_err(failed())?;
+    if tells("mode") {
+        fchmod(&to, Mode::from_raw_mode(asked.st_mode)).map_err(failed())?;
+    }
+    change(mount, plan)
 }
 
 /// Nothing but a procfs may stand at `/proc`, and nothing may cover a file
@@ -250,24 +284,24 @@ pub(crate) fn empty_directory() -> berth_kernel::Result<OwnedFd> {
     )
 }
 
-/// `ELOOP` and friends as an invalid argument of a spec field.
+/// The error is what makes no sense.
 pub(crate) fn plan(
     destination: &Path,
     kind: Option<&str>,
     source: Option<&Path>,
     options: &[String],
     bundle: &Path,
-) -> Result<MountPlan, (Errno, String)> {
-    let options = MountOptions::parse(options).map_err(|option| (Errno::OPNOTSUPP, option))?;
+) -> Result<MountPlan, String> {
+    let options = MountOptions::parse(options);
     let kind = kind.unwrap_or_default();
     let recursive = options.bind.or((kind == "bind").then_some(false));
     let kind = match (kind, recursive) {
         (_, Some(recursive)) => MountKind::Bind {
-            source: bundle.join(source.ok_or((Errno::INVAL, "bind without source".to_owned()))?),
+            source: bundle.join(source.ok_or("bind without source")?),
             recursive,
         },
         ("cgroup" | "cgroup2", None) => MountKind::Cgroup,
-        ("", None) => return Err((Errno::INVAL, "no type".to_owned())),
+        ("", None) => return Err("no type".to_owned()),
         (kind, None) => MountKind::Filesystem {
             kind: kind.to_owned(),
             source: source
@@ -275,6 +309,10 @@ pub(crate) fn plan(
                 .unwrap_or_default(),
         },
     };
+    let on_tmpfs = matches!(&kind, MountKind::Filesystem { kind, .. } if kind == "tmpfs");
+    if options.copy_up && !on_tmpfs {
+        return Err("tmpcopyup without tmpfs".to_owned());
+    }
     Ok(MountPlan {
         destination: destination.to_owned(),
         kind,

@@ -143,7 +143,10 @@ mod tests {
         let read = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
         let first = read(agent.state("c", 7, None));
         assert_eq!(first["fds"], json!(["seccompFd"]));
-        assert_eq!((&first["pid"], &first["metadata"]), (&json!(7), &json!("hello")));
+        assert_eq!(
+            (&first["pid"], &first["metadata"]),
+            (&json!(7), &json!("hello"))
+        );
         let expected = json!({"ociVersion": "1.2.0", "id": "c", "status": "creating", "pid": 7,
             "bundle": "/b", "annotations": {"k": "v"}});
         assert_eq!(first["state"], expected);

@@ -208,14 +208,7 @@ fn mounts(
             mount.options().as_deref().unwrap_or_default(),
             bundle,
         )
-        .map_err(|(errno, value)| {
-            let problem = if errno == Errno::OPNOTSUPP {
-                "is not supported"
-            } else {
-                "does not describe a mount"
-            };
-            refuse.invalid("mounts", value, problem)
-        })?;
+        .map_err(|value| refuse.invalid("mounts", value, "does not describe a mount"))?;
         plan.shift = shift(refuse, mount, &plan, user.is_some(), &mut shifts)?;
         plans.push(plan);
     }

@@ -110,8 +110,11 @@ fn make_one(
 ) -> Result<OwnedFd, Failure> {
     let subject = format!("{} of type {}", place.display(), mount.kind);
     let failed = || Failure::of(Step::MountRoot, &subject);
-    let options = MountOptions::parse(&mount.options)
-        .map_err(|option| Failure::of(Step::SetMountFlags, &option)(Errno::INVAL))?;
+    let options = MountOptions::parse(&mount.options);
+    if options.copy_up {
+        let words = "tmpcopyup on a root";
+        return Err(Failure::of(Step::SetMountFlags, words)(Errno::INVAL));
+    }
     let bind = options.bind.or((mount.kind == "bind").then_some(false));
     if options.id_map.is_some() && user.is_none() {
         let words = "root without a user namespace";
@@ -288,7 +291,7 @@ mod tests {
             "workdir=/s/9/work",
         ];
         let options = options.map(str::to_owned);
-        let found = layers(&MountOptions::parse(&options).unwrap());
+        let found = layers(&MountOptions::parse(&options));
         assert_eq!(found, ["/s/9", "/l/1", "/l/2"].map(PathBuf::from));
     }
 

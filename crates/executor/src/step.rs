@@ -40,6 +40,7 @@ steps! {
     MakeFilesystem = "make file system",
     SetMountFlags = "set mount flags",
     MapMount = "map the ids of mount",
+    CopyUp = "copy up",
     Attach = "mount",
     MakeDevice = "make device",
     LinkDevice = "link device",

@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-faults", &[]),
     ("berth-api", &[]),
     ("berth-kernel", &[]),
+    ("berth-copytree", &[]),
     ("berth-cdi", &[]),
     ("berth-seccomp", &[]),
     ("berth-cgroups", &["berth-kernel", "berth-names"]),
@@ -24,6 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "berth-cgroups",
             "berth-seccomp",
+            "berth-copytree",
             "berth-kernel",
             "berth-names",
         ],
@@ -96,6 +98,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-shim-client",
             "berth-cgroups",
             "berth-seccomp",
+            "berth-copytree",
             "berth-kernel",
             "berth-names",
             "berth-faults",

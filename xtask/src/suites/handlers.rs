@@ -48,7 +48,10 @@ fn crun(scratch: &Path) -> Result<PathBuf> {
     let text = format!(
         "#!/bin/sh\nexec unshare --mount --propagation unchanged sh -c '\
          mount --make-private {} && umount {UNIFIED} && exec \"$0\" \"$@\"' {} \"$@\"\n",
-        Path::new(UNIFIED).parent().unwrap_or(Path::new("/")).display(),
+        Path::new(UNIFIED)
+            .parent()
+            .unwrap_or(Path::new("/"))
+            .display(),
         crun.display()
     );
     fs::write(&path, text)

@@ -5,6 +5,7 @@
 //! its only thread. Arguments that are no flags select cases by a part of
 //! their name; `--measure` also times the whole life of a container.
 
+mod copy_up;
 mod fixture;
 mod handover;
 mod hooks;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         user_namespace::CASES,
         hooks::CASES,
         notify::CASES,
+        copy_up::CASES,
     ]
     .concat();
     if arguments.iter().any(|argument| argument == "--list") {

@@ -57,7 +57,9 @@ pub fn serve(arguments: &[String]) -> Result<()> {
                 give(listener, answer, &mut log)?;
             }
         }
-        let mut gone = ready[1..].iter().map(|ready| ready.contains(PollFlags::HUP));
+        let mut gone = ready[1..]
+            .iter()
+            .map(|ready| ready.contains(PollFlags::HUP));
         listeners.retain(|_| gone.next() != Some(true));
         if ready[0].contains(PollFlags::IN) {
             listeners.push(accept(&socket, &mut log)?);
@@ -214,8 +216,7 @@ fn no_agent(host: &Host) -> Result<()> {
     }
     // One that goes away leaves its container, and lets no other process into it.
     let agent = Agent::start(directory.path(), "errno")?;
-    let mut container =
-        notifying(host.bundle("sleep 60")?, &socket, &["mkdir"]).create(host)?;
+    let mut container = notifying(host.bundle("sleep 60")?, &socket, &["mkdir"]).create(host)?;
     container.start()?;
     drop(agent);
     let before = container.processes()?;
@@ -224,7 +225,10 @@ fn no_agent(host: &Host) -> Result<()> {
     container.delete(true)?;
     reap(container.pid())?;
     let message = format!("{error:#}");
-    ensure!(message.contains("connect to the seccomp agent"), "{message}");
+    ensure!(
+        message.contains("connect to the seccomp agent"),
+        "{message}"
+    );
     ensure!(before == after, "{before:?} {after:?}");
     Ok(())
 }

@@ -116,7 +116,10 @@ mod tests {
         };
         let told = Owners::MappedByContainerd(user()).shim_mount(mount.clone());
         let told = told.unwrap();
-        assert_eq!(told.options[1..], ["uidmap=0:70000:10", "gidmap=0:70000:10"]);
+        assert_eq!(
+            told.options[1..],
+            ["uidmap=0:70000:10", "gidmap=0:70000:10"]
+        );
         let looks = std::fs::metadata(dir.path()).unwrap();
         // Group 11 is not in the namespace.
         assert_eq!((looks.uid(), looks.gid()), (70_003, 11));

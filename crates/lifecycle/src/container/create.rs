@@ -108,11 +108,15 @@ async fn steps(
             let mut user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
             files.create()?;
             berth_faults::at("container.create.after-directory")?;
-            let volumes = volumes::make(&worker, &files, planned, &mounts)?;
+            let pod_files = worker.pod_files(&pod_record.id);
+            let in_user_namespace = pod_record.request.namespaces.user.is_some();
+            let user_namespace = in_user_namespace.then(|| pod_files.userns());
+            let user_namespace = user_namespace.as_deref();
+            let volumes = volumes::make(&worker, &files, planned, &mounts, user_namespace)?;
             berth_faults::at("container.create.after-volumes")?;
             let mut spec = spec::build(&Inputs {
                 pod: &pod_record,
-                files: &worker.pod_files(&pod_record.id),
+                files: &pod_files,
                 request: &request,
                 image: &defaults,
                 user: &user,

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
-use berth_kernel::{AttributeChange, FilesystemContext, MountFlags, Propagation};
+use berth_kernel::{
+    AttributeChange, FilesystemContext, MountFlags, Namespace, NamespaceSet, Propagation,
+};
 use berth_snapshots::Mount;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -29,8 +31,8 @@ pub fn check_sub_path(path: &str) -> Result<()> {
 }
 
 /// Mounts the image whose view has these `mounts`, or what is at `sub_path` in it, on `place`,
-/// which is made. Blocking.
-pub fn mount(mounts: &[Mount], sub_path: &str, place: &Path) -> Result<()> {
+/// which is made. Its owners are shown in the user namespace at `user`, if there is one. Blocking.
+pub fn mount(mounts: &[Mount], sub_path: &str, place: &Path, user: Option<&Path>) -> Result<()> {
     let failed = |errno: Errno| Error::State {
         action: "mount an image on",
         path: place.to_owned(),
@@ -40,7 +42,9 @@ pub fn mount(mounts: &[Mount], sub_path: &str, place: &Path) -> Result<()> {
         files::make_dir(parent)?;
     }
     files::make_dir(place)?;
-    let whole = detached(mounts).map_err(failed)?;
+    let shift = user.map(berth_kernel::open_namespace).transpose();
+    let shift = shift.map_err(failed)?;
+    let whole = detached(mounts, shift.as_ref()).map_err(failed)?;
     attach(&whole, place).map_err(failed)?;
     if sub_path.is_empty() {
         return Ok(());
@@ -60,13 +64,20 @@ pub fn mount(mounts: &[Mount], sub_path: &str, place: &Path) -> Result<()> {
 }
 
 /// The view as a mount that is nowhere yet.
-fn detached(mounts: &[Mount]) -> Result<OwnedFd, Errno> {
+fn detached(mounts: &[Mount], shift: Option<&OwnedFd>) -> Result<OwnedFd, Errno> {
     let [mount] = mounts else {
         return Err(Errno::INVAL);
     };
-    let whole = match mount.kind.as_str() {
-        "bind" => berth_kernel::clone_tree(CWD, Path::new(&mount.source), false)?,
-        "overlay" => overlay(&mount.options)?,
+    let whole = match (mount.kind.as_str(), shift) {
+        ("bind", _) => {
+            let copy = berth_kernel::clone_tree(CWD, Path::new(&mount.source), false)?;
+            if let Some(shift) = shift {
+                map_ids(&copy, shift)?;
+            }
+            copy
+        }
+        ("overlay", None) => overlay(&mount.options)?,
+        ("overlay", Some(shift)) => mapped_overlay(&mount.options, shift)?,
         _ => return Err(Errno::NODEV),
     };
     let change = AttributeChange {
@@ -91,6 +102,27 @@ fn overlay(options: &[String]) -> Result<OwnedFd, Errno> {
         }
     }
     context.mount(FLAGS)
+}
+
+/// An overlay cannot be mapped as a whole, but is made of mapped layers if those cover the layers
+/// where it is made: in a mount namespace that only this moment's thread sees.
+fn mapped_overlay(options: &[String], shift: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let make = || {
+        berth_kernel::unshare(NamespaceSet::EMPTY.with(Namespace::Mount))?;
+        berth_kernel::set_propagation(Path::new("/"), Propagation::Private, true)?;
+        let lists = options.iter().filter_map(|o| o.strip_prefix("lowerdir="));
+        for layer in lists.flat_map(|list| list.split(':')).map(Path::new) {
+            let copy = berth_kernel::clone_tree(CWD, layer, false)?;
+            map_ids(&copy, shift)?;
+            attach(&copy, layer)?;
+        }
+        overlay(options)
+    };
+    std::thread::scope(|scope| scope.spawn(make).join()).unwrap_or(Err(Errno::IO))
+}
+
+fn map_ids(mount: &OwnedFd, shift: &OwnedFd) -> Result<(), Errno> {
+    berth_kernel::set_attributes(mount, &AttributeChange::default(), Some(shift), false)
 }
 
 /// What is at `path` in the image, as a mount of its own, and whether that is a directory.
@@ -189,7 +221,7 @@ mod tests {
         ];
         for (number, (sub_path, file)) in cases.into_iter().enumerate() {
             let place = dir.path().join(format!("volumes/{number}"));
-            mount(&image, sub_path, &place).unwrap();
+            mount(&image, sub_path, &place, None).unwrap();
             let file = place.join(file);
             assert_eq!(mounts_below(&place), 1, "{sub_path:?}");
             assert_eq!(
@@ -215,9 +247,57 @@ mod tests {
         let image = layers(dir.path());
         for missing in ["nothing", "v1/gone", "climb", "climb/passwd"] {
             let place = dir.path().join("volumes/0");
-            let error = mount(&image, missing, &place).unwrap_err();
+            let error = mount(&image, missing, &place, None).unwrap_err();
             assert!(matches!(error, Error::Invalid { .. }), "{missing}: {error}");
             assert_eq!(mounts_below(dir.path()), 0, "{missing}");
         }
+    }
+
+    #[test]
+    fn in_a_user_namespace_an_image_has_owners_that_are_there() {
+        use berth_kernel::{IdMapping, NamespaceHolder};
+        use std::os::unix::fs::{MetadataExt, chown};
+        if !is_root() {
+            eprintln!("skipped: needs root: mounts");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        if !crate::user_namespaces_supported_at(dir.path()) {
+            eprintln!("skipped: needs mapped mounts of {}", dir.path().display());
+            return;
+        }
+        let ids = |outside| IdMapping {
+            inside: 0,
+            outside,
+            length: 100,
+        };
+        let holder = NamespaceHolder::new(NamespaceSet::EMPTY.with(Namespace::User)).unwrap();
+        holder.map_ids(&[ids(70_000)], &[ids(80_000)]).unwrap();
+        let user = holder.namespace(Namespace::User);
+        let mut image = layers(dir.path());
+        chown(dir.path().join("lower/v1/deep/file"), Some(7), Some(8)).unwrap();
+        let one = Mount {
+            kind: "bind".into(),
+            source: dir.path().join("lower").display().to_string(),
+            target: String::new(),
+            options: vec!["ro".into()],
+        };
+        for (number, sub_path) in ["", "current", ""].into_iter().enumerate() {
+            if number == 2 {
+                image = vec![one.clone()];
+            }
+            let place = dir.path().join(format!("volumes/{number}"));
+            mount(&image, sub_path, &place, Some(&user)).unwrap();
+            let file = match sub_path {
+                "" => place.join("v1/deep/file"),
+                _ => place.join("deep/file"),
+            };
+            let owner = fs::metadata(file).unwrap();
+            assert_eq!((owner.uid(), owner.gid()), (70_007, 80_008), "{number}");
+            berth_kernel::detach(&place).unwrap();
+        }
+        assert_eq!(mounts_below(dir.path()), 0);
+        let owner = fs::metadata(dir.path().join("lower/v1/deep/file")).unwrap();
+        assert_eq!(owner.uid(), 7, "on the disk");
     }
 }

@@ -119,14 +119,20 @@ pub async fn plan(
     Ok(plan)
 }
 
-/// Makes what was planned. `root` are the mounts of the container's own snapshot. Blocking; what a
-/// failure leaves is taken back by [`release`].
-pub fn make(core: &Core, files: &ContainerFiles, plan: Plan, root: &[Mount]) -> Result<Volumes> {
+/// Makes what was planned. `root` are the mounts of the container's own snapshot, `user` is the user
+/// namespace of its pod. Blocking; what a failure leaves is taken back by [`release`].
+pub fn make(
+    core: &Core,
+    files: &ContainerFiles,
+    plan: Plan,
+    root: &[Mount],
+    user: Option<&Path>,
+) -> Result<Volumes> {
     let mut volumes = Volumes::default();
     for planned in plan.images {
         let place = files.volume(planned.number);
         let made = view(core, &planned)
-            .and_then(|mounts| image::mount(&mounts, &planned.sub_path, &place));
+            .and_then(|mounts| image::mount(&mounts, &planned.sub_path, &place, user));
         made.map_err(image_failed(&planned.asked, &planned.container_path))?;
         volumes.images.insert(planned.number, place);
     }

@@ -150,6 +150,7 @@ fn lifecycle_config(config: &Config) -> Result<berth_lifecycle::Config> {
         pod_init: config.pod_init.clone(),
         oom_score_floor: oom_score_floor(),
         capabilities: berth_lifecycle::capabilities_to_give(),
+        confinement: berth_lifecycle::Confinement::find(),
         handlers: handlers::from(config)?,
         cdi_dirs: config.cdi_dirs.clone(),
     })

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use crate::confinement::Confinement;
 use crate::container::Container;
 use crate::error::{Error, Result, chain};
 use crate::events::{EventKind, Events};
@@ -47,6 +48,7 @@ pub struct Config {
     pub oom_score_floor: i32,
     /// Capabilities that may be.
     pub capabilities: Capabilities,
+    pub confinement: Confinement,
     pub handlers: Handlers,
     /// Directories of CDI files; later ones win.
     pub cdi_dirs: Vec<PathBuf>,

@@ -9,6 +9,7 @@
 mod attach;
 mod boot;
 mod checkpoint;
+mod confinement;
 mod container;
 mod core;
 mod error;
@@ -41,6 +42,7 @@ pub use berth_cdi::{DEFAULT_DIRECTORIES as DEFAULT_CDI_DIRS, Error as CdiError};
 /// What a shim answered, for those who tell errors apart.
 pub use berth_shim_client::Error as ShimError;
 pub use berth_snapshots::Usage as WritableUsage;
+pub use confinement::Confinement;
 pub use container::Container;
 pub use core::{Config, Parts};
 pub use error::{Error, Result, chain};

@@ -281,7 +281,7 @@ pub enum Seccomp {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AppArmor {
-    /// No profile of Berth's own exists: as the host confines its shim.
+    /// Berth's own profile, where it could be loaded.
     #[default]
     RuntimeDefault,
     Unconfined,

@@ -127,6 +127,7 @@ async fn steps(
                 seccomp,
                 oom_score_floor: worker.config.oom_score_floor,
                 capabilities: &worker.config.capabilities,
+                confinement: &worker.config.confinement,
             })?;
             inject_devices(&worker, &request, &mut spec, &mut user)?;
             volumes::ensure_host_paths(&request.mounts)?;

@@ -250,7 +250,9 @@ fn check(core: &Core, request: &PodRequest) -> Result<()> {
         core.check_resources(resources)?;
     }
     bandwidth::of(&request.annotations)?;
-    crate::spec::check_pod_label(request.selinux.as_ref())?;
+    core.config
+        .confinement
+        .check_pod(request.selinux.as_ref())?;
     check_sysctls(request)
 }
 

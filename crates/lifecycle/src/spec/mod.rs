@@ -4,7 +4,6 @@
 
 mod capabilities;
 mod devices;
-mod labels;
 mod mounts;
 mod process;
 mod resources;
@@ -16,16 +15,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Capabilities, Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, RootBuilder,
-    Spec, SpecBuilder,
+    Capabilities, Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    RootBuilder, Spec, SpecBuilder,
 };
 
 pub use capabilities::to_give as capabilities_to_give;
-pub(crate) use labels::check_pod as check_pod_label;
 pub use process::exec_process;
 pub use resources::linux_resources;
 pub use seccomp::{load_profile, supported as seccomp_supported};
 
+use crate::confinement::Confinement;
 use crate::error::{Error, Result};
 use crate::files::PodFiles;
 use crate::handlers::Handler;
@@ -63,6 +62,7 @@ pub struct Inputs<'a> {
     pub oom_score_floor: i32,
     /// Capabilities that it may.
     pub capabilities: &'a Capabilities,
+    pub confinement: &'a Confinement,
 }
 
 /// Forms the specification.

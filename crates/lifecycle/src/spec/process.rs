@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::{Process, ProcessBuilder, User, UserBuilder};
 
-use super::{Inputs, capabilities, labels};
+use super::{Inputs, capabilities};
 use crate::error::{Error, Result};
 use crate::user::ResolvedUser;
 
@@ -23,7 +23,7 @@ pub(super) fn container_process(inputs: &Inputs<'_>) -> Result<Process> {
         .resources
         .oom_score_adj
         .map(|score| score.max(inputs.oom_score_floor));
-    let labels = labels::of(&request.security)?;
+    let labels = inputs.confinement.labels(&request.security)?;
     process
         .set_rlimits(None)
         .set_oom_score_adj(score)

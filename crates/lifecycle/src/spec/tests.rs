@@ -6,6 +6,7 @@ use berth_names::SandboxId;
 use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
 
 use super::{ImageDefaults, Inputs, build};
+use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::files::PodFiles;
 use crate::handlers::Handler;
@@ -81,6 +82,7 @@ fn made_with(
         seccomp: None,
         oom_score_floor: -500,
         capabilities: &super::capabilities_to_give(),
+        confinement: &Confinement::default(),
     })
 }
 

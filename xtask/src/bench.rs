@@ -9,7 +9,6 @@ mod lists;
 mod load;
 mod machine;
 pub mod oci;
-mod peer;
 mod raw;
 mod side;
 
@@ -19,12 +18,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use crate::containerd::Containerd;
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
 pub use lists::run as lists;
-use peer::Peer;
 use side::Side;
 
 const ROUNDS: usize = 5;
@@ -101,7 +100,7 @@ pub fn run(options: &Options) -> Result<()> {
             sides.push(Side::connect("containerd", socket, pid, &logs)?);
         }
         Against::Private => {
-            let peer = private.insert(Peer::start(&registry, &images)?);
+            let peer = private.insert(Containerd::start(&registry)?);
             let (socket, pid) = (peer.socket(), peer.pid()?);
             sides.push(Side::connect("containerd", &socket, pid, &logs)?);
         }

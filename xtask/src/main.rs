@@ -4,6 +4,7 @@ mod artefacts;
 mod bench;
 mod cgroup_parent;
 mod command;
+mod containerd;
 mod cri;
 mod daemon;
 mod demo;
@@ -37,7 +38,9 @@ usage: cargo xtask <command>
   crash [--seeds N | --seed S | --points | --point NAME]
                    only the crash campaign: kills of the daemon at every fault point
                    and by seeds; or a part of that
-  kubelet          only the kubelet suite: static pods, restarts, a reboot
+  kubelet [--with-containerd]
+                   only the kubelet suite: static pods, restarts, a reboot; or how
+                   soon its pods are ready, in turns with a containerd
   oci              only the oci suite: the same specifications through berth-oci,
                    runc and crun
   trace            only the trace suite: spans as a collector receives them
@@ -95,6 +98,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["kubelet"] => {
             prepare()?;
             Ok(report(suites::kubelet::run()?))
+        }
+        ["kubelet", "--with-containerd"] => {
+            prepare()?;
+            suites::kubelet::compare().map(|()| true)
         }
         ["oci"] => Ok(report(suites::oci::run()?)),
         ["trace"] => {

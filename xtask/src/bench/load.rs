@@ -1,13 +1,10 @@
 //! The images that are pulled and run.
 
-use std::fs;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use berth_testkit::image::{Layer, Recipe};
 
 use crate::registry::Registry;
 use crate::suites::fixtures::{busybox, marker, pack};
-use crate::workspace;
 
 const LAYERS: usize = 3;
 const FILES: usize = 200;
@@ -19,8 +16,6 @@ pub struct Images {
     pub busybox: String,
     /// Three layers of 12.5 MiB in 200 files each, half of it incompressible.
     pub large: String,
-    /// What containerd holds its sandboxes with: a static program that only waits.
-    pub pause: String,
 }
 
 /// Only the one that the pods run; answers with its reference.
@@ -42,13 +37,6 @@ fn reference(registry: &Registry, name: &str) -> String {
 pub fn publish(registry: &Registry) -> Result<Images> {
     println!("making the images");
     let busybox = publish_small(registry)?;
-    let pause = fs::read(workspace::artefacts().join("berth-pod-init"))
-        .context("reading the program of the pause image")?;
-    let pause = Recipe::new()
-        .layer(pack(&Layer::new().file("/pause", 0o755, pause))?)
-        .entrypoint(&["/pause"])
-        .build()?;
-    registry.remote().push(&pause, "bench/pause", &["one"])?;
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
     let mut large = Recipe::new().cmd(&["/none"]);
     for number in 0..LAYERS {
@@ -65,7 +53,6 @@ pub fn publish(registry: &Registry) -> Result<Images> {
     Ok(Images {
         busybox,
         large: reference(registry, "large"),
-        pause: reference(registry, "pause"),
     })
 }
 

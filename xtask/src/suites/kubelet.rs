@@ -1,7 +1,9 @@
 //! The real kubelet, without an API server, against a private daemon: static pods that use what a
 //! kubelet can ask of a runtime, and what happens to them when daemon, kubelet or node go away.
 
+mod beside;
 mod manifest;
+mod measure;
 mod pod;
 mod process;
 mod scenarios;
@@ -10,14 +12,16 @@ mod session;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use berth_api::cri::v1::ContainerState;
 use serde_json::json;
 
 use crate::command::retry;
 use crate::outcome::Tally;
+use measure::start_and_end;
 use process::Settings;
 use scenarios::{ALL, FAREWELLS, Scenario};
-use session::Session;
+use session::{Runtime, Session};
+
+pub use beside::run as compare;
 
 /// Far more than any pod needs on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -55,8 +59,8 @@ pub fn run() -> Result<Tally> {
         tally.skip("kubelet suite", "needs root");
         return Ok(tally);
     }
-    let mut session = Session::begin()?;
-    tally.check("a pod becomes ready and goes", measure(&mut session));
+    let mut session = Session::begin(Runtime::Berth)?;
+    tally.check("a pod becomes ready and goes", measured(&mut session));
     for scenario in ALL {
         session.put(scenario.pod, &(scenario.manifest)(&session))?;
     }
@@ -91,36 +95,11 @@ fn steady() -> Vec<&'static str> {
     steady.map(|Scenario { pod, .. }| *pod).collect()
 }
 
-fn measure(session: &mut Session) -> Result<()> {
-    (0..MEASURED).try_for_each(|number| start_and_end(session, &format!("measured-{number}")))
-}
-
-/// One pod, with a note of how long it takes from manifest to ready, and from the manifest's
-/// removal to the end of its container.
-fn start_and_end(session: &mut Session, name: &str) -> Result<()> {
-    let container = manifest::container(session, "main", manifest::STAY, json!({}));
-    let pod = manifest::pod(session, name, json!({ "containers": [container] }));
-    let before = session.kubelet()?.seconds_in_runtime()?;
-    let begin = Instant::now();
-    session.put(name, &pod)?;
-    let ready = retry(PATIENCE, || session.ready(name))?;
-    let took = begin.elapsed().as_secs_f64();
-    let runtime = session.kubelet()?.seconds_in_runtime()? - before;
-    let id = ready.container("main").id().to_owned();
-    let begin = Instant::now();
-    session.take_away(name)?;
-    retry(PATIENCE, || {
-        let containers = session.cri.containers().context("ListContainers")?;
-        let found = containers.iter().find(|found| found.id == id);
-        let runs = found.is_some_and(|found| found.state() == ContainerState::ContainerRunning);
-        ensure!(!runs, "its container goes on");
-        Ok(())
-    })?;
-    println!(
-        "  note    {name}: manifest to ready {took:.2} s, {runtime:.3} s of it in the runtime; \
-         removal to its end {:.2} s",
-        begin.elapsed().as_secs_f64()
-    );
+fn measured(session: &mut Session) -> Result<()> {
+    for number in 0..MEASURED {
+        let name = format!("measured-{number}");
+        println!("  note    {name}: {}", start_and_end(session, &name)?);
+    }
     Ok(())
 }
 
@@ -165,7 +144,7 @@ fn events_suffice(session: &mut Session) -> Result<()> {
         ..Settings::default()
     })?;
     untouched(session, &before)?;
-    start_and_end(session, "evented")?;
+    println!("  note    evented: {}", start_and_end(session, "evented")?);
     ensure!(
         session.kubelet()?.event_connections()? > 0.0,
         "the kubelet did not listen to events"

@@ -41,8 +41,14 @@ pub struct Kubelet {
 }
 
 impl Kubelet {
-    /// Returns once it is healthy. Output is appended to `log`.
-    pub fn start(place: &Place, cgroup_root: &str, settings: Settings, log: &Path) -> Result<Self> {
+    /// Returns once it is healthy; `runtime` is the socket of what runs its pods. Output is appended to `log`.
+    pub fn start(
+        place: &Place,
+        runtime: &Path,
+        cgroup_root: &str,
+        settings: Settings,
+        log: &Path,
+    ) -> Result<Self> {
         let port = free_port()?;
         let config = place.scratch().join("kubelet.json");
         let text = configuration(place, cgroup_root, settings, port)?;
@@ -53,7 +59,7 @@ impl Kubelet {
             .arg("--config")
             .arg(&config)
             .arg("--config-dir")
-            .arg(drop_ins(place)?)
+            .arg(drop_ins(place, runtime)?)
             .arg("--root-dir")
             .arg(directory(place))
             .arg("--cert-dir")
@@ -158,14 +164,14 @@ pub fn manifests(place: &Place) -> PathBuf {
 }
 
 /// The drop-in that administrators are given, with the suite's socket.
-fn drop_ins(place: &Place) -> Result<PathBuf> {
+fn drop_ins(place: &Place, runtime: &Path) -> Result<PathBuf> {
     let given = workspace::root().join("deploy/kubelet-berth.yaml");
     let text =
         fs::read_to_string(&given).with_context(|| format!("reading {}", given.display()))?;
     let usual = "/run/berth/cri.sock";
     ensure!(text.contains(usual), "{} names no {usual}", given.display());
     let directory = place.scratch().join("kubelet.conf.d");
-    let text = text.replace(usual, &place.socket().display().to_string());
+    let text = text.replace(usual, &runtime.display().to_string());
     fs::create_dir_all(&directory)
         .and_then(|()| fs::write(directory.join("10-berth.conf"), text))
         .context("writing the kubelet's drop-in")?;

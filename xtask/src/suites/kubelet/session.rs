@@ -15,6 +15,7 @@ use super::pod::Pod;
 use super::process::{self as node, KernelSettings, Kubelet, Settings};
 use crate::cgroup_parent::CgroupParent;
 use crate::command::retry;
+use crate::containerd::Containerd;
 use crate::cri::Cri;
 use crate::daemon::Daemon;
 use crate::place::Place;
@@ -24,10 +25,19 @@ use crate::workspace;
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// What runs the kubelet's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    Berth,
+    /// To be compared with; it is not killed and not restarted.
+    Containerd,
+}
+
 pub struct Session {
     pub cri: Cri,
     kubelet: Option<Kubelet>,
     daemon: Option<Daemon>,
+    containerd: Option<Containerd>,
     registry: Registry,
     pub parent: CgroupParent,
     logs: [PathBuf; 2],
@@ -37,7 +47,7 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn begin() -> Result<Self> {
+    pub fn begin(runtime: Runtime) -> Result<Self> {
         let place = Place::with_both_families()?;
         let registry = Registry::start(&place.scratch())?;
         let base = pack(&busybox()?)?;
@@ -59,11 +69,15 @@ impl Session {
         let parent = CgroupParent::new("kubelet");
         parent.make()?;
         fs::create_dir_all(evidence(&place)).context("creating a directory for pods")?;
-        let daemon = Daemon::start(&place, &logs[0])?;
+        let (daemon, containerd) = match runtime {
+            Runtime::Berth => (Some(Daemon::start(&place, &logs[0])?), None),
+            Runtime::Containerd => (None, Some(Containerd::start(&registry)?)),
+        };
         let mut session = Self {
-            cri: Cri::connect(&place.socket())?,
+            cri: Cri::connect(&socket(&place, containerd.as_ref()))?,
             kubelet: None,
-            daemon: Some(daemon),
+            daemon,
+            containerd,
             registry,
             parent,
             logs,
@@ -94,7 +108,14 @@ impl Session {
 
     pub fn start_kubelet(&mut self, settings: Settings) -> Result<()> {
         let root = self.parent.request();
-        self.kubelet = Some(Kubelet::start(&self.place, &root, settings, &self.logs[1])?);
+        let runtime = socket(&self.place, self.containerd.as_ref());
+        self.kubelet = Some(Kubelet::start(
+            &self.place,
+            &runtime,
+            &root,
+            settings,
+            &self.logs[1],
+        )?);
         Ok(())
     }
 
@@ -230,7 +251,10 @@ impl Session {
             self.cri.stop_pod(&pod.id).context("StopPodSandbox")?;
             self.cri.remove_pod(&pod.id).context("RemovePodSandbox")?;
         }
-        self.daemon.take().context("no daemon runs")?.stop()?;
+        drop(self.containerd.take());
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop()?;
+        }
         let registry = i32::try_from(self.registry.pid())?;
         retry(SOON, || {
             let mut left = self.place.processes()?;
@@ -263,4 +287,9 @@ impl Session {
 /// A directory of the host that pods write into.
 pub fn evidence(place: &Place) -> PathBuf {
     place.scratch().join("evidence")
+}
+
+/// Where the kubelet finds its runtime.
+fn socket(place: &Place, containerd: Option<&Containerd>) -> PathBuf {
+    containerd.map_or_else(|| place.socket(), Containerd::socket)
 }

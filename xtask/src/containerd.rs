@@ -1,7 +1,7 @@
 //! A private containerd to compare with, from the pinned sources.
 //!
 //! It has directories, socket, network and cgroups of its own and takes its images, the one of
-//! the sandboxes too, from the bench's registry.
+//! the sandboxes too, from the registry that it is given.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -10,12 +10,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use berth_testkit::image::{Layer, Recipe};
 use serde_json::json;
 
-use super::load::Images;
 use crate::command::{end, output, retry};
 use crate::place::Place;
 use crate::registry::Registry;
+use crate::suites::fixtures::pack;
 use crate::tools::{self, Tool};
 use crate::workspace;
 
@@ -24,20 +25,20 @@ const BRIDGE: &str = "btpeer0";
 const SUBNET: &str = "10.213.0.0/16";
 
 /// Ends with its value, and everything of it.
-pub struct Peer {
+pub struct Containerd {
     child: Child,
     place: Place,
 }
 
-impl Peer {
-    pub fn start(registry: &Registry, images: &Images) -> Result<Self> {
+impl Containerd {
+    pub fn start(registry: &Registry) -> Result<Self> {
         let program = tools::ensure(Tool::Containerd)?;
         let place = Place::new()?;
         place.mirror(registry.address(), registry.address())?;
         let config = place.scratch().join("config.toml");
-        write(&config, &configuration(&place, &images.pause)?)?;
+        write(&config, &configuration(&place, &pause(registry)?)?)?;
         write(&place.cni_conf().join("10-peer.conflist"), &network(&place))?;
-        let log = workspace::logs()?.join("bench-containerd.log");
+        let log = workspace::logs()?.join("containerd.log");
         let output = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let child = Command::new(&program)
             .arg("--config")
@@ -47,10 +48,11 @@ impl Peer {
             .stderr(output)
             .spawn()
             .context("starting containerd")?;
-        let mut peer = Self { child, place };
-        peer.wait_until_ready()
+        let mut containerd = Self { child, place };
+        containerd
+            .wait_until_ready()
             .with_context(|| format!("see {}", log.display()))?;
-        Ok(peer)
+        Ok(containerd)
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -73,7 +75,7 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for Containerd {
     fn drop(&mut self) {
         if let Err(error) = end(&mut self.child, Duration::from_secs(20)) {
             eprintln!("ending containerd: {error:#}");
@@ -81,6 +83,18 @@ impl Drop for Peer {
         // Missing when no pod was ever made.
         let _missing = output(Command::new("ip").args(["link", "delete", BRIDGE]));
     }
+}
+
+/// What holds its sandboxes: a static program that only waits. Answers with the image's name.
+fn pause(registry: &Registry) -> Result<String> {
+    let program = fs::read(workspace::artefacts().join("berth-pod-init"))
+        .context("reading the program of the pause image")?;
+    let image = Recipe::new()
+        .layer(pack(&Layer::new().file("/pause", 0o755, program))?)
+        .entrypoint(&["/pause"])
+        .build()?;
+    registry.remote().push(&image, "peer/pause", &["one"])?;
+    Ok(format!("{}/peer/pause:one", registry.address()))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

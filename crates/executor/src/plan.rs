@@ -10,12 +10,11 @@ use crate::mount_options::parse_propagation;
 use crate::mounts::{self, MountKind, MountPlan};
 use crate::namespaces::NamespacePlan;
 use crate::process::ProcessPlan;
-use crate::procfs::{SysctlScope, sysctl_path, sysctl_scope};
 use crate::refuse::Refuse;
 use crate::rootfs::RootPlan;
 use crate::user_namespace::{self, UserNamespace};
 use berth_kernel::rustix::fs::{CWD, Mode};
-use berth_kernel::{Errno, Namespace, NamespaceSet, NodeKind, Propagation};
+use berth_kernel::{Errno, Namespace, NamespaceSet, NodeKind, Propagation, sysctl};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxIdMapping, Mount, Spec};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -310,10 +309,10 @@ fn sysctls(
 ) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
     for (name, value) in linux.sysctl().iter().flatten() {
-        let kind = match sysctl_scope(name) {
-            Some(SysctlScope::Ipc) => Namespace::Ipc,
-            Some(SysctlScope::Network) => Namespace::Network,
-            Some(SysctlScope::Uts) => Namespace::Uts,
+        let kind = match sysctl::scope(name) {
+            Some(sysctl::Scope::Ipc) => Namespace::Ipc,
+            Some(sysctl::Scope::Network) => Namespace::Network,
+            Some(sysctl::Scope::Uts) => Namespace::Uts,
             None => {
                 let problem = "is a setting of the whole machine";
                 return Err(refuse.invalid("linux.sysctl", name, problem));
@@ -323,7 +322,7 @@ fn sysctls(
             let problem = "needs a namespace of the container's own";
             return Err(refuse.invalid("linux.sysctl", name, problem));
         }
-        let path = sysctl_path(name)
+        let path = sysctl::path(name)
             .ok_or_else(|| refuse.invalid("linux.sysctl", name, "is not a setting's name"))?;
         found.push((path, value.clone()));
     }

@@ -26,6 +26,7 @@ mod scheduling;
 mod seccomp;
 mod signals;
 mod sys;
+pub mod sysctl;
 mod terminal;
 
 pub use bpf::{BpfInstruction, attach_device_program, load_device_program};

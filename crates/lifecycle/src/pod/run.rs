@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use berth_kernel::sysctl;
 use berth_names::SandboxId;
 use berth_network::PodNetwork;
 use berth_network::netns::{self, PinRequest};
@@ -256,32 +257,34 @@ fn check(core: &Core, request: &PodRequest) -> Result<()> {
     check_sysctls(request)
 }
 
+fn is_hostname(sysctl: &str) -> bool {
+    sysctl.replace('/', ".") == "kernel.hostname"
+}
+
 /// A sysctl may be set only in a namespace that is the pod's own: anything else changes the host.
 fn check_sysctls(request: &PodRequest) -> Result<()> {
-    const IPC: [&str; 8] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-    ];
     for name in request.sysctls.keys() {
-        let dotted = name.replace('/', ".");
-        let network = dotted.starts_with("net.");
-        let ipc = IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");
-        // The hostname is the pod's own field; the name beside it is a sysctl only.
-        let uts = dotted == "kernel.domainname";
-        let own = ((network || uts) && request.namespaces.network != Scope::Node)
-            || (ipc && request.namespaces.ipc != Scope::Node);
-        if !own || dotted.split('.').any(|part| part.is_empty()) {
-            let problem = if network || ipc || uts {
-                format!("{name:?} would change the host: the pod shares that namespace with it")
-            } else {
-                format!("{name:?} is not kept per namespace: set it on the host")
-            };
+        let own = match sysctl::scope(name) {
+            Some(sysctl::Scope::Ipc) => request.namespaces.ipc != Scope::Node,
+            Some(sysctl::Scope::Network) => request.namespaces.network != Scope::Node,
+            // The hostname is the pod's own field; the name beside it is a sysctl only.
+            Some(sysctl::Scope::Uts) if is_hostname(name) => {
+                let problem = format!("{name:?}: a pod's hostname is a field of its own");
+                return Err(Error::invalid("sysctls", problem));
+            }
+            Some(sysctl::Scope::Uts) => request.namespaces.network != Scope::Node,
+            None => {
+                let problem = format!("{name:?} is not kept per namespace: set it on the host");
+                return Err(Error::invalid("sysctls", problem));
+            }
+        };
+        if !own {
+            let problem =
+                format!("{name:?} would change the host: the pod shares that namespace with it");
+            return Err(Error::invalid("sysctls", problem));
+        }
+        if sysctl::path(name).is_none() {
+            let problem = format!("{name:?} is not a setting's name");
             return Err(Error::invalid("sysctls", problem));
         }
     }

@@ -41,8 +41,8 @@ usage: cargo xtask <command>
   kubelet [--with-containerd]
                    only the kubelet suite: static pods, restarts, a reboot; or how
                    soon its pods are ready, in turns with a containerd
-  oci              only the oci suite: the same specifications through berth-oci,
-                   runc and crun
+  oci [checkpoint] only the oci suite: the same specifications through berth-oci,
+                   runc and crun; or only its checkpoints
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest in all ways, or the specs that match FOCUS in the first
   critest --way NAME [FOCUS]
@@ -104,6 +104,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
             suites::kubelet::compare().map(|()| true)
         }
         ["oci"] => Ok(report(suites::oci::run()?)),
+        ["oci", "checkpoint"] => Ok(report(suites::oci::run_checkpoints()?)),
         ["trace"] => {
             prepare()?;
             Ok(report(suites::trace::run()?))

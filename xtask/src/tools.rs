@@ -1,10 +1,12 @@
 //! What the suites need besides our own programs.
 
+mod criu;
 mod debian;
 mod go;
 
 use anyhow::Result;
 
+pub use criu::path as criu_path;
 pub use go::{Tool, ensure, path};
 
 /// Installs what is missing. Debian packages need root.

@@ -16,6 +16,7 @@ use crate::options::{CreateOptions, ProcessOptions};
 use crate::plan::InitPlan;
 use crate::report::{Listener, Progress};
 use crate::resources::{DeviceLoader, cgroup_path, with_device_rules};
+use crate::restore::Held;
 use crate::spawn::{Child, Spawn};
 use berth_cgroups::{Cgroup, CgroupHost, CgroupStats, JoinHandles};
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -72,6 +73,20 @@ pub enum ProcessStdio {
     Terminal,
 }
 
+impl ProcessStdio {
+    /// Input, output and error output, where they are files.
+    pub(crate) fn files(&self) -> [Option<&OwnedFd>; 3] {
+        match self {
+            Self::Files {
+                stdin,
+                stdout,
+                stderr,
+            } => [stdin.as_ref(), stdout.as_ref(), stderr.as_ref()],
+            Self::Terminal => [None; 3],
+        }
+    }
+}
+
 /// A container that was created. Dropping the value leaves the container
 /// alone, except that one that was not started ends.
 #[derive(Debug)]
@@ -83,6 +98,8 @@ pub struct Container {
     pub(crate) join: OnceCell<JoinHandles>,
     pub(crate) defaults: ExecDefaults,
     pub(crate) gate: Option<Listener>,
+    /// What holds processes that were restored, until they are started.
+    pub(crate) held: Option<Held>,
     pub(crate) terminal: Option<OwnedFd>,
     pub(crate) notices: Vec<String>,
     pub(crate) device_programs: DeviceLoader,
@@ -116,6 +133,7 @@ impl Container {
                 terminal: listener.terminal.take(),
                 notices: std::mem::take(&mut listener.notices),
                 gate: Some(listener),
+                held: None,
                 device_programs,
                 hooks: Some(hooks),
             }),
@@ -223,11 +241,25 @@ impl Container {
     /// Opens the start gate and returns when the program runs, or
     /// [`Error::ExecFailed`], after which the process ends by itself.
     pub fn start(&mut self) -> Result<()> {
-        let Some(mut listener) = self.gate.take() else {
-            return Err(Error::AlreadyStarted {
-                id: self.id.clone(),
-            });
-        };
+        match (self.held.take(), self.gate.take()) {
+            (Some(held), _) => self.let_go(held)?,
+            (None, Some(listener)) => self.open_gate(listener)?,
+            (None, None) => {
+                return Err(Error::AlreadyStarted {
+                    id: self.id.clone(),
+                });
+            }
+        }
+        let pid = self.pid();
+        if let Some(hooks) = &self.hooks {
+            let failures = hooks.run_all(HookPoint::Poststart, pid);
+            self.notices
+                .extend(failures.iter().map(ToString::to_string));
+        }
+        Ok(())
+    }
+
+    fn open_gate(&self, mut listener: Listener) -> Result<()> {
         match listener.open_gate() {
             Ok(()) => {}
             Err(Errno::PIPE) => {
@@ -237,14 +269,7 @@ impl Container {
             }
             Err(errno) => return Err(Error::host(&self.id, "open the start gate")(errno)),
         }
-        listener.wait(&self.id)?;
-        let pid = self.pid();
-        if let Some(hooks) = &self.hooks {
-            let failures = hooks.run_all(HookPoint::Poststart, pid);
-            self.notices
-                .extend(failures.iter().map(ToString::to_string));
-        }
-        Ok(())
+        listener.wait(&self.id).map(drop)
     }
 
     /// Runs another process in the container and returns when its program

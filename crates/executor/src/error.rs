@@ -67,6 +67,9 @@ pub enum Error {
         problem: ExecProblem,
         errno: Errno,
     },
+    /// criu, or what its images would have led to.
+    #[error("container {id}: cannot be restored: {reason}")]
+    Restore { id: String, reason: String },
     /// The child was killed before it could exec.
     #[error("container {id}: its process ended before it was set up")]
     ChildDied { id: String },
@@ -112,6 +115,18 @@ impl Error {
                     ..
                 }
         )
+    }
+
+    /// An error with its causes, for a reason in words.
+    pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
     }
 
     pub(crate) fn host(id: &str, operation: &'static str) -> impl Fn(Errno) -> Self {

@@ -90,6 +90,16 @@ impl ProcessPlan {
         self.options = options;
     }
 
+    pub(crate) fn forbids_new_privileges(&self) -> bool {
+        self.no_new_privileges
+    }
+
+    /// The security label that the process is to have, as the kernel shows it.
+    pub(crate) fn wanted_label(&self) -> Option<&str> {
+        let (_, label) = self.label.as_ref()?;
+        Some(label.strip_prefix("exec ").unwrap_or(label))
+    }
+
     pub(crate) fn set_personality(&mut self, personality: &LinuxPersonality) {
         self.personality = Some(match personality.domain() {
             LinuxPersonalityDomain::PerLinux => 0,

@@ -171,6 +171,7 @@ impl Container {
                 join: OnceCell::new(),
                 defaults: record.defaults(),
                 gate: None,
+                held: None,
                 terminal: None,
                 notices: Vec::new(),
                 device_programs: DeviceLoader::default(),

@@ -1,5 +1,6 @@
 //! All commands, with their options.
 
+mod checkpoint;
 mod delete;
 mod events;
 mod exec;
@@ -8,6 +9,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod spec;
 mod start;
 mod state;
@@ -59,7 +61,7 @@ const ONE: Command = Command {
     expected: "exactly 1",
     failure: "",
     failed_status: 1,
-    run: not_supported,
+    run: nothing,
 };
 
 const NONE: Command = Command {
@@ -133,8 +135,9 @@ const RUN: &[Flag] = &[
 pub const ALL: &[Command] = &[
     Command {
         name: "checkpoint",
-        about: "checkpoint a running container (not supported)",
-        most: usize::MAX,
+        about: "checkpoint a running container",
+        flags: checkpoint::FLAGS,
+        run: checkpoint::run,
         ..ONE
     },
     Command {
@@ -208,8 +211,10 @@ pub const ALL: &[Command] = &[
     },
     Command {
         name: "restore",
-        about: "restore a container from a checkpoint (not supported)",
-        most: usize::MAX,
+        about: "restore a container from a checkpoint",
+        flags: restore::FLAGS,
+        failure: "berth-oci restore failed: ",
+        run: launch::restore,
         ..ONE
     },
     Command {
@@ -264,11 +269,9 @@ pub fn find(name: &str) -> Option<&'static Command> {
     ALL.iter().find(|command| command.name == name)
 }
 
-fn not_supported(_: &Global, _: &Journal, _: &Arguments) -> Result<u8> {
-    Err(Error::Unsupported {
-        feature: "checkpoint and restore",
-        instead: "use runc or crun with criu for it",
-    })
+/// Stands in the templates that the table of commands starts from.
+fn nothing(_: &Global, _: &Journal, _: &Arguments) -> Result<u8> {
+    Err(Error::NoProgram)
 }
 
 /// The container that a command is about: its first word.

@@ -52,6 +52,14 @@ pub enum Error {
     StartOther { status: &'static str },
     #[error("cannot delete container {id} that is not stopped: {status}")]
     DeleteRunning { id: String, status: &'static str },
+    #[error("container cannot be checkpointed in {status} state")]
+    CheckpointIn { status: &'static str },
+    #[error("criu is not installed: checkpoints are made and restored by it")]
+    NoCriu,
+    #[error("criu ended with {status}: {reason}")]
+    Criu { status: String, reason: String },
+    #[error("invalid --parent-path {path:?}: not a directory relative to the images")]
+    ParentPath { path: String },
     #[error("unknown signal {word:?}")]
     UnknownSignal { word: String },
     #[error("exec args cannot be empty")]

@@ -16,6 +16,7 @@ use crate::descriptors;
 use crate::error::{Error, Result};
 use crate::foreground::Foreground;
 use crate::global::Global;
+use crate::images::Images;
 use crate::journal::Journal;
 use crate::pid_file;
 use crate::state::{State, VERSION};
@@ -38,6 +39,8 @@ struct Plan<'a> {
     pid_file: Option<PathBuf>,
     process: ProcessOptions,
     no_pivot: bool,
+    /// Where the processes come from, if they are not to be made anew.
+    images: Option<Images>,
 }
 
 /// A container whose process waits at its gate, and where it is kept.
@@ -58,33 +61,15 @@ pub fn create(global: &Global, journal: &Journal, given: &Arguments) -> Result<u
 }
 
 pub fn run(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
-    let detach = given.is_on("detach");
-    let plan = Plan::new(global, given, detach)?;
-    let foreground = if detach {
-        None
-    } else {
-        Some(Foreground::new()?)
-    };
-    if !detach && !given.is_on("no-subreaper") {
-        // What the container's first process leaves behind is ours to reap.
-        berth_kernel::set_child_subreaper(true).map_err(Error::system("become a subreaper"))?;
-    }
-    let mut made = plan.make(global, journal, false)?;
-    if let Err(error) = made.container.start() {
-        return Err(made.undo(error.into()));
-    }
-    let Some(foreground) = foreground else {
-        return Ok(0);
-    };
-    // Others may now exec, kill and look.
-    made.entry.unlock();
-    let pid = made.container.pid();
-    let status = foreground.wait(pid, made.container.pidfd(), made.master.take())?;
-    if !given.is_on("keep") {
-        made.container.delete(true)?;
-        made.entry.remove()?;
-    }
-    Ok(status)
+    let plan = Plan::new(global, given, given.is_on("detach"))?;
+    plan.run(global, journal, given)
+}
+
+/// As `run`, from images of criu.
+pub fn restore(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
+    let mut plan = Plan::new(global, given, given.is_on("detach"))?;
+    plan.images = Some(Images::new(given)?);
+    plan.run(global, journal, given)
 }
 
 impl<'a> Plan<'a> {
@@ -117,7 +102,37 @@ impl<'a> Plan<'a> {
                 keep_keyring: given.is_on("no-new-keyring"),
             },
             no_pivot: given.is_on("no-pivot"),
+            images: None,
         })
+    }
+
+    fn run(&self, global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
+        let detach = given.is_on("detach");
+        let foreground = if detach {
+            None
+        } else {
+            Some(Foreground::new()?)
+        };
+        if !detach && !given.is_on("no-subreaper") {
+            // What the container's first process leaves behind is ours to reap.
+            berth_kernel::set_child_subreaper(true).map_err(Error::system("become a subreaper"))?;
+        }
+        let mut made = self.make(global, journal, false)?;
+        if let Err(error) = made.container.start() {
+            return Err(made.undo(error.into()));
+        }
+        let Some(foreground) = foreground else {
+            return Ok(0);
+        };
+        // Others may now exec, kill and look.
+        made.entry.unlock();
+        let pid = made.container.pid();
+        let status = foreground.wait(pid, made.container.pidfd(), made.master.take())?;
+        if !given.is_on("keep") {
+            made.container.delete(true)?;
+            made.entry.remove()?;
+        }
+        Ok(status)
     }
 
     /// Makes the container and publishes it, its process at the gate. With
@@ -168,7 +183,10 @@ impl<'a> Plan<'a> {
                 start_socket,
             },
         };
-        Ok(Container::create(create)?)
+        match &self.images {
+            Some(images) => images.restore(create),
+            None => Ok(Container::create(create)?),
+        }
     }
 
     fn publish(&self, made: &mut Made) -> Result<()> {

@@ -19,6 +19,7 @@ mod descriptors;
 mod error;
 mod foreground;
 mod global;
+mod images;
 mod journal;
 mod launch;
 mod pid_file;

@@ -87,6 +87,7 @@ impl EngineError {
                 },
                 Executor::Seccomp { .. }
                 | Executor::Host { .. }
+                | Executor::Restore { .. }
                 | Executor::Setup { .. }
                 | Executor::Hook { .. }
                 | Executor::ChildDied { .. } => Code::INTERNAL,

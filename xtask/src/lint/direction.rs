@@ -20,9 +20,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-cdi", &[]),
     ("berth-seccomp", &[]),
     ("berth-cgroups", &["berth-kernel", "berth-names"]),
+    ("berth-criu", &["berth-kernel"]),
     (
         "berth-executor",
         &[
+            "berth-criu",
             "berth-cgroups",
             "berth-seccomp",
             "berth-copytree",
@@ -34,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "berth-oci",
         &[
             "berth-executor",
+            "berth-criu",
             "berth-cgroups",
             "berth-kernel",
             "berth-names",
@@ -43,6 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "containerd-shim-berth-v1",
         &[
             "berth-executor",
+            "berth-criu",
             "berth-cgroups",
             "berth-seccomp",
             "berth-api",
@@ -96,6 +100,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-snapshots",
             "berth-metadata",
             "berth-shim-client",
+            "berth-criu",
+            "berth-unpack",
             "berth-cgroups",
             "berth-seccomp",
             "berth-copytree",

@@ -1,6 +1,7 @@
 //! The same specifications through `berth-oci`, runc and crun, compared by
 //! what a probe sees from inside.
 
+mod checkpoint;
 mod differences;
 pub mod runtime;
 mod specs;
@@ -42,7 +43,14 @@ pub fn run() -> Result<Tally> {
         Some(crun) => tally += compare(place.path(), &cases, &ours, &crun)?,
         None => tally.skip("crun", "is not installed"),
     }
+    tally += checkpoint::run_all()?;
     Ok(tally)
+}
+
+/// Checkpoints alone.
+pub fn run_checkpoints() -> Result<Tally> {
+    artefacts::build_oci()?;
+    checkpoint::run_all()
 }
 
 pub fn ours() -> Runtime {

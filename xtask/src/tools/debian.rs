@@ -21,11 +21,25 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("ip", "iproute2"),
     ("crun", "crun"),
-    ("criu", "criu"),
+    ("curl", "curl"),
+    ("make", "make"),
+    ("xz", "xz-utils"),
+    ("protoc", "protobuf-compiler"),
+    ("protoc-c", "protobuf-c-compiler"),
 ];
 
-/// What runc is compiled against.
-const SECCOMP_HEADER: (&str, &str) = ("/usr/include/seccomp.h", "libseccomp-dev");
+/// What runc and criu are compiled against.
+const HEADERS: &[(&str, &str)] = &[
+    ("seccomp.h", "libseccomp-dev"),
+    ("protobuf-c/protobuf-c.h", "libprotobuf-c-dev"),
+    ("google/protobuf/descriptor.proto", "libprotobuf-dev"),
+    ("libnl3/netlink/netlink.h", "libnl-3-dev"),
+    ("libnet.h", "libnet1-dev"),
+    ("sys/capability.h", "libcap-dev"),
+    ("bsd/string.h", "libbsd-dev"),
+    ("uuid/uuid.h", "uuid-dev"),
+    ("gnutls/gnutls.h", "libgnutls28-dev"),
+];
 
 pub fn install() -> Result<()> {
     let mut packages: Vec<&str> = PROGRAMS
@@ -33,9 +47,8 @@ pub fn install() -> Result<()> {
         .filter(|(program, _)| !is_fit(program))
         .map(|(_, package)| *package)
         .collect();
-    if !Path::new(SECCOMP_HEADER.0).exists() {
-        packages.push(SECCOMP_HEADER.1);
-    }
+    let missing = HEADERS.iter().filter(|(header, _)| !is_included(header));
+    packages.extend(missing.map(|(_, package)| *package));
     packages.dedup();
     if packages.is_empty() {
         return Ok(());
@@ -51,6 +64,14 @@ pub fn install() -> Result<()> {
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(&packages))
     .with_context(|| format!("installing {list}"))
+}
+
+/// Some headers lie in the directory of the machine's architecture.
+fn is_included(header: &str) -> bool {
+    let machine = format!("/usr/include/{}-linux-gnu", std::env::consts::ARCH);
+    ["/usr/include", &machine]
+        .iter()
+        .any(|directory| Path::new(directory).join(header).exists())
 }
 
 fn is_fit(program: &str) -> bool {

@@ -27,14 +27,22 @@ pub fn run(global: &Global, _: &Journal, given: &Arguments) -> Result<u8> {
         }
         state => state?,
     };
-    end(global, &state, force)?;
+    end_or_refuse(global, &state, force)?;
     entry.remove()?;
     Ok(0)
 }
 
+/// Ends what is left of a container, also by force.
+pub fn end(state: &State) -> Result<()> {
+    match store::load(state)? {
+        Found::Ended(remains) => Ok(remains.remove()?),
+        Found::Alive(mut container) => Ok(container.delete(true)?),
+    }
+}
+
 /// A container that was never started is deleted without force, as no program
 /// of its own is running.
-fn end(global: &Global, state: &State, force: bool) -> Result<()> {
+fn end_or_refuse(global: &Global, state: &State, force: bool) -> Result<()> {
     let mut container = match store::load(state)? {
         Found::Ended(remains) => return Ok(remains.remove()?),
         Found::Alive(container) => container,

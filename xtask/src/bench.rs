@@ -9,6 +9,7 @@ mod lists;
 mod load;
 mod machine;
 pub mod oci;
+mod rate;
 mod raw;
 mod side;
 

@@ -13,7 +13,10 @@ pub const MEASURES: &[(&str, &str)] = &[
     (CREATE, "ms"),
     (START, "ms"),
     (POD_START, "ms"),
+    (HOST_POD_START, "ms"),
     (TEARDOWN, "ms"),
+    (RATE_OF_ONE, "1/s"),
+    (RATE_OF_EIGHT, "1/s"),
     (EXEC, "ms"),
     (STATUS, "ms"),
     (STATS, "ms"),
@@ -26,7 +29,10 @@ pub const RUN_POD: &str = "RunPodSandbox";
 pub const CREATE: &str = "CreateContainer";
 pub const START: &str = "StartContainer";
 pub const POD_START: &str = "pod start, the three";
+pub const HOST_POD_START: &str = "the same, host network";
 pub const TEARDOWN: &str = "teardown, four calls";
+pub const RATE_OF_ONE: &str = "cycles, one client";
+pub const RATE_OF_EIGHT: &str = "cycles, eight clients";
 pub const EXEC: &str = "ExecSync /bin/true";
 pub const STATUS: &str = "ContainerStatus";
 pub const STATS: &str = "ContainerStats";

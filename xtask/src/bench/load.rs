@@ -1,8 +1,12 @@
 //! The images that are pulled and run.
 
+use std::path::Path;
+
 use anyhow::Result;
+use berth_api::cri::v1::{ContainerConfig, NamespaceMode, NamespaceOption, PodSandboxConfig};
 use berth_testkit::image::{Layer, Recipe};
 
+use crate::cri;
 use crate::registry::Registry;
 use crate::suites::fixtures::{busybox, marker, pack};
 
@@ -54,6 +58,32 @@ pub fn publish(registry: &Registry) -> Result<Images> {
         busybox,
         large: reference(registry, "large"),
     })
+}
+
+/// A pod and its container as a kubelet asks for them when the pod says nothing of namespaces.
+pub fn requests(
+    name: &str,
+    image: &str,
+    logs: &Path,
+    network: NamespaceMode,
+) -> (PodSandboxConfig, ContainerConfig) {
+    let namespaces = NamespaceOption {
+        network: network as i32,
+        pid: NamespaceMode::Container as i32,
+        ipc: NamespaceMode::Pod as i32,
+        ..Default::default()
+    };
+    let mut pod = cri::pod(name, "", logs);
+    if let Some(linux) = &mut pod.linux {
+        let security = linux.security_context.get_or_insert_default();
+        security.namespace_options = Some(namespaces.clone());
+    }
+    let mut container = cri::container("main", image, &["sleep", "1000"]);
+    if let Some(linux) = &mut container.linux {
+        let security = linux.security_context.get_or_insert_default();
+        security.namespace_options = Some(namespaces);
+    }
+    (pod, container)
 }
 
 /// The same bytes in every run.

@@ -6,13 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use berth_api::cri::v1::{ContainerConfig, PodSandboxConfig};
+use berth_api::cri::v1::NamespaceMode;
 use serde_json::{Value, json};
 
 use super::figures::{self, Figures};
-use super::load::Images;
-use super::machine;
-use crate::cri::{self, Answer, Cri};
+use super::load::{self, Images};
+use super::{machine, rate};
+use crate::cri::{Answer, Cri};
 
 /// Pods that come and go in a round.
 pub const CYCLES: usize = 15;
@@ -29,6 +29,7 @@ pub struct Side {
     name: &'static str,
     version: String,
     cri: Cri,
+    socket: PathBuf,
     pid: i32,
     logs: PathBuf,
     /// Numbers the pods: no name is used twice.
@@ -52,6 +53,7 @@ impl Side {
             name,
             version: format!("{} {}", version.runtime_name, version.runtime_version),
             cri,
+            socket: socket.to_owned(),
             pid,
             logs: logs.to_owned(),
             made: 0,
@@ -79,7 +81,9 @@ impl Side {
         self.clear()?;
         for _ in 0..CYCLES {
             self.cycle(&images.busybox)?;
+            self.on_host_network(&images.busybox)?;
         }
+        self.rates(&images.busybox)?;
         self.at_rest(&images.busybox)?;
         self.pull(&images.large)
     }
@@ -125,6 +129,30 @@ impl Side {
             thread::sleep(PAUSE);
         }
         self.figures.add(figures::TEARDOWN, sum);
+        Ok(())
+    }
+
+    fn on_host_network(&mut self, image: &str) -> Result<()> {
+        let mut times = Vec::new();
+        let network = NamespaceMode::Node;
+        self.launch_on(network, image, Some(&mut times))?;
+        self.figures
+            .add(figures::HOST_POD_START, times.iter().sum());
+        self.clear()
+    }
+
+    /// Without pauses: what a node does that has to start much at once.
+    fn rates(&mut self, image: &str) -> Result<()> {
+        for (measure, clients) in [(figures::RATE_OF_ONE, 1), (figures::RATE_OF_EIGHT, 8)] {
+            self.made += 1;
+            let load = rate::Load {
+                socket: &self.socket,
+                logs: &self.logs.join(self.name),
+                image,
+                prefix: &format!("bench-{}-{}", std::process::id(), self.made),
+            };
+            self.figures.add(measure, load.cycles_per_second(clients)?);
+        }
         Ok(())
     }
 
@@ -184,8 +212,19 @@ impl Side {
 
     /// A running pod with its container, whose id is the answer. Pauses only where times are kept.
     fn launch(&mut self, image: &str, times: Option<&mut Vec<f64>>) -> Result<String> {
+        self.launch_on(NamespaceMode::Pod, image, times)
+    }
+
+    fn launch_on(
+        &mut self,
+        network: NamespaceMode,
+        image: &str,
+        times: Option<&mut Vec<f64>>,
+    ) -> Result<String> {
         self.made += 1;
-        let (pod_config, config) = self.configs(image);
+        let name = format!("bench-{}-{}", std::process::id(), self.made);
+        let logs = self.logs.join(self.name);
+        let (pod_config, config) = load::requests(&name, image, &logs, network);
         let pod = timed(|| self.cri.run_pod(&pod_config)).context("RunPodSandbox")?;
         self.running.push(Running {
             pod: pod.value.clone(),
@@ -211,13 +250,6 @@ impl Side {
             times.extend([pod.millis, created.millis, started.millis]);
         }
         Ok(container)
-    }
-
-    fn configs(&self, image: &str) -> (PodSandboxConfig, ContainerConfig) {
-        let name = format!("bench-{}-{}", std::process::id(), self.made);
-        let pod = cri::pod(&name, "", &self.logs.join(self.name));
-        let container = cri::container("main", image, &["sleep", "1000"]);
-        (pod, container)
     }
 
     fn clear(&mut self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The kubelet's process, alone: no API server, pods from a directory.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -233,11 +233,18 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("reading a free port")?.port())
 }
 
-/// Settings of the kernel that a kubelet changes for its node; put back with the value.
-#[derive(Debug)]
-pub struct KernelSettings(Vec<(PathBuf, String)>);
+/// Of a kubelet's directories the one that it makes wherever the others are.
+const FIXED: &str = "/var/lib/kubelet";
 
-impl KernelSettings {
+/// What a kubelet changes of its node: settings of the kernel, and a directory. Put back, or taken
+/// away where it was not there before, with the value.
+#[derive(Debug)]
+pub struct Node {
+    settings: Vec<(PathBuf, String)>,
+    had_directory: bool,
+}
+
+impl Node {
     pub fn remember() -> Self {
         let names = [
             "vm/overcommit_memory",
@@ -252,17 +259,26 @@ impl KernelSettings {
             let value = fs::read_to_string(&path).ok()?;
             Some((path, value))
         });
-        Self(values.collect())
+        Self {
+            settings: values.collect(),
+            had_directory: Path::new(FIXED).exists(),
+        }
     }
 }
 
-impl Drop for KernelSettings {
+impl Drop for Node {
     fn drop(&mut self) {
-        for (path, value) in &self.0 {
+        for (path, value) in &self.settings {
             let put_back = File::create(path).and_then(|mut file| file.write_all(value.as_bytes()));
             if let Err(error) = put_back {
                 eprintln!("putting {} back: {error}", path.display());
             }
+        }
+        if !self.had_directory
+            && let Err(error) = fs::remove_dir_all(FIXED)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            eprintln!("removing {FIXED}: {error}");
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::pod::Pod;
-use super::process::{self as node, KernelSettings, Kubelet, Settings};
+use super::process::{self, Kubelet, Node, Settings};
 use crate::cgroup_parent::CgroupParent;
 use crate::command::retry;
 use crate::containerd::Containerd;
@@ -41,9 +41,9 @@ pub struct Session {
     registry: Registry,
     pub parent: CgroupParent,
     logs: [PathBuf; 2],
-    // Last, in this order: everything above works in the place, and the kubelet changed the kernel.
+    // Last, in this order: everything above works in the place, and the kubelet changed the node.
     pub place: Place,
-    _settings: KernelSettings,
+    _node: Node,
 }
 
 impl Session {
@@ -65,7 +65,7 @@ impl Session {
         for log in &logs {
             let _fresh = fs::remove_file(log);
         }
-        let settings = KernelSettings::remember();
+        let node = Node::remember();
         let parent = CgroupParent::new("kubelet");
         parent.make()?;
         fs::create_dir_all(evidence(&place)).context("creating a directory for pods")?;
@@ -82,7 +82,7 @@ impl Session {
             parent,
             logs,
             place,
-            _settings: settings,
+            _node: node,
         };
         for name in ["busybox", "unused"] {
             session.cri.pull(&session.image(name)).context("pulling")?;
@@ -136,20 +136,20 @@ impl Session {
     /// Hands the kubelet a pod. A half-written manifest must not be read: it is moved in.
     pub fn put(&self, name: &str, manifest: &Value) -> Result<()> {
         let fresh = self.place.scratch().join("fresh-manifest");
-        let there = node::manifests(&self.place).join(format!("{name}.json"));
+        let there = process::manifests(&self.place).join(format!("{name}.json"));
         fs::write(&fresh, manifest.to_string())
             .and_then(|()| fs::rename(&fresh, &there))
             .with_context(|| format!("writing the manifest of {name}"))
     }
 
     pub fn take_away(&self, name: &str) -> Result<()> {
-        let there = node::manifests(&self.place).join(format!("{name}.json"));
+        let there = process::manifests(&self.place).join(format!("{name}.json"));
         fs::remove_file(there).with_context(|| format!("removing the manifest of {name}"))
     }
 
     /// A pod as the kubelet sees it now.
     pub fn pod(&self, name: &str) -> Result<Pod> {
-        let full = format!("{name}-{}", node::NODE);
+        let full = format!("{name}-{}", process::NODE);
         let pods = self.kubelet()?.pods()?;
         let found = pods
             .into_iter()
@@ -233,7 +233,7 @@ impl Session {
     /// Without manifests: nothing may run any more, and nothing may be left of what ran.
     pub fn end(mut self) -> Result<()> {
         retry(Duration::from_secs(60), || self.nothing_runs())?;
-        let volumes = node::directory(&self.place);
+        let volumes = process::directory(&self.place);
         retry(SOON, || {
             let mounts = self.place.mounts()?;
             let left: Vec<_> = mounts

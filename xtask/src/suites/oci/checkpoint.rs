@@ -23,6 +23,8 @@ const COUNTER: &str = "i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo $i > /
 const SOON: Duration = Duration::from_secs(20);
 const CGROUP: &str = "/berth-oci-suite/dumped";
 
+type Check = (&'static str, fn(&Side) -> Result<()>);
+
 pub fn run_all() -> Result<Tally> {
     let mut tally = Tally::default();
     let path = match tools::criu_path() {
@@ -33,7 +35,7 @@ pub fn run_all() -> Result<Tally> {
         }
     };
     let place = tempfile::tempdir().context("making a place for bundles")?;
-    let checks: [(&str, fn(&Side) -> Result<()>); 4] = [
+    let checks: [Check; 4] = [
         ("a container comes back and goes on", goes_on),
         ("a restore in the foreground ends with the container", ends),
         (

@@ -68,6 +68,18 @@ impl MountPlan {
         }
     }
 
+    /// SELinux's label of the container's files, for file systems that begin without any. Others have
+    /// their own, or are labelled by the kernel's policy.
+    pub(crate) fn label(&mut self, label: Option<&str>) {
+        let MountKind::Filesystem { kind, .. } = &self.kind else {
+            return;
+        };
+        if matches!(kind.as_str(), "tmpfs" | "ramfs" | "devpts") && !self.options.tells("context") {
+            let label = label.map(|label| ("context".to_owned(), Some(label.to_owned())));
+            self.options.data.extend(label);
+        }
+    }
+
     /// These are looked at by masks, sysctls and devices, and by what runs in
     /// the container with trust in them: an image must not redirect them.
     fn wants_ordinary_directory(&self) -> bool {

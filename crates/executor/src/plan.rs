@@ -118,7 +118,8 @@ fn refuse_unsupported(refuse: &Refuse<'_>, linux: &Linux) -> Result<()> {
     };
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     some(linux.intel_rdt().is_some(), "linux.intelRdt")?;
-    some(filled(linux.mount_label()), "linux.mountLabel")?;
+    let selinux = Path::new("/sys/fs/selinux/enforce").exists();
+    some(filled(linux.mount_label()) && !selinux, "linux.mountLabel")?;
     some(linux.memory_policy().is_some(), "linux.memoryPolicy")?;
     let devices = linux.net_devices().as_ref();
     some(
@@ -193,6 +194,11 @@ fn mounts(
     user: Option<&UserNamespace>,
 ) -> Result<Vec<MountPlan>> {
     let mut plans = Vec::new();
+    let label = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.mount_label().as_ref());
+    let label = label.filter(|label| !label.is_empty());
     let mut shifts: Vec<UserNamespace> = user.into_iter().cloned().collect();
     for mount in spec.mounts().iter().flatten() {
         let destination = mount.destination();
@@ -208,6 +214,7 @@ fn mounts(
             bundle,
         )
         .map_err(|value| refuse.invalid("mounts", value, "does not describe a mount"))?;
+        plan.label(label.map(String::as_str));
         plan.shift = shift(refuse, mount, &plan, user.is_some(), &mut shifts)?;
         plans.push(plan);
     }

@@ -235,6 +235,8 @@ fn overlay_in_one_string(options: &MountOptions, place: &Path) -> Result<OwnedFd
         .data
         .iter()
         .map(|(key, value)| match value {
+            // SELinux takes its own option out first, and knows quotes only.
+            Some(value) if key == "context" => format!("{key}=\"{value}\""),
             Some(value) => format!("{key}={}", value.replace(',', "\\,")),
             None => key.clone(),
         })

@@ -335,7 +335,7 @@ pub(crate) fn name_key(pod: &str, name: &str, attempt: u32) -> String {
     format!("{name}_{pod}_{attempt}")
 }
 
-fn random() -> Result<[u8; 32]> {
+pub(crate) fn random() -> Result<[u8; 32]> {
     let mut bits = [0; 32];
     rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(|errno| {
         Error::State {

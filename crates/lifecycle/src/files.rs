@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use crate::confinement::relabel;
 use crate::error::{Error, Result};
 use crate::pod::give_to_root;
 use crate::request::{Dns, PodRequest, Scope};
@@ -105,6 +106,17 @@ impl PodFiles {
             give_to_root(&self.shm(), user)?;
         }
         Ok(())
+    }
+
+    /// Lets containers whose files have this SELinux label use what the pod shares.
+    pub fn relabel(&self, request: &PodRequest, label: Option<&str>) -> Result<()> {
+        let Some(label) = label else { return Ok(()) };
+        let shm = (request.namespaces.ipc != Scope::Node).then(|| self.shm());
+        let files = [self.resolv_conf(), self.hostname()];
+        files
+            .iter()
+            .chain(&shm)
+            .try_for_each(|path| relabel(path, label))
     }
 
     fn mount_shm(&self) -> Result<()> {

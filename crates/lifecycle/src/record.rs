@@ -60,6 +60,9 @@ pub struct PodRecord {
     pub network_held: bool,
     /// Init of the shared PID namespace, where the pod has one.
     pub init_pid: Option<u32>,
+    /// SELinux's level of its containers; empty where the kernel has none.
+    #[serde(default)]
+    pub selinux_level: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

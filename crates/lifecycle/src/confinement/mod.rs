@@ -11,6 +11,9 @@ pub(crate) use apparmor::AppArmorHost;
 use crate::error::{Error, Result};
 use crate::request::{Security, SelinuxOptions};
 
+/// The level of pods that were made before there were levels.
+const LOWEST: &str = "s0";
+
 /// What there is to confine containers with.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement {
@@ -18,11 +21,13 @@ pub struct Confinement {
     selinux: bool,
 }
 
-/// What a process is to be confined by; neither for a privileged one.
+/// What a process is to be confined by; a privileged one by nothing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Labels {
     pub apparmor: Option<String>,
     pub selinux: Option<String>,
+    /// SELinux's label of the files that are the container's.
+    pub files: Option<String>,
 }
 
 impl Confinement {
@@ -47,31 +52,56 @@ impl Confinement {
         }
     }
 
-    pub(crate) fn labels(&self, security: &Security) -> Result<Labels> {
+    /// `level` is the pod's, as [`Confinement::choose_level`] gave it.
+    pub(crate) fn labels(&self, security: &Security, level: &str) -> Result<Labels> {
         if security.privileged {
             return Ok(Labels::default());
         }
-        Ok(Labels {
+        let mut labels = Labels {
             apparmor: apparmor::profile(&security.apparmor, self.apparmor.as_ref())?,
-            selinux: self.selinux_label(security.selinux.as_ref())?,
-        })
+            ..Labels::default()
+        };
+        self.check_pod(security.selinux.as_ref())?;
+        if self.selinux {
+            let options = security.selinux.clone().unwrap_or_default();
+            let level = if level.is_empty() { LOWEST } else { level };
+            labels.selinux = Some(selinux::of_process(&options, level)?);
+            labels.files = Some(selinux::of_files(&options, level));
+        }
+        Ok(labels)
     }
 
-    /// Refuses the label of a pod where containers could not have it either.
+    /// Refuses options that no container could have.
     pub(crate) fn check_pod(&self, options: Option<&SelinuxOptions>) -> Result<()> {
-        self.selinux_label(options).map(drop)
-    }
-
-    fn selinux_label(&self, options: Option<&SelinuxOptions>) -> Result<Option<String>> {
         match options {
-            None => Ok(None),
+            None => Ok(()),
             Some(_) if !self.selinux => {
                 let problem = "the kernel of this host has no SELinux";
                 Err(Error::invalid("selinux_options", problem))
             }
-            Some(options) => selinux::label(options).map(Some),
+            Some(options) => selinux::of_process(options, LOWEST).map(drop),
         }
     }
+
+    /// The level of a new pod: the one that it asks for, or one that none of `taken` is; empty where
+    /// there are no levels.
+    pub(crate) fn choose_level(
+        &self,
+        options: Option<&SelinuxOptions>,
+        taken: &[String],
+        random: impl FnMut() -> Result<(u16, u16)>,
+    ) -> Result<String> {
+        match options.map(|options| options.level.as_str()) {
+            _ if !self.selinux => Ok(String::new()),
+            Some(given) if !given.is_empty() => Ok(given.to_owned()),
+            _ => selinux::choose_level(taken, random),
+        }
+    }
+}
+
+/// Gives SELinux's label of files to all that is at `path`, without following a link.
+pub(crate) fn relabel(path: &Path, label: &str) -> Result<()> {
+    selinux::relabel(path, label)
 }
 
 #[cfg(test)]
@@ -108,9 +138,24 @@ mod tests {
             },
             Confinement::default(),
         );
-        assert!(with.selinux_label(Some(&options)).unwrap().is_some());
+        with.check_pod(Some(&options)).unwrap();
         assert!(without.check_pod(Some(&options)).is_err());
-        assert_eq!(without.selinux_label(None).unwrap(), None);
+        let unasked = Security::default();
+        let labels = with.labels(&unasked, "s0:c1,c2").unwrap();
+        let expected = "system_u:system_r:container_t:s0:c1,c2";
+        assert_eq!(labels.selinux.as_deref(), Some(expected));
+        assert!(labels.files.unwrap().ends_with("container_file_t:s0:c1,c2"));
+        assert_eq!(without.labels(&unasked, "").unwrap(), Labels::default());
+
+        let random = || Ok((1, 2));
+        let level = |host: &Confinement, options| host.choose_level(options, &[], random).unwrap();
+        assert_eq!(level(&with, None), "s0:c1,c2");
+        assert_eq!(level(&without, None), "");
+        let asked = SelinuxOptions {
+            level: "s0:c3,c4".to_owned(),
+            ..options
+        };
+        assert_eq!(level(&with, Some(&asked)), "s0:c3,c4");
     }
 
     #[test]
@@ -120,7 +165,7 @@ mod tests {
             apparmor: AppArmor::Localhost("no-such-profile".to_owned()),
             ..Security::default()
         };
-        let labels = Confinement::default().labels(&security).unwrap();
+        let labels = Confinement::default().labels(&security, "").unwrap();
         assert_eq!(labels, Labels::default());
     }
 }

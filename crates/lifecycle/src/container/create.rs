@@ -130,7 +130,12 @@ async fn steps(
                 confinement: &worker.config.confinement,
             })?;
             inject_devices(&worker, &request, &mut spec, &mut user)?;
-            volumes::ensure_host_paths(&request.mounts)?;
+            let label = spec
+                .linux()
+                .as_ref()
+                .and_then(|linux| linux.mount_label().as_deref());
+            volumes::ensure_host_paths(&request.mounts, label)?;
+            pod_files.relabel(&pod_record.request, label)?;
             write_spec(&files.spec(), &spec)?;
             berth_faults::at("container.create.after-spec")?;
             let record = created_record(

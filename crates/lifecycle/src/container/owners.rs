@@ -29,14 +29,22 @@ impl Owners {
         }
     }
 
-    /// Blocking: may change the owner of the writable layer's root.
-    pub(super) fn shim_mount(&self, mount: berth_snapshots::Mount) -> Result<Mount> {
+    /// With the option `context`, if there is one. Blocking: may change the owner of the writable
+    /// layer's root.
+    pub(super) fn shim_mount(
+        &self,
+        mount: berth_snapshots::Mount,
+        context: Option<&str>,
+    ) -> Result<Mount> {
         let berth_snapshots::Mount {
             kind,
             source,
             target,
             mut options,
         } = mount;
+        if let (Some(context), "overlay") = (context, kind.as_str()) {
+            options.push(context.to_owned());
+        }
         match self {
             Self::AsTheyAre => {}
             Self::Mapped => options.push("idmap".to_owned()),
@@ -114,7 +122,7 @@ mod tests {
             target: String::new(),
             options: vec![format!("upperdir={}", dir.path().display())],
         };
-        let told = Owners::MappedByContainerd(user()).shim_mount(mount.clone());
+        let told = Owners::MappedByContainerd(user()).shim_mount(mount.clone(), None);
         let told = told.unwrap();
         assert_eq!(
             told.options[1..],
@@ -123,7 +131,7 @@ mod tests {
         let looks = std::fs::metadata(dir.path()).unwrap();
         // Group 11 is not in the namespace.
         assert_eq!((looks.uid(), looks.gid()), (70_003, 11));
-        let own = Owners::Mapped.shim_mount(mount).unwrap();
+        let own = Owners::Mapped.shim_mount(mount, None).unwrap();
         assert_eq!(own.options[1..], ["idmap"]);
     }
 }

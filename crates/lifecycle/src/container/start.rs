@@ -65,6 +65,7 @@ async fn prepare(
     let snapshots = Arc::clone(&core.snapshots);
     let key = record.id.to_string();
     let owners = Owners::of(runner, pod.request.namespaces.user.as_ref());
+    let context = context(core, pod, record, runner)?;
     let log = record.log_path.clone();
     let stdin = record.request.stdin.then(|| files.stdin());
     blocking("start", move || {
@@ -78,10 +79,26 @@ async fn prepare(
         let mounts = mounts.map_err(|source| Error::Snapshot { id: key, source })?;
         mounts
             .into_iter()
-            .map(|mount| owners.shim_mount(mount))
+            .map(|mount| owners.shim_mount(mount, context.as_deref()))
             .collect()
     })
     .await
+}
+
+/// The mount option that labels the root filesystem for SELinux. containerd mounts by one string, in
+/// which a label's commas have to be quoted; each of our own options is told to the kernel by itself.
+fn context(
+    core: &Core,
+    pod: &PodRecord,
+    record: &ContainerRecord,
+    runner: &Runner,
+) -> Result<Option<String>> {
+    let confinement = &core.config.confinement;
+    let labels = confinement.labels(&record.request.security, &pod.selinux_level)?;
+    Ok(labels.files.map(|label| match runner {
+        Runner::Own => format!("context={label}"),
+        Runner::Foreign(_) => format!("context=\"{label}\""),
+    }))
 }
 
 /// Output without a log is read all the same: clients may attach to it.

@@ -26,6 +26,7 @@ pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxI
     let handler = core.config.handlers.find(&request.runtime_handler)?;
     user_namespace::check(&request, &handler)?;
     let id = core.new_pod_id()?;
+    let selinux_level = selinux_level(&core, &request)?;
     let mut record = PodRecord {
         handler: handler.name.clone(),
         cgroup_parent: cgroup::parent(&core, id.as_str(), &request)?,
@@ -37,6 +38,7 @@ pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxI
         ips: Vec::new(),
         network_held: false,
         init_pid: None,
+        selinux_level,
     };
     let mut undo = Undo::default();
     match steps(&core, &mut record, &mut undo).await {
@@ -53,6 +55,19 @@ pub(crate) async fn run(core: Arc<Core>, request: PodRequest) -> Result<SandboxI
             Err(error)
         }
     }
+}
+
+/// Of its own among the pods that there are.
+fn selinux_level(core: &Core, request: &PodRequest) -> Result<String> {
+    let pods = core.pods.all();
+    let taken = pods.iter().map(|pod| pod.view().selinux_level.clone());
+    let taken: Vec<String> = taken.collect();
+    let random = || {
+        let [a, b, c, d, ..] = crate::core::random()?;
+        Ok((u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])))
+    };
+    let confinement = &core.config.confinement;
+    confinement.choose_level(request.selinux.as_ref(), &taken, random)
 }
 
 async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Result<Option<Init>> {

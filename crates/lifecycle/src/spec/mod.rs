@@ -24,7 +24,7 @@ pub use process::exec_process;
 pub use resources::linux_resources;
 pub use seccomp::{load_profile, supported as seccomp_supported};
 
-use crate::confinement::Confinement;
+use crate::confinement::{Confinement, Labels};
 use crate::error::{Error, Result};
 use crate::files::PodFiles;
 use crate::handlers::Handler;
@@ -63,6 +63,13 @@ pub struct Inputs<'a> {
     /// Capabilities that it may.
     pub capabilities: &'a Capabilities,
     pub confinement: &'a Confinement,
+}
+
+impl Inputs<'_> {
+    fn labels(&self) -> Result<Labels> {
+        let level = &self.pod.selinux_level;
+        self.confinement.labels(&self.request.security, level)
+    }
 }
 
 /// Forms the specification.
@@ -131,6 +138,7 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux> {
     linux
         .set_uid_mappings(user.map(|user| mounts::mappings(&user.uids)).transpose()?)
         .set_gid_mappings(user.map(|user| mounts::mappings(&user.gids)).transpose()?)
+        .set_mount_label(inputs.labels()?.files)
         .set_seccomp(inputs.seccomp.clone());
     if privileged {
         linux.set_masked_paths(None).set_readonly_paths(None);

@@ -23,7 +23,7 @@ pub(super) fn container_process(inputs: &Inputs<'_>) -> Result<Process> {
         .resources
         .oom_score_adj
         .map(|score| score.max(inputs.oom_score_floor));
-    let labels = inputs.confinement.labels(&request.security)?;
+    let labels = inputs.labels()?;
     process
         .set_rlimits(None)
         .set_oom_score_adj(score)

@@ -33,6 +33,7 @@ fn pod() -> PodRecord {
         cgroup_parent: "/pods".into(),
         network_held: true,
         init_pid: None,
+        selinux_level: String::new(),
     }
 }
 

@@ -7,23 +7,23 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
+use crate::confinement::relabel;
 use crate::error::{Error, Result};
 use crate::request::{MountRequest, Propagation};
 
 /// Sees to it that the sources of the mounts are there, and propagate as asked. A directory that
 /// is missing is made, as users of other runtimes are used to. Blocking.
-pub fn ensure(mounts: &[MountRequest]) -> Result<()> {
+///
+/// Those that are to be relabelled get `label`, if SELinux gives the container one.
+pub fn ensure(mounts: &[MountRequest], label: Option<&str>) -> Result<()> {
     for mount in mounts.iter().filter(|mount| mount.image.is_none()) {
         let path = Path::new(&mount.host_path);
         present(path)?;
         if mount.propagation != Propagation::Private {
             propagates(path, mount.propagation)?;
         }
-        if mount.selinux_relabel && !Path::new("/sys/fs/selinux/enforce").exists() {
-            tracing::debug!(
-                path = mount.host_path,
-                "no SELinux here: nothing to relabel"
-            );
+        if let (true, Some(label)) = (mount.selinux_relabel, label) {
+            relabel(path, label)?;
         }
     }
     Ok(())
@@ -138,14 +138,14 @@ mod tests {
             host_path: dir.path().join(name).display().to_string(),
             ..MountRequest::default()
         };
-        ensure(&[mount("new/deep")]).unwrap();
+        ensure(&[mount("new/deep")], None).unwrap();
         assert!(dir.path().join("new/deep").is_dir());
         std::os::unix::fs::symlink("nowhere", dir.path().join("dead")).unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
         for bad in ["dead", "file/below"] {
-            let error = ensure(&[mount(bad)]).unwrap_err();
+            let error = ensure(&[mount(bad)], None).unwrap_err();
             assert!(matches!(error, Error::Invalid { .. }), "{bad}: {error}");
         }
-        ensure(&[mount("file")]).unwrap();
+        ensure(&[mount("file")], None).unwrap();
     }
 }

@@ -19,16 +19,25 @@ pub struct CgroupParent {
 }
 
 impl CgroupParent {
-    /// Nothing is made: the daemon makes the parents that it lacks.
+    /// Nothing is made: the daemon makes the parents that it lacks. Where systemd has the say it is
+    /// a slice of the first level: a dash would be another one.
     pub fn new(purpose: &str) -> Self {
+        let by_systemd = Path::new("/run/systemd/private").exists()
+            && Path::new(ROOT).join("cgroup.controllers").exists();
         Self {
-            name: format!("berth-{purpose}-{}", process::id()),
+            name: match by_systemd {
+                true => format!("berth{purpose}{}.slice", process::id()),
+                false => format!("berth-{purpose}-{}", process::id()),
+            },
         }
     }
 
     /// As requests name it.
     pub fn request(&self) -> String {
-        format!("/{}", self.name)
+        match self.name.ends_with(".slice") {
+            true => self.name.clone(),
+            false => format!("/{}", self.name),
+        }
     }
 
     /// Makes it in every hierarchy, for a client that wants to find it there.
@@ -73,7 +82,11 @@ impl CgroupParent {
     pub fn pids(&self, container: &str) -> Result<Vec<i32>> {
         let mut pids: Vec<i32> = Vec::new();
         for top in self.tops() {
-            let path = top.join(container).join("cgroup.procs");
+            let path = match self.name.ends_with(".slice") {
+                true => top.join(format!("berth-{container}.scope")),
+                false => top.join(container),
+            };
+            let path = path.join("cgroup.procs");
             // A container is not in hierarchies that limit nothing.
             let Ok(text) = fs::read_to_string(&path) else {
                 continue;

@@ -242,6 +242,22 @@ impl Cri {
             .map(drop)
     }
 
+    /// As the contract numbers them.
+    pub fn cgroup_driver(&mut self) -> Result<i32> {
+        let request = cri::RuntimeConfigRequest::default();
+        let answer = self.runtime.block_on(self.pods.runtime_config(request))?;
+        let linux = answer.into_inner().linux.context("nothing about Linux")?;
+        Ok(linux.cgroup_driver)
+    }
+
+    pub fn sample(&mut self, container: &str) -> Result<cri::ContainerStats> {
+        let request = cri::ContainerStatsRequest {
+            container_id: container.to_owned(),
+        };
+        let answer = self.runtime.block_on(self.pods.container_stats(request))?;
+        answer.into_inner().stats.context("an answer without them")
+    }
+
     pub fn exec(&mut self, container: &str, words: &[&str]) -> Answer<cri::ExecSyncResponse> {
         self.exec_within(container, words, 30)
     }

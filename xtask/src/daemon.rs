@@ -12,7 +12,7 @@ use crate::command::{end, retry};
 use crate::place::Place;
 use crate::{tools, workspace};
 
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 const STOP: Duration = Duration::from_secs(20);
 
 /// Ends with its value; containers go on.

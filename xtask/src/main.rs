@@ -43,6 +43,9 @@ usage: cargo xtask <command>
                    soon its pods are ready, in turns with a containerd
   oci [checkpoint] only the oci suite: the same specifications through berth-oci,
                    runc and crun; or only its checkpoints
+  vm [cgroupfs|systemd]
+                   only the vm suite: cgroup v2 alone, in machines of their own,
+                   without systemd and with it
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest in all ways, or the specs that match FOCUS in the first
   critest --way NAME [FOCUS]
@@ -105,6 +108,16 @@ fn run(arguments: &[&str]) -> Result<bool> {
         }
         ["oci"] => Ok(report(suites::oci::run()?)),
         ["oci", "checkpoint"] => Ok(report(suites::oci::run_checkpoints()?)),
+        ["vm"] => {
+            prepare()?;
+            Ok(report(suites::vm::run_all()?))
+        }
+        ["vm", suites::vm::INSIDE, kind] => suites::vm::run_inside(kind).map(|()| true),
+        ["vm", kind] => {
+            let kind = suites::vm::Kind::parse(kind)?;
+            prepare()?;
+            Ok(report(suites::vm::run(&[kind])?))
+        }
         ["trace"] => {
             prepare()?;
             Ok(report(suites::trace::run()?))

@@ -68,9 +68,10 @@ impl Place {
             .context("writing the network of the daemon")
     }
 
-    /// The daemon gives no device that the host describes.
+    /// The daemon gives no device that the host describes, and leaves cgroups to a systemd that
+    /// has the say.
     fn settle_devices(&self) -> Result<()> {
-        let text = format!("cdi-dirs = [{:?}]\n", self.cdi());
+        let text = format!("cdi-dirs = [{:?}]\ncgroup-driver = \"auto\"\n", self.cdi());
         fs::write(
             self.config().with_extension("toml.d").join("devices.toml"),
             text,

@@ -11,6 +11,9 @@ use berth_testkit::image::Remote;
 
 use crate::command::{end, retry, stdout, which};
 
+/// Emulated machines take their time.
+const START: Duration = Duration::from_secs(90);
+
 /// Ends with its value.
 #[derive(Debug)]
 pub struct Registry {
@@ -77,8 +80,7 @@ impl Registry {
             .spawn()
             .context("starting docker-registry")?;
         let registry = Self { child, remote };
-        retry(Duration::from_secs(20), || Ok(registry.remote.ping()?))
-            .context("waiting for docker-registry")?;
+        retry(START, || Ok(registry.remote.ping()?)).context("waiting for docker-registry")?;
         Ok(registry)
     }
 }

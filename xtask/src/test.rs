@@ -114,7 +114,7 @@ fn workspace_tests() -> Result<Tally> {
 
 /// Follows the output of the test harness.
 #[derive(Debug, Default)]
-struct Reader {
+pub struct Reader {
     counted: Tally,
     /// Test whose captured output is being shown.
     section: Option<String>,
@@ -126,7 +126,7 @@ struct Reader {
 
 impl Reader {
     /// Takes one line; answers with what people should see of it.
-    fn take(&mut self, line: &str) -> Option<String> {
+    pub fn take(&mut self, line: &str) -> Option<String> {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.section = None;
             self.in_failures = false;
@@ -157,7 +157,7 @@ impl Reader {
         (failed || self.in_failures).then(|| line.to_owned())
     }
 
-    fn tally(&self) -> Tally {
+    pub fn tally(&self) -> Tally {
         let skips = self.skips.min(self.counted.passed);
         Tally {
             passed: self.counted.passed - skips,

@@ -9,6 +9,8 @@ use anyhow::Result;
 pub use criu::path as criu_path;
 pub use go::{Tool, ensure, path};
 
+pub use debian::install_machine;
+
 /// Installs what is missing. Debian packages need root.
 pub fn install() -> Result<()> {
     debian::install()?;

@@ -30,10 +30,15 @@ pub fn logs() -> Result<PathBuf> {
 
 /// Programs that are built once per version and outlive `cargo clean`.
 pub fn tools() -> Result<PathBuf> {
+    Ok(cache()?.join("tools"))
+}
+
+/// What is made or fetched once.
+pub fn cache() -> Result<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| env::home_dir().map(|home| home.join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME is set")?;
-    Ok(cache.join("berth/tools"))
+    Ok(cache.join("berth"))
 }

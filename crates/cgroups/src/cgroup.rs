@@ -17,6 +17,7 @@ use crate::pids;
 use crate::rdma;
 use crate::remove;
 use crate::stats::{self, CgroupStats};
+use crate::systemd;
 use crate::unified;
 use oci_spec::runtime::LinuxResources;
 use rustix::fs::{Mode, OFlags};
@@ -223,13 +224,48 @@ impl Cgroup {
     ///
     /// All hierarchies are attempted; the first failure is returned.
     pub fn remove(&self) -> Result<()> {
+        if let Some(unit) = self.unit() {
+            systemd::stop(unit)?;
+        }
         remove::all(self.directories.iter().map(ControlDir::path))
     }
 
     /// Removes the cgroup where nothing is in it, neither process nor cgroup;
     /// false if it is in use in some hierarchy, and stays there.
     pub fn remove_empty(&self) -> Result<bool> {
+        if let Some(unit) = self.unit() {
+            if self.exists() && !self.is_deserted()? {
+                return Ok(false);
+            }
+            systemd::stop(unit)?;
+        }
         remove::empty(self.directories.iter().map(ControlDir::path))
+    }
+
+    /// The unit that it is, where systemd has the say.
+    pub(crate) fn unit(&self) -> Option<&str> {
+        systemd::unit_of(&self.path).filter(|_| self.topology.systemd)
+    }
+
+    /// True if there is neither a process nor a cgroup in it. systemd stops a
+    /// unit with all that is in it, so one has to look first.
+    fn is_deserted(&self) -> Result<bool> {
+        let Some(directory) = self.unified() else {
+            return Ok(false);
+        };
+        let mut cgroups = 0;
+        let walked = remove::each_directory(directory.path(), |_| {
+            cgroups += 1;
+            Ok(())
+        });
+        match walked {
+            Ok(()) => Ok(cgroups == 1 && self.pids()?.is_empty()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+            Err(source) => Err(Error::Read {
+                file: directory.path().to_owned(),
+                source,
+            }),
+        }
     }
 
     pub(crate) fn members(&self) -> impl Iterator<Item = (&Hierarchy, &ControlDir)> {

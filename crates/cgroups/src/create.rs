@@ -143,6 +143,13 @@ pub(crate) fn enable_controllers(
             continue;
         }
         let all = missing.join(" ");
+        if is_inhabited(&parent)? {
+            // cpu, cpuset and pids alone the kernel would pass on, and make
+            // the parent "domain threaded": no process could join a cgroup
+            // below it any more.
+            let busy = Errno::BUSY.into();
+            return Err(parent.write_error("cgroup.subtree_control", &all, busy));
+        }
         let Err(first) = parent.write("cgroup.subtree_control", &all) else {
             continue;
         };
@@ -161,6 +168,16 @@ pub(crate) fn enable_controllers(
         }
     }
     Ok(())
+}
+
+/// True if processes are in the cgroup itself. The root, which has no type,
+/// may have processes and children.
+fn is_inhabited(parent: &ControlDir) -> Result<bool> {
+    if !parent.has("cgroup.type") {
+        return Ok(false);
+    }
+    let processes = parent.read_optional("cgroup.procs")?;
+    Ok(processes.is_some_and(|processes| !processes.trim().is_empty()))
 }
 
 /// True if a space-separated list holds `name`.
@@ -230,6 +247,21 @@ mod tests {
         );
         assert_eq!(tree.get("a", "cgroup.subtree_control"), "+memory");
         assert!(!tree.root().join("a/b/cgroup.subtree_control").exists());
+    }
+
+    #[test]
+    fn a_cgroup_with_processes_passes_nothing_on() {
+        let tree = FakeTree::v2("cpu memory");
+        tree.put("a", "cgroup.controllers", "cpu\n");
+        tree.put("a", "cgroup.subtree_control", "");
+        tree.put("a", "cgroup.type", "domain\n");
+        tree.put("a", "cgroup.procs", "17\n");
+        let host = tree.host();
+        host.create(&path("/a/b")).unwrap();
+        assert_eq!(tree.get("a", "cgroup.subtree_control"), "");
+        tree.put("a", "cgroup.procs", "");
+        host.create(&path("/a/c")).unwrap();
+        assert_eq!(tree.get("a", "cgroup.subtree_control"), "+cpu");
     }
 
     #[test]

@@ -95,6 +95,18 @@ pub enum Error {
         waited: Duration,
     },
 
+    /// systemd did not do what a unit needs.
+    #[error("{operation} unit {unit}")]
+    Systemd {
+        operation: &'static str,
+        unit: String,
+        source: crate::systemd::SystemdFailure,
+    },
+
+    /// A unit was asked for where systemd has no say over cgroups.
+    #[error("unit {unit} needs systemd as PID 1, root, and cgroup v2 alone")]
+    NoSystemd { unit: String },
+
     /// A process of the cgroup could not be signalled.
     #[error("send signal {signal} to process {pid} of cgroup {path}")]
     Signal {
@@ -132,6 +144,7 @@ impl Error {
             Self::InvalidPath { .. }
             | Self::ControllerMissing { .. }
             | Self::Unsupported { .. }
+            | Self::NoSystemd { .. }
             | Self::InvalidResource { .. } => Blame::Request,
             Self::LimitBelowUsage { .. } => Blame::Usage,
             Self::Write { source, .. } => match Errno::from_io_error(source) {

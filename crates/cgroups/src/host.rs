@@ -7,6 +7,7 @@ use crate::hugetlb;
 use crate::layout::{self, Hierarchy, Layout};
 use crate::memory;
 use crate::path::CgroupPath;
+use crate::systemd::{self, Property, Scope};
 use crate::unified;
 use oci_spec::runtime::LinuxResources;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub struct CgroupHost {
 pub(crate) struct Topology {
     pub(crate) layout: Layout,
     pub(crate) hierarchies: Vec<Hierarchy>,
+    /// Whether paths of units are units.
+    pub(crate) systemd: bool,
 }
 
 impl CgroupHost {
@@ -31,7 +34,11 @@ impl CgroupHost {
     /// `/proc/self/mountinfo`.
     pub fn detect() -> Result<Self> {
         let table = Path::new(MOUNT_TABLE);
-        Self::new(layout::from_mount_table(table)?, table)
+        Self::new(
+            layout::from_mount_table(table)?,
+            table,
+            systemd::is_running(),
+        )
     }
 
     /// Finds hierarchies by the directories below `mount_root`, which need
@@ -39,10 +46,10 @@ impl CgroupHost {
     /// unified tree, other directories are v1 hierarchies named for their
     /// controllers.
     pub fn detect_at(mount_root: &Path) -> Result<Self> {
-        Self::new(layout::from_directory(mount_root)?, mount_root)
+        Self::new(layout::from_directory(mount_root)?, mount_root, false)
     }
 
-    fn new(hierarchies: Vec<Hierarchy>, looked_in: &Path) -> Result<Self> {
+    fn new(hierarchies: Vec<Hierarchy>, looked_in: &Path, systemd: bool) -> Result<Self> {
         let layout = layout::classify(&hierarchies).ok_or_else(|| Error::NoHierarchy {
             looked_in: looked_in.to_owned(),
         })?;
@@ -50,6 +57,7 @@ impl CgroupHost {
             topology: Arc::new(Topology {
                 layout,
                 hierarchies,
+                systemd: systemd && layout == Layout::V2,
             }),
         })
     }
@@ -79,13 +87,63 @@ impl CgroupHost {
         Ok(())
     }
 
-    /// Makes the cgroup in every hierarchy, with the parents that it lacks.
+    /// Makes the cgroup in every hierarchy, with the parents that it lacks. A
+    /// slice, where systemd runs, is made by systemd.
     ///
     /// A cgroup that exists is taken as it is ([`Cgroup::created`] tells).
     /// After a failure, the directories that this call made are gone again.
     pub fn create(&self, path: &CgroupPath) -> Result<Cgroup> {
-        let made = create::directories(&self.topology, path)?;
+        let mut made = Vec::new();
+        if let Some(unit) = self.unit_of(path).filter(|unit| systemd::is_slice(unit))
+            && !self.at(path).exists()
+        {
+            made = path.levels();
+            made.retain(|level| !self.at(level).exists());
+            systemd::start_slice(unit)?;
+        }
+        made.extend(create::directories(&self.topology, path)?);
         Ok(Cgroup::new(Arc::clone(&self.topology), path.clone(), made))
+    }
+
+    /// True if cgroups can be units of systemd: it is PID 1, lets us speak to
+    /// it, and all controllers are in the one tree.
+    #[must_use]
+    pub fn has_systemd(&self) -> bool {
+        self.topology.systemd
+    }
+
+    /// Has systemd make a scope with `pid` in it, limited to `resources`, and
+    /// with `extra` properties. It ends with the last process in it, so the
+    /// process has to stay until another one has joined.
+    pub fn start_scope(
+        &self,
+        scope: &Scope,
+        pid: i32,
+        resources: &LinuxResources,
+        extra: &[Property],
+    ) -> Result<Cgroup> {
+        if !self.has_systemd() {
+            return Err(Error::NoSystemd {
+                unit: scope.unit().to_owned(),
+            });
+        }
+        systemd::start_scope(scope, pid, resources, extra)?;
+        let taken = create::directories(&self.topology, scope.path());
+        if let Err(error) = taken {
+            // The first error is the one to tell.
+            let _ = systemd::stop(scope.unit());
+            return Err(error);
+        }
+        let made = vec![scope.path().clone()];
+        Ok(Cgroup::new(
+            Arc::clone(&self.topology),
+            scope.path().clone(),
+            made,
+        ))
+    }
+
+    fn unit_of<'p>(&self, path: &'p CgroupPath) -> Option<&'p str> {
+        systemd::unit_of(path).filter(|_| self.has_systemd())
     }
 
     /// The cgroup at `path`, whether it exists or not: for one that has to be

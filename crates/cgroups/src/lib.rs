@@ -1,4 +1,4 @@
-//! Cgroups v1, hybrid and v2, without systemd.
+//! Cgroups v1, hybrid and v2, by their files or by systemd.
 //!
 //! A container's cgroup is one path that exists as a directory in every
 //! mounted hierarchy. [`CgroupHost`] knows the hierarchies, [`Cgroup`] is the
@@ -44,6 +44,7 @@ mod pids;
 mod rdma;
 mod remove;
 mod stats;
+mod systemd;
 mod unified;
 mod update;
 
@@ -65,3 +66,4 @@ pub use stats::{
     BlockIo, CgroupStats, CpuLimits, CpuStats, HugepageStats, IoCounter, IoTables, Limits,
     MemoryDetails, MemoryLimits, MemoryStats, PidsStats, Pressure, PressureLine,
 };
+pub use systemd::{Property, PropertyValue, Scope, SystemdFailure, slice_path};

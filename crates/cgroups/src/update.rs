@@ -9,6 +9,7 @@ use crate::cgroup::Cgroup;
 use crate::control::{ControlDir, flat_value};
 use crate::devices::DevicePrograms;
 use crate::error::Result;
+use crate::systemd;
 use oci_spec::runtime::LinuxResources;
 use std::io;
 
@@ -26,7 +27,12 @@ impl Cgroup {
         for (_, directory) in self.members() {
             directory.begin_notes();
         }
-        let outcome = self.apply_with(resources, programs);
+        let outcome = match self.unit() {
+            // Before the files: systemd writes them when it is told.
+            Some(unit) => systemd::set_properties(unit, resources),
+            None => Ok(()),
+        };
+        let outcome = outcome.and_then(|()| self.apply_with(resources, programs));
         for (_, directory) in self.members() {
             let notes = directory.end_notes();
             if outcome.is_err() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
 use berth_api::encoded::{EncodedContainers, EncodedPods};
 use berth_images::Images;
-use berth_lifecycle::{Container, Pod, Runtime};
+use berth_lifecycle::{CgroupDriver, Container, Pod, Runtime};
 use berth_network::Network;
 use berth_streaming::Urls;
 use futures::stream::{BoxStream, StreamExt};
@@ -429,7 +429,10 @@ impl RuntimeService for RuntimeDoor {
     ) -> Answer<cri::RuntimeConfigResponse> {
         Ok(Response::new(cri::RuntimeConfigResponse {
             linux: Some(cri::LinuxRuntimeConfiguration {
-                cgroup_driver: cri::CgroupDriver::Cgroupfs as i32,
+                cgroup_driver: match self.runtime.cgroup_driver() {
+                    CgroupDriver::Cgroupfs => cri::CgroupDriver::Cgroupfs as i32,
+                    CgroupDriver::Systemd => cri::CgroupDriver::Systemd as i32,
+                },
             }),
         }))
     }

@@ -75,6 +75,8 @@ pub struct Config {
     pub cdi_dirs: Vec<PathBuf>,
     /// Cgroup parent for pods that name none.
     pub cgroup_parent: String,
+    /// Who makes cgroups.
+    pub cgroup_driver: CgroupDriver,
     /// The handler of pods that name none: `berth`, or one of `runtimes`.
     pub default_runtime: String,
     /// Runtime handlers by the name that a RuntimeClass gives, beside `berth`.
@@ -166,6 +168,15 @@ pub struct Log {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// systemd where it is PID 1 and cgroups are v2 alone, otherwise cgroupfs.
+    Auto,
+    Cgroupfs,
+    Systemd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     Text,
     Json,
@@ -215,6 +226,7 @@ impl Default for Config {
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             cdi_dirs: DEFAULT_CDI_DIRS.map(PathBuf::from).to_vec(),
             cgroup_parent: "/berth".into(),
+            cgroup_driver: CgroupDriver::Cgroupfs,
             default_runtime: "berth".into(),
             runtimes: BTreeMap::new(),
             bridge: Bridge::default(),

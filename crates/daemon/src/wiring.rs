@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use berth_cgroups::CgroupHost;
 use berth_cri::StreamDoor;
 use berth_images::Images;
@@ -17,7 +17,7 @@ use berth_shim_client::Launcher;
 use berth_snapshots::{Overlay, Snapshotter};
 use berth_streaming::{Server, Tls, Urls};
 
-use crate::config::Config;
+use crate::config::{CgroupDriver, Config};
 use crate::handlers;
 
 /// The open rooms that the doors need.
@@ -143,10 +143,30 @@ pub async fn streaming(config: &Config, house: &House) -> Result<(Server, Urls)>
         .context("cannot serve exec, attach and port-forward")
 }
 
+/// What the configuration asks for and the host can do.
+fn cgroup_driver(config: &Config) -> Result<berth_lifecycle::CgroupDriver> {
+    let host = CgroupHost::detect().context("cannot use this host's cgroups")?;
+    let driver = match (config.cgroup_driver, host.has_systemd()) {
+        (CgroupDriver::Cgroupfs, _) | (CgroupDriver::Auto, false) => {
+            berth_lifecycle::CgroupDriver::Cgroupfs
+        }
+        (CgroupDriver::Systemd | CgroupDriver::Auto, true) => {
+            berth_lifecycle::CgroupDriver::Systemd
+        }
+        (CgroupDriver::Systemd, false) => bail!(
+            "cgroup-driver \"systemd\" needs systemd as PID 1 and cgroup v2 alone: \
+             set it to \"cgroupfs\" or \"auto\""
+        ),
+    };
+    tracing::info!(?driver, "cgroups");
+    Ok(driver)
+}
+
 fn lifecycle_config(config: &Config) -> Result<berth_lifecycle::Config> {
     Ok(berth_lifecycle::Config {
         state_dir: config.state.clone(),
         cgroup_parent: config.cgroup_parent.trim_end_matches('/').to_owned(),
+        cgroup_driver: cgroup_driver(config)?,
         pod_init: config.pod_init.clone(),
         oom_score_floor: oom_score_floor(),
         capabilities: berth_lifecycle::capabilities_to_give(),

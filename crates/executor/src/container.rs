@@ -15,12 +15,14 @@ use crate::notify::Handover;
 use crate::options::{CreateOptions, ProcessOptions};
 use crate::plan::InitPlan;
 use crate::report::{Listener, Progress};
-use crate::resources::{DeviceLoader, cgroup_path, with_device_rules};
+use crate::resources::{
+    CgroupPlace, DeviceLoader, cgroup_place, unit_properties, with_device_rules,
+};
 use crate::restore::Held;
 use crate::spawn::{Child, Spawn};
 use berth_cgroups::{Cgroup, CgroupHost, CgroupStats, JoinHandles};
 use berth_kernel::rustix::event::{PollFd, PollFlags, Timespec, poll};
-use berth_kernel::{Errno, Namespace, NamespaceSet};
+use berth_kernel::{Errno, Namespace, NamespaceHolder, NamespaceSet};
 use oci_spec::runtime::{LinuxResources, Spec};
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -116,13 +118,10 @@ impl Container {
         let mut plan = InitPlan::new(&create)?;
         plan.process.set_options(create.options.process);
         let hooks = plan.hooks.clone();
-        let linux = create.spec.linux().as_ref();
-        let path = cgroup_path(create.id, linux)?;
-        let cgroup = create
-            .cgroups
-            .create(&path)
-            .map_err(cgroup_error(create.id, "make its cgroup"))?;
+        let (cgroup, holder) = Self::make_cgroup(&create)?;
         let made = Self::create_in(&create, plan, &cgroup);
+        // The container's own process keeps a scope from here on.
+        drop(holder);
         match made {
             Ok((child, mut listener, join, device_programs, defaults)) => Ok(Self {
                 id: create.id.to_owned(),
@@ -150,6 +149,38 @@ impl Container {
                 Err(error)
             }
         }
+    }
+
+    /// systemd wants a process for a scope before the container has one that
+    /// could be cloned into it: another stands in, for as long as it is kept.
+    pub(crate) fn make_cgroup(create: &Create<'_>) -> Result<(Cgroup, Option<NamespaceHolder>)> {
+        let id = create.id;
+        let linux = create.spec.linux().as_ref();
+        let made = cgroup_error(id, "make its cgroup");
+        let scope = match cgroup_place(id, linux, create.options.systemd_cgroup)? {
+            CgroupPlace::Path(path) => {
+                return create
+                    .cgroups
+                    .create(&path)
+                    .map_err(made)
+                    .map(|it| (it, None));
+            }
+            CgroupPlace::Unit(scope) => scope,
+        };
+        let properties = unit_properties(id, create.spec)?;
+        let holder =
+            NamespaceHolder::new(NamespaceSet::EMPTY).map_err(Error::host(id, "keep its scope"))?;
+        let resources = linux.and_then(|linux| linux.resources().clone());
+        let cgroup = create
+            .cgroups
+            .start_scope(
+                &scope,
+                holder.pid(),
+                &resources.unwrap_or_default(),
+                &properties,
+            )
+            .map_err(made)?;
+        Ok((cgroup, Some(holder)))
     }
 
     fn create_in(

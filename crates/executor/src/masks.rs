@@ -12,7 +12,8 @@ use std::path::Path;
 /// What covers masked paths, made when the first one is found.
 #[derive(Debug, Default)]
 pub(crate) struct Masks {
-    /// One empty directory, cloned for each masked directory.
+    /// The empty directory over the first masked one, cloned for the others:
+    /// kernels before 6.15 clone only what is attached.
     directory: Option<OwnedFd>,
 }
 
@@ -24,20 +25,20 @@ impl Masks {
         let Some(place) = find(root, path).map_err(failed())? else {
             return Ok(());
         };
-        let mask = if places::is_directory(&place).map_err(failed())? {
-            let empty = match self.directory.take() {
-                Some(empty) => empty,
-                None => empty_directory().map_err(failed())?,
-            };
-            let copy = berth_kernel::clone_tree(&empty, Path::new(""), false).map_err(failed())?;
-            self.directory = Some(empty);
-            copy
-        } else {
+        if !places::is_directory(&place).map_err(failed())? {
             // By the host's path: whatever the image holds as /dev/null has
             // no part in this.
-            berth_kernel::clone_tree(CWD, Path::new("/dev/null"), false).map_err(failed())?
-        };
-        attach(&mask, &place, path)
+            let null = berth_kernel::clone_tree(CWD, Path::new("/dev/null"), false);
+            return attach(&null.map_err(failed())?, &place, path);
+        }
+        if let Some(empty) = &self.directory {
+            let copy = berth_kernel::clone_tree(empty, Path::new(""), false);
+            return attach(&copy.map_err(failed())?, &place, path);
+        }
+        let empty = empty_directory().map_err(failed())?;
+        attach(&empty, &place, path)?;
+        self.directory = Some(empty);
+        Ok(())
     }
 }
 

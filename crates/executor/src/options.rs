@@ -28,6 +28,8 @@ pub struct CreateOptions {
     /// Move the root over `/` where `pivot_root` is impossible, as on an
     /// initramfs. The old root stays mounted below it.
     pub no_pivot: bool,
+    /// Have systemd make the cgroup, whatever form the spec's path has.
+    pub systemd_cgroup: bool,
     /// A listening `SOCK_SEQPACKET` socket by which another process may open
     /// the start gate after [`Container::leave`](crate::Container::leave).
     pub start_socket: Option<OwnedFd>,

@@ -1,9 +1,9 @@
 //! Resources as the cgroup wants them.
 
 use crate::error::{Error, Result};
-use berth_cgroups::{CgroupPath, DeviceInsn, DevicePrograms};
+use berth_cgroups::{CgroupPath, DeviceInsn, DevicePrograms, Property, PropertyValue, Scope};
 use berth_kernel::BpfInstruction;
-use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Spec};
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -11,26 +11,67 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// Where containers go whose spec names no cgroup.
 const DEFAULT_PARENT: &str = "/berth";
 
+/// Begins the names of scopes whose spec names none.
+const UNIT_PREFIX: &str = "berth";
+
+/// Begins annotations that are properties of a unit, as for runc and crun.
+const PROPERTY: &str = "org.systemd.property.";
+
+/// Where the spec wants a container's cgroup.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum CgroupPlace {
+    /// Made by its directories.
+    Path(CgroupPath),
+    /// Made by systemd.
+    Unit(Scope),
+}
+
 /// The cgroup of a container: the spec's, or one of its own by its id.
-pub(crate) fn cgroup_path(id: &str, linux: Option<&Linux>) -> Result<CgroupPath> {
-    let wanted = linux.and_then(|linux| linux.cgroups_path().as_ref());
-    let wanted = wanted.map(|path| path.to_string_lossy().into_owned());
-    let path = match wanted.filter(|path| !path.is_empty()) {
-        None => format!("{DEFAULT_PARENT}/{id}"),
-        Some(path) if path.starts_with('/') => path,
-        Some(path) if path.matches(':').count() == 2 => {
-            return Err(Error::Unsupported {
-                id: id.to_owned(),
-                feature: "a systemd cgroup path",
-            });
-        }
-        Some(path) => format!("/{path}"),
-    };
-    CgroupPath::parse(&path).map_err(|source| Error::Cgroup {
+///
+/// `slice:prefix:name` is a scope. With `only_units` it is the only form, and
+/// what an empty path stands for.
+pub(crate) fn cgroup_place(
+    id: &str,
+    linux: Option<&Linux>,
+    only_units: bool,
+) -> Result<CgroupPlace> {
+    let invalid = |source| Error::Cgroup {
         id: id.to_owned(),
         operation: "use its cgroup path",
         source,
-    })
+    };
+    let wanted = linux.and_then(|linux| linux.cgroups_path().as_ref());
+    let wanted = wanted.map(|path| path.to_string_lossy().into_owned());
+    let path = match wanted.filter(|path| !path.is_empty()) {
+        None if only_units => format!(":{UNIT_PREFIX}:{id}"),
+        None => format!("{DEFAULT_PARENT}/{id}"),
+        Some(path) => path,
+    };
+    if only_units || Scope::is_one(&path) {
+        return Scope::parse(&path).map(CgroupPlace::Unit).map_err(invalid);
+    }
+    let absolute = format!("/{}", path.trim_start_matches('/'));
+    CgroupPath::parse(&absolute)
+        .map(CgroupPlace::Path)
+        .map_err(invalid)
+}
+
+/// Properties of the unit that the spec gives as annotations, such as
+/// `org.systemd.property.TimeoutStopUSec` with `uint64 5000000`.
+pub(crate) fn unit_properties(id: &str, spec: &Spec) -> Result<Vec<Property>> {
+    let annotations = spec.annotations().iter().flatten();
+    let mut properties = annotations
+        .filter_map(|(name, value)| Some((name.strip_prefix(PROPERTY)?, value)))
+        .map(|(name, value)| {
+            PropertyValue::of_annotation(name, value).map_err(|source| Error::Cgroup {
+                id: id.to_owned(),
+                operation: "set properties of its unit",
+                source,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    properties.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(properties)
 }
 
 /// The resources with device rules that hold: all devices are denied unless
@@ -134,18 +175,45 @@ mod tests {
 
     #[test]
     fn a_cgroup_path_is_taken_from_the_spec_or_made_of_the_id() {
-        let path = |path: &str| {
+        let place = |path: &str, only_units| {
             let mut linux = Linux::default();
             linux.set_cgroups_path(Some(path.into()));
-            cgroup_path("c1", Some(&linux))
+            match cgroup_place("c1", Some(&linux), only_units)? {
+                CgroupPlace::Path(path) => Ok(path.to_string()),
+                CgroupPlace::Unit(scope) => Ok(scope.unit().to_owned()),
+            }
         };
-        assert_eq!(path("/a/b").unwrap().as_str(), "/a/b");
-        assert_eq!(path("a").unwrap().as_str(), "/a");
-        assert_eq!(path("").unwrap().as_str(), "/berth/c1");
-        assert!(matches!(
-            path("a.slice:b:c"),
-            Err(Error::Unsupported { .. })
-        ));
-        assert!(matches!(path("/a/../../b"), Err(Error::Cgroup { .. })));
+        assert_eq!(place("/a/b", false).unwrap(), "/a/b");
+        assert_eq!(place("a", false).unwrap(), "/a");
+        assert_eq!(place("", false).unwrap(), "/berth/c1");
+        assert_eq!(place("a.slice:b:c", false).unwrap(), "b-c.scope");
+        assert_eq!(place("", true).unwrap(), "berth-c1.scope");
+        assert_eq!(place("user.slice::c", true).unwrap(), "c.scope");
+        for (path, only_units) in [("/a/../../b", false), ("/a/b", true), ("a:b:c", true)] {
+            let refused: Result<String> = place(path, only_units);
+            assert!(matches!(refused, Err(Error::Cgroup { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn annotations_become_properties() {
+        let annotations = [
+            ("org.systemd.property.TimeoutStopUSec", "uint64 5"),
+            ("org.systemd.property.CollectMode", "'inactive-or-failed'"),
+            ("other", "odd"),
+        ];
+        let annotations = annotations.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut spec = Spec::default();
+        spec.set_annotations(Some(annotations.into()));
+        assert_eq!(
+            unit_properties("c1", &spec).unwrap(),
+            [
+                (
+                    "CollectMode".to_owned(),
+                    PropertyValue::Text("inactive-or-failed".to_owned())
+                ),
+                ("TimeoutStopUSec".to_owned(), PropertyValue::U64(5)),
+            ]
+        );
     }
 }

@@ -20,7 +20,7 @@ use crate::hooks::HookPoint;
 use crate::mounts::{MountKind, MountPlan};
 use crate::plan::InitPlan;
 use crate::report::Progress;
-use crate::resources::{DeviceLoader, cgroup_path, with_device_rules};
+use crate::resources::{DeviceLoader, with_device_rules};
 use crate::spawn::{Child, Spawn};
 use berth_cgroups::{Cgroup, JoinHandles};
 use berth_criu::{Conversation, Event, Failure, images, log, outside};
@@ -91,11 +91,11 @@ impl Container {
             id: id.to_owned(),
             reason: Error::chain(&problem),
         })?;
-        let path = cgroup_path(id, create.spec.linux().as_ref())?;
-        let made = create.cgroups.create(&path);
-        let cgroup = made.map_err(cgroup_error(id, "make its cgroup"))?;
+        let (cgroup, holder) = Self::make_cgroup(create)?;
         let hooks = plan.hooks.clone();
-        match restore.restore_in(plan, &cgroup) {
+        let restored = restore.restore_in(plan, &cgroup);
+        drop(holder);
+        match restored {
             Ok((restored, join, device_programs, defaults)) => Ok(Self {
                 id: id.to_owned(),
                 child: restored.init,

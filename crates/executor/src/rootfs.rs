@@ -208,7 +208,9 @@ fn complain(context: &FilesystemContext) -> impl FnOnce(Errno) -> Failure {
 
 /// An overlay with one `lowerdir+` a layer, so that neither the number of
 /// layers nor the length of their paths is bound by one page. Kernels before
-/// 6.8 do not have that key; they get the whole list in one string.
+/// 6.8 do not have that key; they get the whole list in one string. They say
+/// so when the key is set, or, where overlay still looks at its options as
+/// one string, when the mount is made.
 fn overlay(options: &MountOptions, place: &Path) -> Result<OwnedFd, Failure> {
     let failed = || Failure::at(Step::MountRoot, place);
     let context = FilesystemContext::open("overlay").map_err(failed())?;
@@ -226,7 +228,11 @@ fn overlay(options: &MountOptions, place: &Path) -> Result<OwnedFd, Failure> {
             (key, value) => set(&context, key, value.as_deref())?,
         }
     }
-    context.mount(options.set).map_err(complain(&context))
+    match context.mount(options.set) {
+        // What else may be wrong is as wrong there.
+        Err(Errno::INVAL) => overlay_in_one_string(options, place),
+        made => made.map_err(complain(&context)),
+    }
 }
 
 fn overlay_in_one_string(options: &MountOptions, place: &Path) -> Result<OwnedFd, Failure> {

@@ -125,6 +125,12 @@ impl NamespaceHolder {
         mapped_ids(self.pid.as_raw_pid())
     }
 
+    /// The child's id, in the caller's PID namespace.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_pid()
+    }
+
     /// The file of one of its namespaces, valid while the holder lives.
     #[must_use]
     pub fn namespace(&self, kind: Namespace) -> PathBuf {

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
+use crate::cgroup_driver::CgroupDriver;
 use crate::confinement::Confinement;
 use crate::container::Container;
 use crate::error::{Error, Result, chain};
@@ -42,6 +43,7 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Above the cgroups of pods that name no parent.
     pub cgroup_parent: String,
+    pub cgroup_driver: CgroupDriver,
     /// The only process of a pod that shares its PID namespace; a static binary.
     pub pod_init: PathBuf,
     /// Lowest `oom_score_adj` that may be handed to a container.

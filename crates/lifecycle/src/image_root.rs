@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use berth_kernel::FilesystemContext;
 use berth_snapshots::Mount;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
@@ -23,23 +22,18 @@ pub fn open(mounts: &[Mount]) -> Result<Option<OwnedFd>> {
     match lowers.as_slice() {
         [] => Ok(None),
         [only] => directory(only).map(Some),
-        [top, ..] => stacked(&lowers)
-            .map(Some)
-            .map_err(|errno| failed("read the image at", top, errno)),
+        [top, ..] => {
+            let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+            berth_kernel::mount_overlay(&lowers, &[], read_only)
+                .map(Some)
+                .map_err(|errno| failed("read the image at", top, errno))
+        }
     }
 }
 
 fn directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| failed("open", path, errno))
-}
-
-fn stacked(lowers: &[&Path]) -> Result<OwnedFd, rustix::io::Errno> {
-    let overlay = FilesystemContext::open("overlay")?;
-    for lower in lowers {
-        overlay.set_path_string("lowerdir+", lower)?;
-    }
-    overlay.mount(MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 fn failed(action: &'static str, path: &Path, errno: rustix::io::Errno) -> Error {

@@ -8,6 +8,7 @@
 
 mod attach;
 mod boot;
+mod cgroup_driver;
 mod checkpoint;
 mod confinement;
 mod container;
@@ -42,6 +43,7 @@ pub use berth_cdi::{DEFAULT_DIRECTORIES as DEFAULT_CDI_DIRS, Error as CdiError};
 /// What a shim answered, for those who tell errors apart.
 pub use berth_shim_client::Error as ShimError;
 pub use berth_snapshots::Usage as WritableUsage;
+pub use cgroup_driver::CgroupDriver;
 pub use confinement::Confinement;
 pub use container::Container;
 pub use core::{Config, Parts};

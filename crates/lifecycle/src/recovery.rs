@@ -267,11 +267,11 @@ async fn adopt_pod(core: &Arc<Core>, mut record: PodRecord) {
         let (id, bundle) = (record.id.as_str(), core.pod_files(&record.id).init_bundle());
         match (record.state, shim::find(core, id, &bundle).await) {
             (PodState::Ready, Found::Working(shim)) => {
-                init = Some(pod::Init::adopt(&record, shim, pid));
+                init = Some(pod::Init::adopt(core, &record, shim, pid));
             }
             // It is dead, or its stop was cut short.
             _ => {
-                let cgroup = pod::init_cgroup(&record);
+                let cgroup = pod::init_cgroup(core, &record);
                 undone("init", shim::reclaim(core, id, &bundle, &cgroup).await);
                 record.state = PodState::NotReady;
                 record.init_pid = None;

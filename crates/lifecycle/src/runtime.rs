@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use berth_names::{ContainerId, SandboxId};
 
+use crate::cgroup_driver::CgroupDriver;
 use crate::container::{self, Container};
 use crate::core::{Config, Core, Parts, name_key};
 use crate::error::{Error, Result};
@@ -59,6 +60,10 @@ impl Runtime {
             .container_names
             .claim(&key, making, conflict)
             .await
+    }
+
+    pub fn cgroup_driver(&self) -> CgroupDriver {
+        self.core.config.cgroup_driver
     }
 
     pub fn handlers(&self) -> &Handlers {

@@ -24,7 +24,7 @@ pub const FLAGS: &[Flag] = &[
     switch(
         "systemd-cgroup",
         "",
-        "enable systemd cgroup support (not supported)",
+        "enable systemd cgroup support, expects cgroupsPath to be of form \"slice:prefix:name\"",
     ),
     value(
         "rootless",
@@ -85,17 +85,6 @@ impl Global {
             debug: given.is_on("debug"),
             systemd_cgroup: given.is_on("systemd-cgroup"),
         })
-    }
-
-    /// Refuses what would make containers that systemd does not know.
-    pub fn refuse_systemd(&self) -> Result<()> {
-        if self.systemd_cgroup {
-            return Err(Error::Unsupported {
-                feature: "--systemd-cgroup",
-                instead: "use the cgroupfs driver, with a cgroupsPath that is a path",
-            });
-        }
-        Ok(())
     }
 }
 

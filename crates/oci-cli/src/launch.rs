@@ -52,7 +52,7 @@ struct Made {
 }
 
 pub fn create(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
-    let plan = Plan::new(global, given, true)?;
+    let plan = Plan::new(given, true)?;
     let mut made = plan.make(global, journal, true)?;
     match made.container.leave() {
         Ok(()) => Ok(0),
@@ -61,20 +61,19 @@ pub fn create(global: &Global, journal: &Journal, given: &Arguments) -> Result<u
 }
 
 pub fn run(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
-    let plan = Plan::new(global, given, given.is_on("detach"))?;
+    let plan = Plan::new(given, given.is_on("detach"))?;
     plan.run(global, journal, given)
 }
 
 /// As `run`, from images of criu.
 pub fn restore(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
-    let mut plan = Plan::new(global, given, given.is_on("detach"))?;
+    let mut plan = Plan::new(given, given.is_on("detach"))?;
     plan.images = Some(Images::new(given)?);
     plan.run(global, journal, given)
 }
 
 impl<'a> Plan<'a> {
-    fn new(global: &Global, given: &'a Arguments, detach: bool) -> Result<Self> {
-        global.refuse_systemd()?;
+    fn new(given: &'a Arguments, detach: bool) -> Result<Self> {
         let pid_file = pid_file::locate(given.value("pid-file"))?;
         let bundle = bundle::directory(given.value("bundle"))?;
         let mut spec = bundle::spec(&bundle)?;
@@ -140,7 +139,7 @@ impl<'a> Plan<'a> {
     fn make(&self, global: &Global, journal: &Journal, to_be_left: bool) -> Result<Made> {
         let cgroups = CgroupHost::detect().map_err(Error::Cgroups)?;
         let entry = Entry::make(&global.root, self.id)?;
-        match self.make_container(&entry, &cgroups, to_be_left) {
+        match self.make_container(&entry, &cgroups, global.systemd_cgroup, to_be_left) {
             Err(error) => {
                 // The first error is the one to tell.
                 let _ = entry.remove();
@@ -167,6 +166,7 @@ impl<'a> Plan<'a> {
         &self,
         entry: &Entry,
         cgroups: &CgroupHost,
+        systemd_cgroup: bool,
         to_be_left: bool,
     ) -> Result<Container> {
         let start_socket = to_be_left.then(|| entry.listen()).transpose()?;
@@ -180,6 +180,7 @@ impl<'a> Plan<'a> {
             options: CreateOptions {
                 process: self.process,
                 no_pivot: self.no_pivot,
+                systemd_cgroup,
                 start_socket,
             },
         };

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use berth_cgroups::{CgroupHost, CgroupPath};
+use berth_cgroups::{CgroupHost, CgroupPath, Scope};
 use serde_json::Value;
 
 use crate::exit_record;
@@ -49,6 +49,12 @@ fn cgroup_path(id: &str, bundle: &Path) -> Option<CgroupPath> {
     let wanted = config.pointer("/linux/cgroupsPath").and_then(Value::as_str);
     let path = match wanted.filter(|path| !path.is_empty()) {
         None => format!("/berth/{id}"),
+        Some(path) if Scope::is_one(path) => {
+            return Scope::parse(path)
+                .map(|scope| scope.path().clone())
+                .inspect_err(|error| note!("scope {path}: {}", chain(error)))
+                .ok();
+        }
         Some(path) if path.starts_with('/') => path.to_owned(),
         Some(path) => format!("/{path}"),
     };

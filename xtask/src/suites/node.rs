@@ -10,7 +10,7 @@ pub(super) mod inventory;
 mod refusals;
 mod resources;
 pub(super) mod restart;
-mod session;
+pub(super) mod session;
 mod streams;
 mod volumes;
 

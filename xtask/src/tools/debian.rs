@@ -28,6 +28,12 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("protoc-c", "protobuf-c-compiler"),
 ];
 
+/// For machines of their own, which only one suite boots.
+const MACHINE: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("systemctl", "systemd"),
+];
+
 /// What runc and criu are compiled against.
 const HEADERS: &[(&str, &str)] = &[
     ("seccomp.h", "libseccomp-dev"),
@@ -50,6 +56,20 @@ pub fn install() -> Result<()> {
     let missing = HEADERS.iter().filter(|(header, _)| !is_included(header));
     packages.extend(missing.map(|(_, package)| *package));
     packages.dedup();
+    install_packages(&packages)
+}
+
+/// Installs what boots machines, where it is missing.
+pub fn install_machine() -> Result<()> {
+    let missing: Vec<&str> = MACHINE
+        .iter()
+        .filter(|(program, _)| which(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    install_packages(&missing)
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
@@ -62,7 +82,7 @@ pub fn install() -> Result<()> {
     run(apt().args(["update", "-qq"])).context("refreshing package lists")?;
     run(apt()
         .args(["install", "-y", "-qq", "--no-install-recommends"])
-        .args(&packages))
+        .args(packages))
     .with_context(|| format!("installing {list}"))
 }
 

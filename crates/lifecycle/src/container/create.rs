@@ -87,7 +87,8 @@ async fn steps(
         async move { volumes::release(&core, &files, &keys).await }
     });
 
-    let cgroup = format!("{}/{id}", pod_record.cgroup_parent.trim_end_matches('/'));
+    let driver = core.config.cgroup_driver;
+    let cgroup = driver.member(&pod_record.cgroup_parent, id.as_str());
     let stop_signal = stop_signal(&request, &defaults)?;
     let worker = Arc::clone(core);
     let record = blocking("create", {

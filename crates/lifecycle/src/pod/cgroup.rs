@@ -22,19 +22,10 @@ const PERIOD: u64 = 100_000;
 
 /// Where the containers of a pod with this id go.
 pub(super) fn parent(core: &Core, id: &str, request: &PodRequest) -> Result<String> {
-    let parent = &request.cgroup_parent;
-    if parent.is_empty() {
-        let default = core.config.cgroup_parent.trim_end_matches('/');
-        return Ok(format!("{default}/{id}"));
-    }
-    if parent.ends_with(".slice") {
-        let problem = format!("{parent:?} is a systemd slice; this daemon drives cgroupfs");
-        return Err(Error::invalid("cgroup_parent", problem));
-    }
-    let absolute = format!("/{}", parent.trim_matches('/'));
-    match CgroupPath::parse(&absolute) {
-        Ok(_) => Ok(absolute),
-        Err(error) => Err(Error::invalid("cgroup_parent", error.to_string())),
+    let driver = core.config.cgroup_driver;
+    match request.cgroup_parent.as_str() {
+        "" => driver.own_parent(&core.config.cgroup_parent, id),
+        parent => driver.parent(parent),
     }
 }
 

@@ -11,6 +11,7 @@ use oci_spec::runtime::{
     RootBuilder, Spec, SpecBuilder,
 };
 
+use crate::cgroup_driver::specified;
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::{PodFiles, make_dir};
@@ -50,15 +51,15 @@ impl Init {
             bundle: &bundle,
             rootfs: Vec::new(),
             stdio: Stdio::default(),
-            cgroup: cgroup(record),
+            cgroup: cgroup(core, record),
             runner: Runner::Own,
         };
         let started = shim::start(core, launch, undo).await?;
-        Ok(Self::adopt(record, started.shim, started.pid))
+        Ok(Self::adopt(core, record, started.shim, started.pid))
     }
 
     /// Takes over an init that runs, as after a restart.
-    pub(crate) fn adopt(record: &PodRecord, shim: Arc<Shim>, pid: u32) -> Self {
+    pub(crate) fn adopt(core: &Core, record: &PodRecord, shim: Arc<Shim>, pid: u32) -> Self {
         let waiting = Arc::clone(&shim);
         let ended = async move {
             let _ = waiting.wait(None).await;
@@ -66,7 +67,7 @@ impl Init {
         Self {
             shim,
             pid,
-            cgroup: cgroup(record),
+            cgroup: cgroup(core, record),
             ended: ended.boxed(),
         }
     }
@@ -86,12 +87,9 @@ impl Init {
 }
 
 /// Where the init's own cgroup is; pods without an init have none there.
-pub(crate) fn cgroup(record: &PodRecord) -> String {
-    format!(
-        "{}/{}",
-        record.cgroup_parent.trim_end_matches('/'),
-        record.id
-    )
+pub(crate) fn cgroup(core: &Core, record: &PodRecord) -> String {
+    let driver = core.config.cgroup_driver;
+    driver.member(&record.cgroup_parent, record.id.as_str())
 }
 
 fn write_bundle(bundle: &std::path::Path, spec: &Spec) -> Result<()> {
@@ -125,7 +123,7 @@ fn spec(core: &Core, record: &PodRecord, files: &PodFiles) -> Result<Spec> {
     }
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .cgroups_path(PathBuf::from(cgroup(record)))
+        .cgroups_path(PathBuf::from(specified(&cgroup(core, record))))
         .build()?;
     linux
         .set_masked_paths(None)

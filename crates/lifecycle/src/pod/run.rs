@@ -195,7 +195,7 @@ pub(super) async fn detach(core: Arc<Core>, record: PodRecord) -> Result<()> {
 /// Takes back a pod whose making was cut short, as found after a restart.
 pub(crate) async fn undo_half_made(core: &Arc<Core>, record: &PodRecord) -> Result<()> {
     let files = core.pod_files(&record.id);
-    let (id, cgroup) = (record.id.as_str(), super::init::cgroup(record));
+    let (id, cgroup) = (record.id.as_str(), super::init::cgroup(core, record));
     crate::shim::reclaim(core, id, &files.init_bundle(), &cgroup).await?;
     if record.request.namespaces.network != Scope::Node {
         detach(Arc::clone(core), record.clone()).await?;

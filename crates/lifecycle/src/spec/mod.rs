@@ -24,6 +24,7 @@ pub use process::exec_process;
 pub use resources::linux_resources;
 pub use seccomp::{load_profile, supported as seccomp_supported};
 
+use crate::cgroup_driver::specified;
 use crate::confinement::{Confinement, Labels};
 use crate::error::{Error, Result};
 use crate::files::PodFiles;
@@ -123,7 +124,7 @@ fn linux(inputs: &Inputs<'_>) -> Result<Linux> {
     let mut linux_resources = resources::linux_resources(&request.resources)?;
     linux_resources.set_devices(Some(devices::rules(privileged, &devices)?));
     let mut linux = LinuxBuilder::default()
-        .cgroups_path(PathBuf::from(inputs.cgroup))
+        .cgroups_path(PathBuf::from(specified(inputs.cgroup)))
         .resources(linux_resources)
         .namespaces(namespaces(inputs)?)
         .devices(

@@ -4,9 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path};
 
-use berth_kernel::{
-    AttributeChange, FilesystemContext, MountFlags, Namespace, NamespaceSet, Propagation,
-};
+use berth_kernel::{AttributeChange, MountFlags, Namespace, NamespaceSet, Propagation};
 use berth_snapshots::Mount;
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -90,18 +88,17 @@ fn detached(mounts: &[Mount], shift: Option<&OwnedFd>) -> Result<OwnedFd, Errno>
 }
 
 fn overlay(options: &[String]) -> Result<OwnedFd, Errno> {
-    let context = FilesystemContext::open("overlay")?;
+    let mut layers = Vec::new();
+    let mut others = Vec::new();
     for option in options {
         match option.split_once('=') {
-            Some(("lowerdir", layers)) => layers
-                .split(':')
-                .try_for_each(|layer| context.set_path_string("lowerdir+", Path::new(layer)))?,
-            Some((key, value)) => context.set(key, value)?,
+            Some(("lowerdir", list)) => layers.extend(list.split(':').map(Path::new)),
+            Some((key, value)) => others.push((key, Some(value))),
             None if option == "ro" => {}
-            None => context.set_flag(option)?,
+            None => others.push((option.as_str(), None)),
         }
     }
-    context.mount(FLAGS)
+    berth_kernel::mount_overlay(&layers, &others, FLAGS)
 }
 
 /// An overlay cannot be mapped as a whole, but is made of mapped layers if those cover the layers

@@ -478,7 +478,7 @@ fn encode(core: &Core, changes: Vec<Change>, staged: &Staged) -> Result<Encoded,
     if added > 0 {
         core.space.check_addition(added)?;
     }
-    core.space.before_write();
+    core.space.before_write()?;
     let mut encoded = Encoded {
         writes: Vec::with_capacity(changes.len()),
         has_side_files: false,

@@ -237,7 +237,44 @@ impl Drop for SmallDisk {
 
 #[test]
 fn on_a_full_disk_additions_fail_and_removals_work() {
-    let Some(disk) = SmallDisk::mount("size=96m") else {
+    for size in ["size=96m", "size=64m"] {
+        fill_and_remove(size);
+    }
+}
+
+#[test]
+fn when_others_took_the_reserve_removals_are_refused_and_the_store_is_well() {
+    let Some(disk) = SmallDisk::mount("size=64m") else {
+        return;
+    };
+    let path = disk.0.path();
+    let store = Options::new(&path.join("meta"))
+        .on_fatal(|error| panic!("the store stopped: {error}"))
+        .open()
+        .unwrap();
+    let mut batch = Batch::new();
+    batch.put(state(), &key("a"), &1u32).unwrap();
+    store.commit(batch).wait().unwrap();
+    std::fs::remove_file(path.join("meta/reserve")).unwrap();
+    let mut hog = std::fs::File::create(path.join("hog")).unwrap();
+    while std::io::Write::write_all(&mut hog, &[1; 1 << 12]).is_ok() {}
+
+    let removal = || {
+        let mut batch = Batch::new();
+        batch.remove(state::<u32>(), &key("a"));
+        batch
+    };
+    let error = store.commit(removal()).wait().unwrap_err();
+    assert!(error.is_no_space(), "{error:?}");
+    std::fs::remove_file(path.join("hog")).unwrap();
+    drop(hog);
+    store.commit(removal()).wait().unwrap();
+    assert_eq!(store.get(state::<u32>(), &key("a")).unwrap(), None);
+    drop(store);
+}
+
+fn fill_and_remove(size: &str) {
+    let Some(disk) = SmallDisk::mount(size) else {
         return;
     };
     let path = disk.0.path();

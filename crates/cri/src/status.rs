@@ -55,6 +55,7 @@ fn code(error: &Error) -> Code {
         },
         Error::Shim { source, .. } => shim(source),
         Error::Network { source, .. } => network(source),
+        Error::Snapshot { source, .. } if source.is_out_of_space() => Code::ResourceExhausted,
         Error::Spec(_)
         | Error::NoVolume { .. }
         | Error::Fault(_)

@@ -170,6 +170,16 @@ impl ContainerFiles {
         self.dir.join("rootfs")
     }
 
+    /// What the shim writes about the end of the process.
+    pub fn exit(&self) -> PathBuf {
+        self.dir.join("exit.json")
+    }
+
+    /// There while a start that was cut short is taken back.
+    pub fn undoing_start(&self) -> PathBuf {
+        self.dir.join("start.undoing")
+    }
+
     /// Where the mount number `mount` of the request has its image.
     pub fn volume(&self, mount: usize) -> PathBuf {
         self.volumes().join(mount.to_string())

@@ -327,18 +327,16 @@ async fn phase(core: &Arc<Core>, record: &mut ContainerRecord, files: &Container
     let launched = Launcher::has_launched(files.bundle());
     let found = shim::find(core, record.id.as_str(), files.bundle()).await;
     match (record.state, found) {
+        (ContainerState::Created, _) if files.undoing_start().exists() => {
+            undo_start(core, record, files).await
+        }
         // The start was under way: its record follows the shim.
         (ContainerState::Running | ContainerState::Created, Found::Working(shim)) => {
-            answered(core, record, shim).await
+            answered(core, record, files, shim).await
         }
         (ContainerState::Created, _) if !launched => Phase::Created,
         (ContainerState::Created, _) if never_ran(core, record, files).await => {
-            let (id, bundle) = (record.id.as_str(), files.bundle());
-            undone(
-                "start",
-                shim::reclaim(core, id, bundle, &record.cgroup).await,
-            );
-            Phase::Created
+            undo_start(core, record, files).await
         }
         (ContainerState::Running | ContainerState::Created, _) => ended(core, record, files).await,
         // Its end was written down, and what it held not released.
@@ -352,6 +350,23 @@ async fn phase(core: &Arc<Core>, record: &mut ContainerRecord, files: &Container
         }
         _ => Phase::Exited,
     }
+}
+
+/// Takes back what a start that was cut short has made; the container is as it was created. A daemon
+/// that is killed in the middle of this leaves word of it: a process that was killed before its
+/// program ran has not ended.
+async fn undo_start(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFiles) -> Phase {
+    let (mark, exit) = (files.undoing_start(), files.exit());
+    if let Err(error) = std::fs::write(&mark, "") {
+        tracing::warn!(id = %record.id, %error, "the undoing of a start is not marked");
+    }
+    let (id, bundle) = (record.id.as_str(), files.bundle());
+    let reclaimed = shim::reclaim(core, id, bundle, &record.cgroup).await;
+    undone("start", reclaimed);
+    for trace in [exit, mark] {
+        let _not_there = std::fs::remove_file(trace);
+    }
+    Phase::Created
 }
 
 /// A process has a cgroup before it exists, and leaves word of its end.
@@ -368,13 +383,16 @@ async fn never_ran(core: &Arc<Core>, record: &ContainerRecord, files: &Container
 
 /// A shim that answers is believed: its wait returns at once where the process has ended. One whose
 /// process still waits at the start gate belongs to a start that was cut short, and is undone.
-async fn answered(core: &Arc<Core>, record: &mut ContainerRecord, shim: Arc<Shim>) -> Phase {
+async fn answered(
+    core: &Arc<Core>,
+    record: &mut ContainerRecord,
+    files: &ContainerFiles,
+    shim: Arc<Shim>,
+) -> Phase {
     let state = shim.state(None).await;
     if let Ok(state) = state {
         if state.status == TaskStatus::Created && record.state == ContainerState::Created {
-            let disposal = shim::dispose(Arc::clone(core), shim, record.cgroup.clone());
-            undone("start", disposal.await);
-            return Phase::Created;
+            return undo_start(core, record, files).await;
         }
         record.pid = Some(state.pid);
     }

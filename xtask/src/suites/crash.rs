@@ -120,7 +120,7 @@ pub fn run(wanted: &Wanted) -> Result<Tally> {
 /// By the names in the binary; the daemon with points shows that they would be found.
 fn has_none() -> Result<()> {
     let found = points::known_to(&workspace::artefacts().join("berthd"))?;
-    ensure!(found.is_empty(), "it has {found:?}");
+    ensure!(found.is_empty(), "it has {}", found.join(", "));
     let programs = artefacts::build_with_faults()?;
     let known = points::known_to(&programs.join("berthd"))?;
     ensure!(

@@ -5,6 +5,7 @@ mod cycles;
 mod damage;
 mod devices;
 mod events;
+mod full_disk;
 mod handlers;
 pub(super) mod inventory;
 mod refusals;
@@ -35,7 +36,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 18] = [
+    let parts: [(&str, Part); 19] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         (
             "clients of streams that abort leave nothing behind",
@@ -47,6 +48,9 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ),
         ("twenty pods outlive a killed daemon", restart::takes_over),
         ("a destroyed database is rebuilt", damage::is_mended),
+        ("a full disk is borne at every step", |_| {
+            full_disk::is_borne()
+        }),
         ("images are mounted as volumes", volumes::show_images),
         (
             "volumes of images are filled and thrown away",

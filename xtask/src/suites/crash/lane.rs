@@ -76,7 +76,8 @@ impl Lane {
             logs: world.place.pod_logs(),
             socket: world.place.socket(),
             parent: Arc::clone(&world.parent),
-            first_port: 34_500 + i32::try_from(number).unwrap_or_default() * 10,
+            // Below what the kernel gives to clients.
+            first_port: 21_500 + i32::try_from(number).unwrap_or_default() * 10,
         }
     }
 

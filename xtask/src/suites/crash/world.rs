@@ -256,6 +256,11 @@ impl World {
         let registry = i32::try_from(self.registry.pid())?;
         let mut left = self.place.processes()?;
         left.retain(|pid| *pid != registry);
+        // One whose shim was killed is known by its cgroup alone.
+        for cgroup in self.parent.directories() {
+            let listed = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            left.extend(listed.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
         for pid in &left {
             if let Some(pid) = Pid::from_raw(*pid) {
                 let _gone_already = kill_process(pid, Signal::KILL);

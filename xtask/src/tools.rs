@@ -6,7 +6,7 @@ mod go;
 
 use anyhow::Result;
 
-pub use criu::path as criu_path;
+pub use criu::{path as criu_path, program as criu};
 pub use go::{Tool, ensure, path};
 
 pub use debian::install_machine;

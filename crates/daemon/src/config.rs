@@ -73,6 +73,8 @@ pub struct Config {
     pub seccomp_dir: PathBuf,
     /// Directories of CDI files; what a later one describes wins.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Makes and restores checkpoints; empty means to look for `criu` in `PATH`.
+    pub criu: PathBuf,
     /// Cgroup parent for pods that name none.
     pub cgroup_parent: String,
     /// Who makes cgroups.
@@ -225,6 +227,7 @@ impl Default for Config {
             pod_init: PathBuf::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             cdi_dirs: DEFAULT_CDI_DIRS.map(PathBuf::from).to_vec(),
+            criu: PathBuf::new(),
             cgroup_parent: "/berth".into(),
             cgroup_driver: CgroupDriver::Cgroupfs,
             default_runtime: "berth".into(),

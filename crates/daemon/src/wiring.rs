@@ -173,6 +173,8 @@ fn lifecycle_config(config: &Config) -> Result<berth_lifecycle::Config> {
         confinement: berth_lifecycle::Confinement::find(),
         handlers: handlers::from(config)?,
         cdi_dirs: config.cdi_dirs.clone(),
+        criu: config.criu.clone(),
+        restore_dir: config.root.join("restore"),
     })
 }
 

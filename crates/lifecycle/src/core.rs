@@ -54,6 +54,10 @@ pub struct Config {
     pub handlers: Handlers,
     /// Directories of CDI files; later ones win.
     pub cdi_dirs: Vec<PathBuf>,
+    /// The program that makes and restores checkpoints; empty means to look for it in `PATH`.
+    pub criu: PathBuf,
+    /// Where checkpoints lie until their container is started: memory of containers, on a disk.
+    pub restore_dir: PathBuf,
 }
 
 /// The rooms below.
@@ -184,6 +188,22 @@ impl Core {
             .iter()
             .map(|container| container.view())
             .collect()
+    }
+
+    /// The criu of this host.
+    pub fn criu(&self) -> Result<PathBuf> {
+        berth_criu::find(Some(&self.config.criu)).ok_or_else(|| {
+            let reason = match self.config.criu.as_os_str().is_empty() {
+                true => "criu is not installed: install it where the daemon's PATH finds it".into(),
+                false => format!("there is no criu at {}", self.config.criu.display()),
+            };
+            Error::CheckpointUnavailable { reason }
+        })
+    }
+
+    /// Where the checkpoint lies that a container is to be started from.
+    pub fn restore_dir(&self, id: &str) -> PathBuf {
+        self.config.restore_dir.join(id)
     }
 
     pub fn pod_files(&self, id: &SandboxId) -> PodFiles {

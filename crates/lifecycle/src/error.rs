@@ -128,7 +128,7 @@ pub enum Error {
     },
     #[error("runtime_handler: {name:?} is not configured; there are {known}")]
     UnknownHandler { name: String, known: String },
-    #[error("checkpoints cannot be made on this host: {reason}")]
+    #[error("checkpoints cannot be made or restored on this host: {reason}")]
     CheckpointUnavailable { reason: String },
     #[error("cannot checkpoint container {id}: {reason}")]
     Checkpoint { id: ContainerId, reason: String },

@@ -28,6 +28,7 @@ pub mod record;
 mod recovery;
 pub mod request;
 mod reservations;
+mod restore;
 mod runtime;
 mod shim;
 mod shown;

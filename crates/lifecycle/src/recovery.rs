@@ -33,6 +33,7 @@ use crate::files::ContainerFiles;
 use crate::pod;
 use crate::record::{self, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
 use crate::request::Scope;
+use crate::restore;
 use crate::shim::{self, Found, kill_cgroup};
 use crate::undo::blocking;
 use crate::volumes;
@@ -76,6 +77,7 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<Recovered> {
     found.running = adopted.iter().filter(|running| **running).count();
     berth_faults::passing("recovery.after-adoption");
     sweep_snapshots(core, kept.unwrap_or_default()).await;
+    restore::sweep(core).await;
     reconcile_network(core, boot).await;
     berth_faults::passing("recovery.after-network");
     let worker = Arc::clone(core);
@@ -427,6 +429,7 @@ async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFi
     shim::reclaim(core, id, bundle, &record.cgroup).await?;
     volumes::release(core, files, &record.volumes).await?;
     core.remove_snapshot(record.id.to_string()).await?;
+    restore::forget(core, record.id.as_str()).await?;
     let files = files.clone();
     blocking("remove", move || files.remove()).await?;
     core.forget_container(record);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_shim_client::{Launcher, Mount, Shim, Stdio};
+use berth_shim_client::{Checkpoint, Launcher, Mount, Shim, Stdio};
 use tracing::Instrument;
 
 use crate::core::Core;
@@ -28,6 +28,8 @@ pub(crate) struct Launch<'a> {
     pub stdio: Stdio,
     pub cgroup: String,
     pub runner: Runner,
+    /// Where its processes come from, if they are not to be made anew.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A shim whose process has begun to run.
@@ -57,10 +59,18 @@ pub(crate) async fn start(
     let disposal = dispose(Arc::clone(core), Arc::clone(&shim), launch.cgroup);
     undo.push("shim", disposal);
     berth_faults::at("shim.start.after-launch")?;
-    let creating = shim
-        .create(&launch.rootfs, &launch.stdio)
-        .instrument(tracing::info_span!("shim create"));
-    let pid = creating.await.map_err(failed("create"))?;
+    let creating = async {
+        match &launch.checkpoint {
+            None => shim.create(&launch.rootfs, &launch.stdio).await,
+            Some(from) => shim.restore(&launch.rootfs, &launch.stdio, from).await,
+        }
+    };
+    let creating = creating.instrument(tracing::info_span!("shim create"));
+    let action = match launch.checkpoint {
+        None => "create",
+        Some(_) => "restore",
+    };
+    let pid = creating.await.map_err(failed(action))?;
     berth_faults::at("shim.start.after-create")?;
     let starting = shim
         .start(None)

@@ -28,4 +28,4 @@ pub use foreign::ForeignShim;
 pub use launcher::Launcher;
 pub use options::{CONFIG_OPTIONS, OptionValue, RUNC_OPTIONS, config_options, runc_options};
 pub use shim::Shim;
-pub use types::{Exit, Mount, Stdio, TaskState, TaskStatus};
+pub use types::{Checkpoint, Exit, Mount, Stdio, TaskState, TaskStatus};

@@ -16,13 +16,18 @@ use crate::copier::Copier;
 use crate::error::Error;
 use crate::rpc::{Patience, Rpc};
 use crate::socket;
-use crate::types::{Exit, Mount, Stdio, TaskState};
+use crate::types::{Checkpoint, Exit, Mount, Stdio, TaskState};
 
 /// For calls that look something up or signal.
 const QUICK: Patience = Patience::Limited(Duration::from_secs(10));
 /// For calls that make or remove something: mounts and cgroups may be slow.
 const SLOW: Patience = Patience::Limited(Duration::from_secs(60));
 
+/// For bringing back processes with all their memory.
+const RESTORE: Patience = Patience::Limited(Duration::from_secs(600));
+
+/// Options of `Create` with a checkpoint, in JSON.
+const RESTORE_TYPE: &str = "berth.shim.v1.Restore";
 const PRIVATE_SERVICE: &str = "berth.shim.v1.Container";
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
@@ -149,7 +154,35 @@ impl Shim {
     /// Makes the container from the bundle, its init waiting to be started.
     /// Returns the pid of init.
     pub async fn create(&self, rootfs: &[Mount], stdio: &Stdio) -> Result<u32, Error> {
+        let message = api::CreateTaskRequest::new();
+        self.create_as(message, rootfs, stdio, SLOW).await
+    }
+
+    /// [`Shim::create`] from a checkpoint: all processes wait to be started. Only for Berth's own
+    /// shim.
+    pub async fn restore(
+        &self,
+        rootfs: &[Mount],
+        stdio: &Stdio,
+        checkpoint: &Checkpoint,
+    ) -> Result<u32, Error> {
         let mut message = api::CreateTaskRequest::new();
+        message.checkpoint = checkpoint.images.display().to_string();
+        let given = serde_json::json!({ "criu": checkpoint.criu, "work": checkpoint.work });
+        let mut options = Any::new();
+        RESTORE_TYPE.clone_into(&mut options.type_url);
+        options.value = given.to_string().into_bytes();
+        message.options = Some(options).into();
+        self.create_as(message, rootfs, stdio, RESTORE).await
+    }
+
+    async fn create_as(
+        &self,
+        mut message: api::CreateTaskRequest,
+        rootfs: &[Mount],
+        stdio: &Stdio,
+        patience: Patience,
+    ) -> Result<u32, Error> {
         let stdio = &match &self.inner.copier {
             Some(copier) => {
                 let (told, output) = crate::foreign::output(&self.inner.bundle, stdio)?;
@@ -170,7 +203,7 @@ impl Shim {
         message.stdout.clone_from(&stdio.stdout);
         message.stderr.clone_from(&stdio.stderr);
         message.rootfs = rootfs.iter().map(mount_message).collect();
-        let answer: api::CreateTaskResponse = self.task("Create", &message, SLOW).await?;
+        let answer: api::CreateTaskResponse = self.task("Create", &message, patience).await?;
         Ok(answer.pid)
     }
 

@@ -1,5 +1,6 @@
 //! The values that calls take and give.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::api;
@@ -26,6 +27,14 @@ pub struct Stdio {
     pub stdin: String,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// Images of criu that a container is restored from, where its log goes, and the program.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub images: PathBuf,
+    pub work: PathBuf,
+    pub criu: PathBuf,
 }
 
 /// How and when a process ended.

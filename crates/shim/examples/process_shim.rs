@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use berth_kernel::rustix::process::{Pid, Signal, kill_process_group};
 use berth_shim::args::Args;
-use berth_shim::engine::{ChildStdio, Engine, Metrics, RootMount, Spawned};
+use berth_shim::engine::{Checkpoint, ChildStdio, Engine, Metrics, RootMount, Spawned};
 use berth_shim::serve::serve;
 use berth_shim::status::EngineError;
 use containerd_shim_protos::ttrpc::proto::Code;
@@ -89,7 +89,15 @@ impl Engine for Processes {
         bundle: &Path,
         _rootfs: &[RootMount],
         stdio: ChildStdio,
+        checkpoint: Option<&Checkpoint>,
     ) -> Result<Spawned, EngineError> {
+        if checkpoint.is_some() {
+            return Err(EngineError::Step {
+                operation: "restore",
+                code: Code::UNIMPLEMENTED,
+                source: "ordinary processes have no checkpoints".into(),
+            });
+        }
         self.bundle = bundle.to_owned();
         let config = std::fs::read(bundle.join("config.json")).map_err(failed("read config"))?;
         let config: serde_json::Value =

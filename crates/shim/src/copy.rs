@@ -10,7 +10,7 @@ use std::path::Path;
 use containerd_shim_protos::ttrpc::proto::Code;
 
 use crate::args::Args;
-use crate::engine::{ChildStdio, Engine, Metrics, RootMount, Spawned};
+use crate::engine::{Checkpoint, ChildStdio, Engine, Metrics, RootMount, Spawned};
 use crate::serve;
 use crate::status::{EngineError, Error};
 
@@ -44,6 +44,7 @@ impl Engine for Elsewhere {
         _bundle: &Path,
         _rootfs: &[RootMount],
         _stdio: ChildStdio,
+        _checkpoint: Option<&Checkpoint>,
     ) -> Result<Spawned, EngineError> {
         refused("create")
     }

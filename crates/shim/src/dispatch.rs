@@ -13,7 +13,7 @@
 //! A program that cannot be run is refused with `INVALID_ARGUMENT` and, as a detail of the status,
 //! the exit code by which shells tell it ([`crate::status::EXIT_STATUS_TYPE`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::api;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -21,7 +21,7 @@ use containerd_shim_protos::protobuf::{EnumOrUnknown, Message};
 use containerd_shim_protos::ttrpc::proto::Request;
 use containerd_shim_protos::types::task::ProcessInfo;
 
-use crate::engine::{Engine, RootMount};
+use crate::engine::{Checkpoint, Engine, RootMount};
 use crate::io::stdio::StdioRequest;
 use crate::process::{Caller, Exit, State};
 use crate::service::Service;
@@ -29,6 +29,8 @@ use crate::status::{Error, Failure};
 
 pub const TASK_SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 pub const PRIVATE_SERVICE: &str = "berth.shim.v1.Container";
+/// Options of `Create` with a checkpoint: a JSON object with the paths `criu` and `work`.
+const RESTORE_TYPE: &str = "berth.shim.v1.Restore";
 
 type Answer = Result<Option<Vec<u8>>, Error>;
 
@@ -135,11 +137,7 @@ fn private<E: Engine>(service: &mut Service<E>, request: &Request) -> Answer {
 }
 
 fn create<E: Engine>(service: &mut Service<E>, message: api::CreateTaskRequest) -> Answer {
-    if !message.checkpoint.is_empty() {
-        return Err(Error::Unsupported {
-            method: "Create from a checkpoint",
-        });
-    }
+    let checkpoint = checkpoint(&message)?;
     let rootfs: Vec<RootMount> = message
         .rootfs
         .into_iter()
@@ -157,8 +155,39 @@ fn create<E: Engine>(service: &mut Service<E>, message: api::CreateTaskRequest) 
         stderr: message.stderr,
     };
     let mut answer = api::CreateTaskResponse::new();
-    answer.pid = service.create(&message.id, Path::new(&message.bundle), &rootfs, stdio)?;
+    let bundle = Path::new(&message.bundle);
+    let from = checkpoint.as_ref();
+    answer.pid = service.create(&message.id, bundle, &rootfs, stdio, from)?;
     encode(&answer)
+}
+
+/// Images at `checkpoint`; where the log goes and which criu it is are in the options, and are
+/// beside the images and in `PATH` if they are not.
+fn checkpoint(message: &api::CreateTaskRequest) -> Result<Option<Checkpoint>, Error> {
+    if message.checkpoint.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |field: &'static str, value: &str| Error::Argument {
+        field,
+        value: value.to_owned(),
+    };
+    let images = PathBuf::from(&message.checkpoint);
+    if !images.is_absolute() {
+        return Err(wrong("checkpoint", &message.checkpoint));
+    }
+    let given = match message.options.as_ref() {
+        Some(options) if options.type_url == RESTORE_TYPE => {
+            serde_json::from_slice(&options.value).map_err(|_| wrong("options", RESTORE_TYPE))?
+        }
+        _ => serde_json::Value::Null,
+    };
+    let path = |name: &str| given[name].as_str().map(PathBuf::from);
+    let criu = berth_criu::find(path("criu").as_deref());
+    Ok(Some(Checkpoint {
+        work: path("work").unwrap_or_else(|| images.clone()),
+        criu: criu.ok_or(Error::NoCriu)?,
+        images,
+    }))
 }
 
 fn exec<E: Engine>(service: &mut Service<E>, mut message: api::ExecProcessRequest) -> Answer {

@@ -5,7 +5,7 @@
 //! that starts ordinary processes.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::status::EngineError;
 
@@ -16,6 +16,16 @@ pub struct RootMount {
     pub source: String,
     pub target: String,
     pub options: Vec<String>,
+}
+
+/// Where the processes of a container come from, if they are not to be made anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Images of criu.
+    pub images: PathBuf,
+    /// Where its log goes.
+    pub work: PathBuf,
+    pub criu: PathBuf,
 }
 
 /// The three standard descriptors of a process that is about to be made.
@@ -48,13 +58,14 @@ pub struct Metrics {
 /// Makes and controls one container.
 pub trait Engine {
     /// Makes the container from `<bundle>/config.json`, its init waiting at the
-    /// start gate.
+    /// start gate. From a checkpoint, all processes wait there.
     fn create(
         &mut self,
         id: &str,
         bundle: &Path,
         rootfs: &[RootMount],
         stdio: ChildStdio,
+        checkpoint: Option<&Checkpoint>,
     ) -> Result<Spawned, EngineError>;
     /// Opens the gate; returns once the user's program runs.
     fn start(&mut self) -> Result<(), EngineError>;

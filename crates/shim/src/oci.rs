@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use berth_cgroups::{CgroupHost, Layout};
-use berth_executor::{Container, Create, CreateOptions, ProcessStdio, RootfsMount};
+use berth_executor::{
+    Container, Create, CreateOptions, ProcessStdio, Restore, RestoreOptions, RootfsMount,
+};
 use containerd_shim_protos::ttrpc::proto::Code;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 
-use crate::engine::{ChildStdio, Engine, Metrics, RootMount, Spawned};
+use crate::engine::{Checkpoint, ChildStdio, Engine, Metrics, RootMount, Spawned};
 use crate::journal::note;
 use crate::metrics;
 use crate::serve::Before;
@@ -64,6 +66,7 @@ impl Engine for OciEngine {
         bundle: &Path,
         rootfs: &[RootMount],
         stdio: ChildStdio,
+        checkpoint: Option<&Checkpoint>,
     ) -> Result<Spawned, EngineError> {
         let spec = self.read_spec(bundle)?;
         self.owns_pids = owns_pids(&spec);
@@ -72,7 +75,7 @@ impl Engine for OciEngine {
             None => CgroupHost::detect().map_err(bad("look at cgroups"))?,
         };
         let rootfs: Vec<RootfsMount> = rootfs.iter().map(to_executor).collect();
-        let created = Container::create(Create {
+        let create = Create {
             id,
             bundle,
             spec: &spec,
@@ -80,7 +83,11 @@ impl Engine for OciEngine {
             stdio: to_stdio(stdio),
             cgroups: &host,
             options: CreateOptions::default(),
-        });
+        };
+        let created = match checkpoint {
+            None => Container::create(create),
+            Some(checkpoint) => Container::restore(restore(create, checkpoint)),
+        };
         self.host = Some(host);
         let mut container = created.map_err(EngineError::from)?;
         tell_notices(&mut container);
@@ -204,6 +211,26 @@ impl Engine for OciEngine {
         }
         self.container = None;
         Ok(())
+    }
+}
+
+/// A container of a pod comes back elsewhere: its connections come back closed, and nothing of the
+/// host's is connected to again because the images name it.
+fn restore<'a>(create: Create<'a>, checkpoint: &'a Checkpoint) -> Restore<'a> {
+    let process = create.spec.process().as_ref();
+    let profile = process.and_then(|process| process.apparmor_profile().clone());
+    let profile = profile.filter(|profile| !profile.is_empty());
+    Restore {
+        create,
+        criu: &checkpoint.criu,
+        images: &checkpoint.images,
+        work: &checkpoint.work,
+        options: RestoreOptions {
+            tcp_close: true,
+            file_locks: true,
+            lsm_profile: profile.map(|profile| format!("apparmor:{profile}")),
+            ..RestoreOptions::default()
+        },
     }
 }
 

@@ -154,6 +154,8 @@ pub enum Error {
         id: String,
         source: berth_cgroups::Error,
     },
+    #[error("criu is not installed: checkpoints are restored by it")]
+    NoCriu,
     #[error("process {pid} did not die")]
     Undying { pid: i32 },
     #[error(transparent)]
@@ -188,7 +190,7 @@ impl Error {
             Self::Decode { .. } | Self::Argument { .. } => Code::INVALID_ARGUMENT,
             Self::NoContainer { .. } | Self::NoExec { .. } | Self::Finished => Code::NOT_FOUND,
             Self::ContainerExists { .. } | Self::ExecExists { .. } => Code::ALREADY_EXISTS,
-            Self::WrongState { .. } => Code::FAILED_PRECONDITION,
+            Self::WrongState { .. } | Self::NoCriu => Code::FAILED_PRECONDITION,
             Self::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Code::INVALID_ARGUMENT
             }

@@ -88,7 +88,9 @@ fn what_is_not_served_is_answered_with_its_status() {
     let shim = Shim::start();
     let mut socket = shim.connect();
     let mut checkpoint = api::CreateTaskRequest::new();
-    checkpoint.checkpoint = "/c".into();
+    checkpoint.id = "c".into();
+    checkpoint.bundle = "/b".into();
+    checkpoint.checkpoint = "c".into();
     let checkpoint = checkpoint.write_to_bytes().unwrap();
     let mut bad_id = api::CreateTaskRequest::new();
     bad_id.id = "../../etc".into();
@@ -112,7 +114,7 @@ fn what_is_not_served_is_answered_with_its_status() {
         (
             "restore",
             call(TASK, "Create", &checkpoint),
-            Code::UNIMPLEMENTED,
+            Code::INVALID_ARGUMENT,
         ),
         (
             "garbage message",

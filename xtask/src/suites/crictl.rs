@@ -1,5 +1,6 @@
 //! What a person does with crictl, its output checked, against a private daemon.
 
+mod checkpoint;
 mod client;
 mod events;
 mod images;
@@ -8,6 +9,7 @@ mod life;
 mod session;
 mod statistics;
 mod streams;
+mod volumes;
 
 use anyhow::{Result, ensure};
 
@@ -104,6 +106,14 @@ const STEPS: &[(&str, Step)] = &[
     (
         "events tells what happens to a container, in order",
         events::told,
+    ),
+    (
+        "a container with an artifact as a volume and a device by name",
+        volumes::artifact_and_device,
+    ),
+    (
+        "a checkpoint of a container goes on as another",
+        checkpoint::checkpoint_and_restore,
     ),
     (
         "update-runtime-config takes the node's range of addresses",

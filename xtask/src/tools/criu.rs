@@ -62,13 +62,21 @@ pub fn directory() -> Result<PathBuf> {
 
 /// `PATH` with criu first, or why there is none that works here.
 pub fn path() -> Result<String, String> {
+    let program = program()?;
+    let directory = program.parent().unwrap_or(&program).display();
+    let path = std::env::var("PATH").unwrap_or_default();
+    Ok(format!("{directory}:{path}"))
+}
+
+/// The program, or why there is none that works here.
+pub fn program() -> Result<PathBuf, String> {
     let directory = directory().map_err(|error| format!("{error:#}"))?;
-    let check = Command::new(directory.join("criu")).arg("check").output();
+    let program = directory.join("criu");
+    let check = Command::new(&program).arg("check").output();
     let check = check.map_err(|error| format!("criu: {error}"))?;
     if !check.status.success() {
         let said = String::from_utf8_lossy(&check.stderr);
         return Err(format!("criu finds this kernel unfit: {}", said.trim()));
     }
-    let path = std::env::var("PATH").unwrap_or_default();
-    Ok(format!("{}:{path}", directory.display()))
+    Ok(program)
 }

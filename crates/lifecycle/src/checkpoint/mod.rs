@@ -57,7 +57,7 @@ impl Runtime {
 
     /// Why checkpoints cannot be made here; `None` where they can.
     pub async fn checkpoint_problem(&self) -> Option<String> {
-        let problem = Criu::find().await.err()?;
+        let problem = Criu::find(&self.core).await.err()?;
         Some(crate::error::chain(&problem))
     }
 }
@@ -112,7 +112,7 @@ impl Checkpoint {
     }
 
     async fn steps(&self) -> Result<()> {
-        let criu = Criu::find().await?;
+        let criu = Criu::find(&self.core).await?;
         let images = self.work.join(IMAGES);
         let made = images.clone();
         let spec = self.container.files.spec();

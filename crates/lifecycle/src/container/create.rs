@@ -17,6 +17,7 @@ use crate::handlers::Handler;
 use crate::pod::Pod;
 use crate::record::{self, ContainerRecord, ContainerState, PodRecord};
 use crate::request::{ContainerRequest, Scope};
+use crate::restore::{self, Archive};
 use crate::spec::{self, ImageDefaults, Inputs};
 use crate::undo::{Undo, blocking};
 use crate::user::ResolvedUser;
@@ -56,6 +57,8 @@ async fn steps(
         ));
     }
     core.check_resources(&request.resources)?;
+    let handler = core.config.handlers.find(&pod_record.handler)?;
+    let archive = Archive::of(core, &pod_record, &handler, &mut request).await?;
     let (image, hold) = core.image(&request.image).await?;
     if let Some(kind) = &image.artifact {
         let name = &request.image;
@@ -63,7 +66,6 @@ async fn steps(
         return Err(Error::invalid("image", problem));
     }
     let defaults = image_defaults(&image);
-    let handler = core.config.handlers.find(&pod_record.handler)?;
     check_features(&handler, &request)?;
     let log_path = log_path(&pod_record, &request)?;
     let pid_namespace = pid_namespace(core, &pod_record, &request)?;
@@ -81,6 +83,10 @@ async fn steps(
     undo.push("snapshot", {
         let (core, key) = (Arc::clone(core), key.clone());
         async move { core.remove_snapshot(key).await }
+    });
+    undo.push("checkpoint", {
+        let (core, key) = (Arc::clone(core), key.clone());
+        async move { restore::forget(&core, &key).await }
     });
     undo.push("volumes", {
         let (core, files, keys) = (Arc::clone(core), files.clone(), volume_keys.clone());
@@ -106,6 +112,9 @@ async fn steps(
             })?;
             drop(hold);
             berth_faults::at("container.create.after-snapshot")?;
+            if let Some(archive) = archive {
+                archive.unpack(&worker.restore_dir(&key), &mounts)?;
+            }
             let mut user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
             files.create()?;
             berth_faults::at("container.create.after-directory")?;

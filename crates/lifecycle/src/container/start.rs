@@ -6,10 +6,11 @@ use berth_shim_client::{Mount, Stdio};
 
 use super::owners::Owners;
 use crate::core::Core;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::files::ContainerFiles;
 use crate::handlers::Runner;
 use crate::record::{ContainerRecord, PodRecord};
+use crate::restore;
 use crate::shim::{self, Launch, Started};
 use crate::undo::{Undo, blocking};
 
@@ -30,12 +31,17 @@ pub(super) async fn start(
         stdio: stdio(record, files),
         cgroup: record.cgroup.clone(),
         runner,
+        checkpoint: restore::checkpoint(core, record.id.as_str())?,
     };
     berth_faults::at("container.start.after-prepare")?;
+    let restored = launch.checkpoint.is_some();
     let mut undo = Undo::default();
     let started = shim::start(core, launch, &mut undo).await;
     if started.is_err() {
         undo.run().await;
+    }
+    if restored && let Err(error) = restore::forget(core, record.id.as_str()).await {
+        tracing::warn!(id = %record.id, error = chain(&error), "its checkpoint stays");
     }
     started
 }

@@ -19,6 +19,7 @@ use crate::files::ContainerFiles;
 use crate::mailbox::{Reply, Requests};
 use crate::record::{self, ContainerRecord, ContainerState, Exit};
 use crate::request::Resources;
+use crate::restore;
 use crate::shim;
 use crate::undo::blocking;
 use crate::volumes;
@@ -299,6 +300,7 @@ impl Task {
         berth_faults::at("container.remove.after-volumes")?;
         self.core.remove_snapshot(id.clone()).await?;
         berth_faults::at("container.remove.after-snapshot")?;
+        restore::forget(&self.core, &id).await?;
         let files = self.container.files.clone();
         blocking("remove", move || files.remove()).await?;
         berth_faults::at("container.remove.after-files")?;

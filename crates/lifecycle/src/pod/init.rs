@@ -53,6 +53,7 @@ impl Init {
             stdio: Stdio::default(),
             cgroup: cgroup(core, record),
             runner: Runner::Own,
+            checkpoint: None,
         };
         let started = shim::start(core, launch, undo).await?;
         Ok(Self::adopt(core, record, started.shim, started.pid))

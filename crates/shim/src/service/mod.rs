@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use berth_kernel::WindowSize;
 
-use crate::engine::{Engine, Metrics, RootMount, Spawned};
+use crate::engine::{Checkpoint, Engine, Metrics, RootMount, Spawned};
 use crate::io::log::Stream;
 use crate::io::pump::Role;
 use crate::io::pumps::Pumps;
@@ -115,6 +115,7 @@ impl<E: Engine> Service<E> {
         bundle: &Path,
         rootfs: &[RootMount],
         stdio: StdioRequest,
+        checkpoint: Option<&Checkpoint>,
     ) -> Result<u32, Error> {
         if self.container.is_some() {
             return Err(Error::ContainerExists { id: id.to_owned() });
@@ -130,7 +131,7 @@ impl<E: Engine> Service<E> {
         let mut prepared = init.stdio.open(init.key)?;
         let spawned = self
             .engine
-            .create(id, bundle, rootfs, prepared.take_child())?;
+            .create(id, bundle, rootfs, prepared.take_child(), checkpoint)?;
         if let Err(error) = self.adopt(&mut init, prepared, spawned, State::Created) {
             if let Err(error) = self.engine.delete(true) {
                 note!("{}", chain(&error));

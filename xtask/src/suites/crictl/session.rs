@@ -33,6 +33,8 @@ pub struct Session {
     pub container: String,
     /// Where the daemon tells its own metrics.
     pub metrics: SocketAddr,
+    /// Why checkpoints cannot be tried here.
+    pub criu: Result<(), String>,
     daemon: Option<Daemon>,
     daemon_log: PathBuf,
     // Last: everything above works in it.
@@ -73,7 +75,11 @@ impl Session {
         let daemon_log = workspace::logs()?.join("crictl-berthd.log");
         let _fresh = fs::remove_file(&daemon_log);
         let metrics = free_port()?;
-        place.configure(&format!("[metrics]\naddress = \"{metrics}\"\n"))?;
+        let criu = tools::criu();
+        let program = criu.as_deref().unwrap_or("/missing/criu".as_ref()).display();
+        place.configure(&format!(
+            "criu = \"{program}\"\n[metrics]\naddress = \"{metrics}\"\n"
+        ))?;
         let daemon = Daemon::start(&place, &daemon_log)?;
         let config = place.scratch().join("crictl.yaml");
         fs::write(&config, "").context("writing the configuration of crictl")?;
@@ -91,6 +97,7 @@ impl Session {
             pod: String::new(),
             container: String::new(),
             metrics,
+            criu: criu.map(drop),
             daemon: Some(daemon),
             daemon_log,
             place,

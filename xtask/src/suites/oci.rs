@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod differences;
+mod features;
 pub mod runtime;
 mod specs;
 
@@ -36,6 +37,8 @@ pub fn run() -> Result<Tally> {
         without_unified: false,
         own_ways: |_| false,
     };
+    let features = features::compare(&ours.program, &runc.program);
+    tally.check("features are runc's but for those that are known", features);
     let place = tempfile::tempdir().context("making a place for bundles")?;
     let cases = specs::cases(MIXTURES);
     tally += compare(place.path(), &cases, &ours, &runc)?;

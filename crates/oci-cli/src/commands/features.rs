@@ -58,7 +58,7 @@ const CAPABILITIES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-const MOUNT_OPTIONS: [&str; 49] = [
+const MOUNT_OPTIONS: [&str; 58] = [
     "async",
     "atime",
     "bind",
@@ -69,10 +69,13 @@ const MOUNT_OPTIONS: [&str; 49] = [
     "exec",
     "idmap",
     "lazytime",
+    "mand",
     "noatime",
     "nodev",
     "nodiratime",
     "noexec",
+    "nolazytime",
+    "nomand",
     "norelatime",
     "nostrictatime",
     "nosuid",
@@ -83,6 +86,7 @@ const MOUNT_OPTIONS: [&str; 49] = [
     "rdev",
     "rdiratime",
     "relatime",
+    "remount",
     "rexec",
     "ridmap",
     "rnoatime",
@@ -90,6 +94,7 @@ const MOUNT_OPTIONS: [&str; 49] = [
     "rnodiratime",
     "rnoexec",
     "rnorelatime",
+    "rnostrictatime",
     "rnosuid",
     "rnosymfollow",
     "ro",
@@ -99,13 +104,17 @@ const MOUNT_OPTIONS: [&str; 49] = [
     "rrw",
     "rshared",
     "rslave",
+    "rstrictatime",
     "rsuid",
     "rsymfollow",
     "runbindable",
     "rw",
     "shared",
     "slave",
+    "strictatime",
     "suid",
+    "symfollow",
+    "sync",
     "tmpcopyup",
     "unbindable",
 ];
@@ -152,7 +161,11 @@ fn features() -> Value {
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false },
         },
-        "annotations": { "run.berth.version": env!("CARGO_PKG_VERSION") },
+        "annotations": {
+            "run.berth.version": env!("CARGO_PKG_VERSION"),
+            // By runc's name, which is what callers look for.
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+        },
     })
 }
 

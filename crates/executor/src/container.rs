@@ -98,6 +98,8 @@ pub struct Container {
     pub(crate) cgroup: Cgroup,
     /// Opened by the first who needs them.
     pub(crate) join: OnceCell<JoinHandles>,
+    /// Below the container's own cgroup, for later processes.
+    pub(crate) exec_in: Option<Cgroup>,
     pub(crate) defaults: ExecDefaults,
     pub(crate) gate: Option<Listener>,
     /// What holds processes that were restored, until they are started.
@@ -128,6 +130,7 @@ impl Container {
                 child,
                 cgroup,
                 join: OnceCell::from(join),
+                exec_in: None,
                 defaults,
                 terminal: listener.terminal.take(),
                 notices: std::mem::take(&mut listener.notices),

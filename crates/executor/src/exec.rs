@@ -1,6 +1,6 @@
 //! Further processes in a running container.
 
-use crate::container::{Container, ProcessStdio};
+use crate::container::{Container, ProcessStdio, cgroup_error};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::init::join_cgroup;
@@ -15,10 +15,11 @@ use crate::spawn::Spawn;
 use crate::stdio;
 use crate::step::Step;
 use crate::user_namespace::{self, UserNamespace};
-use berth_cgroups::JoinHandles;
+use berth_cgroups::{CgroupHost, CgroupPath, JoinHandles};
 use berth_kernel::rustix::fs::{Mode, OFlags};
 use berth_kernel::{Errno, Namespace, NamespaceSet};
 use oci_spec::runtime::{LinuxCapabilities, LinuxPersonality, Spec};
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -85,7 +86,11 @@ pub(crate) fn exec(
         id,
         new: NamespaceSet::EMPTY,
         pid_namespace: namespaces.contains(Namespace::Pid).then_some(pidfd),
-        cgroup: container.cgroup.unified_dir(),
+        cgroup: container
+            .exec_in
+            .as_ref()
+            .unwrap_or(&container.cgroup)
+            .unified_dir(),
     };
     let joined = Joined {
         plan: &plan,
@@ -123,6 +128,23 @@ pub(crate) fn exec(
 }
 
 impl Container {
+    /// Has later processes go to a cgroup below the container's, which is there already.
+    pub fn exec_below(&mut self, below: &str, cgroups: &CgroupHost) -> Result<()> {
+        let below = below.trim_matches('/');
+        if below.is_empty() {
+            return Ok(());
+        }
+        let path = CgroupPath::parse(&format!("{}/{below}", self.cgroup.path()));
+        let cgroup = path.and_then(|path| cgroups.open(&path));
+        let cgroup = cgroup.map_err(cgroup_error(&self.id, "find the cgroup of a process"))?;
+        let join = cgroup
+            .prepare_join()
+            .map_err(cgroup_error(&self.id, "open the cgroup of a process"))?;
+        self.join = OnceCell::from(join);
+        self.exec_in = Some(cgroup);
+        Ok(())
+    }
+
     /// A namespace that could not be joined because the process that keeps it
     /// has ended.
     fn explain(&self, error: Error) -> Error {

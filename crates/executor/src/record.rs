@@ -169,6 +169,7 @@ impl Container {
                 child,
                 cgroup,
                 join: OnceCell::new(),
+                exec_in: None,
                 defaults: record.defaults(),
                 gate: None,
                 held: None,

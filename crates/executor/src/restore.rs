@@ -101,6 +101,7 @@ impl Container {
                 child: restored.init,
                 cgroup,
                 join: OnceCell::from(join),
+                exec_in: None,
                 defaults,
                 gate: None,
                 held: Some(restored.held),

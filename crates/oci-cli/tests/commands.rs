@@ -202,3 +202,45 @@ fn a_refused_container_leaves_nothing_and_says_why_in_the_log() -> Result<()> {
     ensure!(!place.has_states()?);
     Ok(())
 }
+
+#[test]
+fn a_process_goes_to_a_cgroup_below_the_containers() -> Result<()> {
+    let Some(place) = Place::new()? else {
+        return Ok(());
+    };
+    place.config("sleep 1000")?;
+    place.prints(&["run", "--detach", "c"])?;
+    let pid = place.state("c")?["pid"].as_i64().context("no pid")?;
+    let below = berth_cgroups::CgroupPath::parse(&format!("{}/below", own_cgroup(pid)?))?;
+    let cgroup = berth_cgroups::CgroupHost::detect()?.create(&below)?;
+    let show = [
+        "sh",
+        "-c",
+        "while read line; do echo $line; done < /proc/self/cgroup",
+    ];
+    let said = place.prints(&[&["exec", "--cgroup", "below", "c"], &show[..]].concat())?;
+    let all_below = said
+        .lines()
+        .filter(|line| line.contains("berth-oci-test"))
+        .all(|line| line.ends_with("/below"));
+    let missing = place.fails(&["exec", "--cgroup", "nowhere", "c", "true"])?;
+    let single = place.fails(&["exec", "--cgroup", "memory:below", "c", "true"])?;
+    place.prints(&["kill", "c", "KILL"])?;
+    cgroup.kill_all(9)?;
+    cgroup.remove()?;
+    place.prints(&["delete", "--force", "c"])?;
+    ensure!(said.contains("/below") && all_below, "{said}");
+    ensure!(missing.1.contains("cgroup"), "{missing:?}");
+    ensure!(single.1.contains("one path"), "{single:?}");
+    Ok(())
+}
+
+/// The path that a process has in the hierarchies of its container.
+fn own_cgroup(pid: i64) -> Result<String> {
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let paths = table.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let path = paths
+        .into_iter()
+        .find(|path| path.contains("berth-oci-test"));
+    Ok(path.context("no cgroup of a test")?.to_owned())
+}

@@ -70,7 +70,9 @@ pub(super) fn base_images(path: &Path, file: &File) -> Result<Vec<String>> {
         config.rootfs_image,
     ];
     // A path would be an archive again.
-    let names = names.into_iter().filter(|name| !name.is_empty() && !name.starts_with('/'));
+    let names = names
+        .into_iter()
+        .filter(|name| !name.is_empty() && !name.starts_with('/'));
     let names: Vec<String> = names.collect();
     if names.is_empty() {
         return Err(refused(path, "it does not say which image it stands on"));
@@ -136,11 +138,20 @@ fn members(
         if number >= MOST_MEMBERS {
             return Err(refused(path, format!("more than {MOST_MEMBERS} members")));
         }
-        let name = entry.path().map_err(|error| refused(path, error))?.into_owned();
-        let plain: PathBuf = name.components().filter(|part| *part != Component::CurDir).collect();
+        let name = entry
+            .path()
+            .map_err(|error| refused(path, error))?
+            .into_owned();
+        let plain: PathBuf = name
+            .components()
+            .filter(|part| *part != Component::CurDir)
+            .collect();
         let refuse = |problem: &str| refused(path, format!("member {name:?} {problem}"));
         let kind = entry.header().entry_type();
-        if plain.components().any(|part| !matches!(part, Component::Normal(_))) {
+        if plain
+            .components()
+            .any(|part| !matches!(part, Component::Normal(_)))
+        {
             return Err(refuse("leads out of the archive"));
         }
         match kind {
@@ -180,11 +191,18 @@ fn image_name(name: &Path) -> Option<std::result::Result<&str, String>> {
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let fits = |name: &&str| name.len() <= LONGEST_NAME && name.bytes().all(plain);
-    Some(bare.filter(fits).ok_or_else(|| "is no name of an image".to_owned()))
+    Some(
+        bare.filter(fits)
+            .ok_or_else(|| "is no name of an image".to_owned()),
+    )
 }
 
 fn write(entry: &mut dyn Read, target: &Path, left: &mut u64) -> Visited {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(target);
     let mut file = file.map_err(|error| format!("cannot be written: {error}"))?;
     let copied = io::copy(&mut entry.take(left.saturating_add(1)), &mut file);
     let copied = copied.map_err(|error| format!("cannot be copied: {error}"))?;
@@ -223,7 +241,11 @@ fn apply(diff: Option<&Path>, deleted: &[String], upper: &Path) -> Visited {
     let applied = match diff {
         Some(diff) => {
             let written = File::open(diff).map_err(fault)?;
-            berth_unpack::apply(Cursor::new(whiteouts).chain(written), target.as_fd(), &options)
+            berth_unpack::apply(
+                Cursor::new(whiteouts).chain(written),
+                target.as_fd(),
+                &options,
+            )
         }
         None => {
             let end = Cursor::new([0u8; 1024]);
@@ -253,7 +275,9 @@ fn directories(diff: &Path) -> io::Result<BTreeSet<PathBuf>> {
 fn whiteouts(deleted: &[String], directories: &BTreeSet<PathBuf>) -> io::Result<Vec<u8>> {
     let mut archive = Builder::new(Vec::new());
     for path in deleted {
-        let path: PathBuf = Path::new(path.trim_start_matches('/')).components().collect();
+        let path: PathBuf = Path::new(path.trim_start_matches('/'))
+            .components()
+            .collect();
         let Some(name) = path.file_name() else {
             continue;
         };
@@ -338,7 +362,8 @@ mod tests {
         header.set_size(4);
         header.set_mode(0o644);
         header.set_entry_type(FILE);
-        diff.append_data(&mut header, "etc/new", &b"text"[..]).unwrap();
+        diff.append_data(&mut header, "etc/new", &b"text"[..])
+            .unwrap();
         let diff = diff.into_inner().unwrap();
         let mut members = whole();
         members.push((DIFF, FILE, &diff));
@@ -383,14 +408,20 @@ mod tests {
             (("checkpoint/../../x", FILE, b""), "leads out"),
             (("checkpoint/a/b", FILE, b""), "no name of an image"),
             (("checkpoint/a b", FILE, b""), "no name of an image"),
-            (("checkpoint/link", EntryType::Symlink, b""), "neither a file"),
+            (
+                ("checkpoint/link", EntryType::Symlink, b""),
+                "neither a file",
+            ),
             (("checkpoint/hard", EntryType::Link, b""), "neither a file"),
             (("checkpoint/dev", EntryType::Char, b""), "neither a file"),
             (("checkpoint/disk", EntryType::Block, b""), "neither a file"),
             (("checkpoint/pipe", EntryType::Fifo, b""), "neither a file"),
             ((CONFIG, FILE, CONFIG_TEXT), "there twice"),
             ((DELETED, FILE, &deep), "EOF"),
-            ((DIFF, FILE, b"no archive, and long enough for nothing"), "what was written"),
+            (
+                (DIFF, FILE, b"no archive, and long enough for nothing"),
+                "what was written",
+            ),
         ];
         for (member, words) in cases {
             let mut members = whole();
@@ -415,7 +446,10 @@ mod tests {
             (&[(CONFIG, FILE, &b"{}"[..]), image], "which image"),
             (&[(CONFIG, FILE, &b"nonsense"[..]), image], "expected"),
             (
-                &[(CONFIG, FILE, &br#"{"rootfsImageRef":"/a.tar"}"#[..]), image],
+                &[
+                    (CONFIG, FILE, &br#"{"rootfsImageRef":"/a.tar"}"#[..]),
+                    image,
+                ],
                 "which image",
             ),
         ];

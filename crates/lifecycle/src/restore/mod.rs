@@ -115,16 +115,17 @@ pub(crate) fn checkpoint(core: &Core, id: &str) -> Result<Option<Checkpoint>> {
 /// Removes the images of a container; there being none is fine.
 pub(crate) async fn forget(core: &Arc<Core>, id: &str) -> Result<()> {
     let aside = core.restore_dir(id);
-    blocking("remove the checkpoint of", move || {
-        match fs::remove_dir_all(&aside) {
+    blocking(
+        "remove the checkpoint of",
+        move || match fs::remove_dir_all(&aside) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::State {
                 action: "remove",
                 path: aside,
                 source: error,
             }),
             _ => Ok(()),
-        }
-    })
+        },
+    )
     .await
 }
 

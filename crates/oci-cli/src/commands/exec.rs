@@ -10,6 +10,7 @@ use crate::pid_file;
 use crate::process_spec;
 use crate::store;
 use crate::streams::Terminal;
+use berth_cgroups::CgroupHost;
 use berth_executor::{Process, ProcessOptions};
 use std::os::fd::AsFd;
 
@@ -40,25 +41,24 @@ pub const FLAGS: &[Flag] = &[
     list(
         "cgroup",
         "",
-        "run the process in a sub-cgroup (not supported)",
+        "run the process in a cgroup below the container's, which exists",
     ),
     switch("ignore-paused", "", "allow exec in a paused container"),
 ];
 
 pub fn run(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
-    if given.is_given("cgroup") {
-        return Err(Error::Unsupported {
-            feature: "--cgroup",
-            instead: "the process runs in the container's own cgroup without it",
-        });
-    }
+    let below = cgroup(given)?;
     let state = store::read(&global.root, id(given))?;
-    let container = match store::load_alive(&state) {
+    let mut container = match store::load_alive(&state) {
         Err(Error::NotRunning) => return Err(Error::ExecInStopped),
         loaded => loaded?,
     };
     if !given.is_on("ignore-paused") && container.cgroup().is_frozen().unwrap_or(false) {
         return Err(Error::ExecInPaused);
+    }
+    if let Some(below) = below {
+        let host = CgroupHost::detect().map_err(Error::Cgroups)?;
+        container.exec_below(below, &host)?;
     }
     let pid_file = pid_file::locate(given.value("pid-file"))?;
     let detach = given.is_on("detach");
@@ -88,6 +88,18 @@ pub fn run(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> 
         return Err(error);
     }
     wait(foreground, process)
+}
+
+/// One path for all hierarchies.
+fn cgroup(given: &Arguments) -> Result<Option<&str>> {
+    let named = given.list("cgroup");
+    if named.len() > 1 || named.iter().any(|name| name.contains([':', ','])) {
+        return Err(Error::Unsupported {
+            feature: "--cgroup for single controllers",
+            instead: "give one path, which is used in all hierarchies",
+        });
+    }
+    Ok(named.first().copied())
 }
 
 fn hand_over(

@@ -26,7 +26,10 @@ pub fn checkpoint_and_restore(session: &mut Session) -> Result<()> {
     session.crictl.text(&["start", &first])?;
     let before = counted(session, &first, 3)?;
     let archive = session.place.scratch().join("counting.tar");
-    let archive = archive.to_str().context("a path that is no text")?.to_owned();
+    let archive = archive
+        .to_str()
+        .context("a path that is no text")?
+        .to_owned();
     let export = format!("--export={archive}");
     session.crictl.text(&["checkpoint", &export, &first])?;
     // It goes on, until it is removed.
@@ -38,14 +41,28 @@ pub fn checkpoint_and_restore(session: &mut Session) -> Result<()> {
     let second = create_container(session, &request)?;
     session.crictl.text(&["start", &second])?;
     let after = counted(session, &second, before)?;
-    ensure!(after < before + 1000, "it counts anew: {after} after {before}");
+    ensure!(
+        after < before + 1000,
+        "it counts anew: {after} after {before}"
+    );
     let logs = session.crictl.text(&["logs", &second])?;
-    let start: Option<u64> = logs.lines().next().and_then(|line| line.trim().parse().ok());
+    let start: Option<u64> = logs
+        .lines()
+        .next()
+        .and_then(|line| line.trim().parse().ok());
     ensure!(start >= Some(before), "its log begins with {start:?}");
     let look = "cat /root/kept; ls /etc/marker 2>/dev/null | wc -l";
-    let said = session.crictl.text(&["exec", "-s", &second, "sh", "-c", look])?;
-    same("exec", said.split_whitespace().collect::<Vec<_>>(), vec!["kept", "0"])?;
-    session.crictl.text(&["exec", "-s", &second, "touch", "/root/stop"])?;
+    let said = session
+        .crictl
+        .text(&["exec", "-s", &second, "sh", "-c", look])?;
+    same(
+        "exec",
+        said.split_whitespace().collect::<Vec<_>>(),
+        vec!["kept", "0"],
+    )?;
+    session
+        .crictl
+        .text(&["exec", "-s", &second, "touch", "/root/stop"])?;
     let code = exit_code(session, &second)?;
     ensure!(code == 9, "it ended with {code}");
     session.crictl.text(&["rm", "--force", &second])?;
@@ -71,7 +88,11 @@ fn refused(session: &mut Session, archive: &str) -> Result<()> {
         let mut request = container_request(session, "none", &["true"]);
         request["image"] = json!({ "image": path });
         let error = create_container(session, &request);
-        ensure!(error.is_err(), "{} was taken for a checkpoint", path.display());
+        ensure!(
+            error.is_err(),
+            "{} was taken for a checkpoint",
+            path.display()
+        );
     }
     fs::remove_file(&broken).context("removing what is no archive")
 }

@@ -76,7 +76,10 @@ impl Session {
         let _fresh = fs::remove_file(&daemon_log);
         let metrics = free_port()?;
         let criu = tools::criu();
-        let program = criu.as_deref().unwrap_or("/missing/criu".as_ref()).display();
+        let program = criu
+            .as_deref()
+            .unwrap_or("/missing/criu".as_ref())
+            .display();
         place.configure(&format!(
             "criu = \"{program}\"\n[metrics]\naddress = \"{metrics}\"\n"
         ))?;

@@ -12,21 +12,37 @@ use crate::command::stdout;
 /// What begins like this may be said by one side only.
 const KNOWN: [(&str, &str); 10] = [
     ("/annotations/", "versions are each one's own"),
-    ("/potentiallyUnsafeConfigAnnotations/", "no annotation changes what is done"),
+    (
+        "/potentiallyUnsafeConfigAnnotations/",
+        "no annotation changes what is done",
+    ),
     ("/linux/cgroup/systemd", "cgroups are made as files"),
     ("/linux/intelRdt/", "resctrl groups are not made"),
     ("/linux/memoryPolicy/", "memory policies are not set"),
     ("/linux/netDevices/", "network devices are not moved"),
-    ("/linux/seccomp/archs/", "filters are made for this machine's family"),
-    ("/linux/seccomp/actions/SCMP_ACT_NOTIFY", "agents of a seccomp filter"),
-    ("/linux/seccomp/knownFlags/", "threads are synchronised by there being one"),
+    (
+        "/linux/seccomp/archs/",
+        "filters are made for this machine's family",
+    ),
+    (
+        "/linux/seccomp/actions/SCMP_ACT_NOTIFY",
+        "agents of a seccomp filter",
+    ),
+    (
+        "/linux/seccomp/knownFlags/",
+        "threads are synchronised by there being one",
+    ),
     ("/linux/seccomp/supportedFlags/", "as those that are known"),
 ];
 
 /// Options of mounts that one side only has.
 const MOUNT_OPTIONS: [&str; 7] = [
-    "idmap", "ridmap", // runc takes them without naming them
-    "iversion", "noiversion", "loud", "silent", // no flags of a new mount
+    "idmap",
+    "ridmap", // runc takes them without naming them
+    "iversion",
+    "noiversion",
+    "loud",
+    "silent", // no flags of a new mount
     "tmpcopyup",
 ];
 
@@ -65,7 +81,9 @@ fn flatten(value: &Value, path: &str, lines: &mut BTreeSet<String>) {
         }
         Value::Array(items) => {
             for item in items {
-                let item = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                let item = item
+                    .as_str()
+                    .map_or_else(|| item.to_string(), str::to_owned);
                 lines.insert(format!("{path}/{item}"));
             }
         }

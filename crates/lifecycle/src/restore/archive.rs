@@ -134,7 +134,7 @@ fn members(
     let entries = archive.entries().map_err(|error| refused(path, error))?;
     let mut seen = BTreeSet::new();
     for (number, entry) in entries.enumerate() {
-        let mut entry = entry.map_err(|error| refused(path, error))?;
+        let mut entry = entry.map_err(|error| refused(path, printable(&error)))?;
         if number >= MOST_MEMBERS {
             return Err(refused(path, format!("more than {MOST_MEMBERS} members")));
         }
@@ -298,6 +298,21 @@ fn whiteouts(deleted: &[String], directories: &BTreeSet<PathBuf>) -> io::Result<
     let mut bytes = archive.into_inner()?;
     bytes.truncate(bytes.len().saturating_sub(1024));
     Ok(bytes)
+}
+
+/// What a reader says of garbage quotes the garbage.
+fn printable(error: &io::Error) -> String {
+    const MOST: usize = 120;
+    let text = error.to_string();
+    let plain = |c: char| {
+        if c.is_ascii_graphic() || c == ' ' {
+            c
+        } else {
+            '?'
+        }
+    };
+    let text: String = text.chars().take(MOST).map(plain).collect();
+    format!("no readable archive: {text}")
 }
 
 fn refused(path: &Path, problem: impl std::fmt::Display) -> Error {

@@ -280,6 +280,8 @@ async fn adopt_pod(core: &Arc<Core>, mut record: PodRecord) {
             }
         }
     }
+    // What was to follow into the store may have died with the daemon.
+    core.store_pod(&record);
     let known = record.state != PodState::Ready;
     core.pod_names
         .adopt(record.request.key(), record.id.clone(), known);
@@ -317,6 +319,7 @@ async fn adopt_container(
     {
         tracing::warn!(id = %record.id, error = chain(&error), "record not written");
     }
+    core.store_container(&record);
     let known = record.state != ContainerState::Created;
     core.container_names
         .adopt(container_key(&record), record.id.clone(), known);

@@ -27,12 +27,14 @@ impl Cgroup {
         for (_, directory) in self.members() {
             directory.begin_notes();
         }
-        let outcome = match self.unit() {
-            // Before the files: systemd writes them when it is told.
-            Some(unit) => systemd::set_properties(unit, resources),
-            None => Ok(()),
-        };
-        let outcome = outcome.and_then(|()| self.apply_with(resources, programs));
+        let mut outcome = self.apply_with(resources, programs);
+        if let (Ok(()), Some(unit)) = (&outcome, self.unit()) {
+            // Only after the files took it: systemd would write a limit below
+            // the usage, and the kernel kill for it. When it is told, it
+            // writes what it knows of, so the files come once more.
+            outcome = systemd::set_properties(unit, resources)
+                .and_then(|()| self.apply_with(resources, programs));
+        }
         for (_, directory) in self.members() {
             let notes = directory.end_notes();
             if outcome.is_err() {

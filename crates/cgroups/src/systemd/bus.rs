@@ -41,6 +41,11 @@ impl Failure {
         matches!(self, Self::Refused { name, .. }
             if name.strip_prefix("org.freedesktop.systemd1.") == Some(wanted))
     }
+
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Io(error)
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +68,11 @@ impl Bus {
         };
         bus.authenticate()?;
         Ok(bus)
+    }
+
+    /// Waits no longer than this for an answer.
+    pub(super) fn give_up_after(&self, patience: Duration) -> io::Result<()> {
+        self.stream.get_ref().set_read_timeout(Some(patience))
     }
 
     /// SASL as D-Bus has it: the kernel tells the peer who we are, we only

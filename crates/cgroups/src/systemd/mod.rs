@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use bus::{Bus, Failure, SOCKET};
 use oci_spec::runtime::LinuxResources;
 use std::path::Path;
+use std::time::Duration;
 use wire::{Method, Writer};
 
 pub use bus::Failure as SystemdFailure;
@@ -43,6 +44,9 @@ const PING: Method = Method {
     member: "Ping",
     signature: "",
 };
+
+/// How long the answer to a stop is waited for.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A job takes the place of others for the same unit.
 const REPLACE: &str = "replace";
@@ -142,15 +146,18 @@ pub(crate) fn set_properties(unit: &str, resources: &LinuxResources) -> Result<(
 pub(crate) fn stop(unit: &str) -> Result<()> {
     let stopped = || -> std::result::Result<(), Failure> {
         let mut bus = Bus::connect(Path::new(SOCKET))?;
+        bus.give_up_after(STOP_PATIENCE)?;
         let mut body = named(unit);
         body.text(REPLACE);
-        match bus.run_job(STOP, body) {
-            Err(failure) if failure.is("NoSuchUnit") => return Ok(()),
-            outcome => outcome?,
+        // The job is not waited for: a unit that ends by itself meanwhile may
+        // take it along, and who removes a cgroup looks until it is gone.
+        match bus.call(STOP, body) {
+            Err(failure) if failure.is("NoSuchUnit") || failure.is_timeout() => return Ok(()),
+            outcome => drop(outcome?),
         }
         // One whose process was killed for memory stays as failed.
         match bus.call(RESET, named(unit)) {
-            Err(failure) if failure.is("NoSuchUnit") => Ok(()),
+            Err(failure) if failure.is("NoSuchUnit") || failure.is_timeout() => Ok(()),
             outcome => outcome.map(drop),
         }
     };

@@ -296,8 +296,12 @@ async fn adopt_container(
     snapshots: Option<&HashSet<String>>,
 ) -> bool {
     let files = ContainerFiles::new(&core.config.state_dir, record.id.as_str());
-    let half_removed = record.state != ContainerState::Running
-        && snapshots.is_some_and(|kept| !kept.contains(record.id.as_str()));
+    // Its volumes go first, then its own layer.
+    let is_whole = |kept: &HashSet<String>| {
+        kept.contains(record.id.as_str()) && record.volumes.iter().all(|key| kept.contains(key))
+    };
+    let half_removed =
+        record.state != ContainerState::Running && snapshots.is_some_and(|kept| !is_whole(kept));
     if record.state == ContainerState::Creating
         || half_removed
         || !pods.contains(record.pod.as_str())

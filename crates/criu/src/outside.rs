@@ -179,6 +179,8 @@ mod tests {
             .build()
             .unwrap();
         spec.set_mounts(Some(vec![bind]));
+        // Without namespaces of its own.
+        spec.set_linux(None);
         let externals = of_dump(std::process::id(), &spec);
         assert!(externals.contains(&"mnt[/data]:/data".to_owned()));
         let network = fs::metadata("/proc/self/ns/net").unwrap().ino();

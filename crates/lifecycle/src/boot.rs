@@ -1,7 +1,9 @@
 //! Whether what is in the runtime directory is of this boot.
 //!
 //! The kernel's boot id is kept in `<state>/boot-id`. It is written when everything that was found
-//! has been taken over: a start that is cut short finds the same boot again.
+//! has been taken over: a start that is cut short finds the same boot again. One that begins with
+//! an empty directory says first that it has only begun, since what it writes until then would look
+//! like the whole of what there is, and the rest of the store's records like removed ones.
 //!
 //! In the same boot the runtime directory alone says what there is, and what only the store still
 //! has was removed. After a reboot nothing runs, whatever the records say: a runtime directory need
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::record;
 
+/// In the place of a boot id while the first start of a boot takes over.
+const BEGUN: &str = "";
 const KERNEL: &str = "/proc/sys/kernel/random/boot_id";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,14 @@ impl Boot {
             None if holds_anything(state) => Self::Same,
             None => Self::New,
         })
+    }
+
+    /// Blocking: to be called before anything is written into the directory.
+    pub fn begin(self, state: &Path) -> Result<()> {
+        match self {
+            Self::Same => Ok(()),
+            Self::New => record::write(&mark(state), &BEGUN),
+        }
     }
 
     /// Blocking: says that the runtime directory is of this boot from now on.
@@ -81,5 +93,17 @@ mod tests {
         assert_eq!(Boot::of(state.path()).unwrap(), Boot::Same);
         std::fs::write(mark(state.path()), "\"another\"").unwrap();
         assert_eq!(Boot::of(state.path()).unwrap(), Boot::New);
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_is_followed_by_a_first_start() {
+        let state = tempfile::tempdir().unwrap();
+        Boot::of(state.path()).unwrap().begin(state.path()).unwrap();
+        std::fs::create_dir_all(state.path().join("pods/p")).unwrap();
+        assert_eq!(Boot::of(state.path()).unwrap(), Boot::New);
+        Boot::remember(state.path()).unwrap();
+        let same = Boot::of(state.path()).unwrap();
+        same.begin(state.path()).unwrap();
+        assert_eq!(Boot::of(state.path()).unwrap(), Boot::Same);
     }
 }

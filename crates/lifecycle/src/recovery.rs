@@ -55,7 +55,12 @@ pub struct Recovered {
 
 pub(crate) async fn recover(core: &Arc<Core>) -> Result<Recovered> {
     let state = core.config.state_dir.clone();
-    let boot = blocking("look at the boot of", move || Boot::of(&state)).await?;
+    let boot = blocking("look at the boot of", move || {
+        let boot = Boot::of(&state)?;
+        boot.begin(&state)?;
+        Ok(boot)
+    })
+    .await?;
     let mut found = Recovered::default();
     let pods = pods(core, boot, &mut found).await?;
     berth_faults::passing("recovery.after-pods");

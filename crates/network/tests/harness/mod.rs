@@ -3,13 +3,13 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use berth_names::SandboxId;
 use berth_network::netns::{PinRequest, create_pinned, unpin};
@@ -154,7 +154,7 @@ pub fn serve(pod: &Pod, port: u16) -> std::thread::JoinHandle<()> {
     let netns = pod.netns.clone();
     let thread = std::thread::spawn(move || {
         inside(&netns, || {
-            let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
+            let listener = listen(port);
             tell.send(()).unwrap();
             let (mut connection, peer) = listener.accept().unwrap();
             connection
@@ -164,6 +164,20 @@ pub fn serve(pod: &Pod, port: u16) -> std::thread::JoinHandle<()> {
     });
     told.recv().unwrap();
     thread
+}
+
+/// A program that another test starts has copies of our descriptors until it is executed: the last
+/// listener may still hold the port for a moment.
+fn listen(port: u16) -> TcpListener {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(("0.0.0.0", port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound.unwrap(),
+        }
+    }
 }
 
 /// Connects, and reads what the server says.

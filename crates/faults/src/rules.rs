@@ -137,7 +137,6 @@ fn mixed(seed: u64, count: u64) -> u64 {
 }
 
 #[cfg(test)]
-
 mod tests {
     use super::*;
 

@@ -130,6 +130,6 @@ mod tests {
             let refused = fs::write(root.join("new"), "").unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
         }
-        assert!(!place.path().join(&layers[0]).join("only-39").exists());
+        assert!(!place.path().join(layers[0]).join("only-39").exists());
     }
 }

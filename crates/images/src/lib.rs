@@ -28,6 +28,7 @@
 mod artifact;
 mod bridge;
 mod catalog;
+mod checkpoint;
 mod collect;
 mod document;
 mod error;

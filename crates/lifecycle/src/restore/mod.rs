@@ -1,4 +1,5 @@
-//! Containers from checkpoint archives: `CreateContainer` with the path of an archive for an image.
+//! Containers from checkpoints: `CreateContainer` with the path of an archive for an image, or with
+//! an image that carries one.
 //!
 //! ```text
 //! create   archive described ▸ base image ▸ snapshot ▸ what had been written ▸ images put aside
@@ -31,7 +32,8 @@ const IMAGES: &str = "checkpoint";
 /// An archive that a container is to be made from.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    path: PathBuf,
+    /// The path or the image, as the request has it.
+    name: PathBuf,
     file: File,
 }
 
@@ -44,11 +46,15 @@ impl Archive {
         handler: &Handler,
         request: &mut ContainerRequest,
     ) -> Result<Option<Self>> {
-        let path = PathBuf::from(&request.image);
-        if !path.is_absolute() {
-            return Ok(None);
-        }
-        let refuse = |problem: &str| Err(Error::invalid("image", format!("{path:?}: {problem}")));
+        let name = PathBuf::from(&request.image);
+        let carried = match name.is_absolute() {
+            true => None,
+            false => match carried(core, &request.image).await? {
+                None => return Ok(None),
+                carried => carried,
+            },
+        };
+        let refuse = |problem: &str| Err(Error::invalid("image", format!("{name:?}: {problem}")));
         if !matches!(handler.runner, Runner::Own) {
             return refuse("only Berth's own runtime restores checkpoints");
         }
@@ -59,10 +65,13 @@ impl Archive {
             return refuse("containers with a terminal cannot be restored");
         }
         core.criu()?;
-        let opened = path.clone();
+        let told = name.clone();
         let (file, bases) = blocking("read a checkpoint for", move || {
-            let file = archive::open(&opened)?;
-            let bases = archive::base_images(&opened, &file)?;
+            let file = match carried {
+                Some(layer) => layer,
+                None => archive::open(&told)?,
+            };
+            let bases = archive::base_images(&told, &file)?;
             Ok((file, bases))
         })
         .await?;
@@ -73,7 +82,7 @@ impl Archive {
             return refuse(&problem);
         };
         request.image.clone_from(base);
-        Ok(Some(Self { path, file }))
+        Ok(Some(Self { name, file }))
     }
 
     /// Puts what had been written into the writable layer of `mounts`, and the images aside for the
@@ -95,7 +104,15 @@ impl Archive {
             .flat_map(|mount| &mount.options)
             .find_map(|option| option.strip_prefix("upperdir="));
         let upper = upper.map(Path::new);
-        archive::unpack(&self.path, &self.file, aside, &images, upper)
+        archive::unpack(&self.name, &self.file, aside, &images, upper)
+    }
+}
+
+/// The archive in an image, if it is one that carries a checkpoint. A missing image is told later.
+async fn carried(core: &Core, image: &str) -> Result<Option<File>> {
+    match core.images.get(image) {
+        Some(image) => Ok(core.images.checkpoint(&image).await?),
+        None => Ok(None),
     }
 }
 

@@ -22,6 +22,7 @@ pub struct Recipe {
     format: Format,
     layers: Vec<Arc<PackedLayer>>,
     settings: Map<String, Value>,
+    annotations: Map<String, Value>,
 }
 
 /// A finished image, all in memory.
@@ -107,6 +108,12 @@ impl Recipe {
         self.set("Labels", Value::Object(labels))
     }
 
+    /// Of the manifest.
+    pub fn annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), json!(value));
+        self
+    }
+
     /// Writes the documents.
     pub fn build(self) -> Result<Image> {
         let diff_ids: Vec<&str> = self
@@ -134,15 +141,16 @@ impl Recipe {
             })
             .collect();
         let manifest_media_type = self.format.manifest();
-        let manifest = encode(
-            "manifest",
-            &json!({
-                "schemaVersion": 2,
-                "mediaType": manifest_media_type,
-                "config": descriptor(self.format.config(), &config_digest, config.len()),
-                "layers": layers,
-            }),
-        )?;
+        let mut manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": manifest_media_type,
+            "config": descriptor(self.format.config(), &config_digest, config.len()),
+            "layers": layers,
+        });
+        if !self.annotations.is_empty() {
+            manifest["annotations"] = Value::Object(self.annotations);
+        }
+        let manifest = encode("manifest", &manifest)?;
         let manifest_digest = Digest::sha256_of(&manifest);
         Ok(Image {
             manifest_media_type,

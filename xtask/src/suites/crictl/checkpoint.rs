@@ -2,14 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use berth_testkit::image::{Layer, Recipe};
 use serde_json::json;
 
 use super::life::{container_request, create_container};
 use super::session::Session;
 use super::{contains, same};
+use crate::command::run;
+use crate::suites::fixtures::pack;
 
 /// Counts in memory, into its log and into a file of its own; ends with 9 when it is told to.
 const COUNTER: &str = "rm -f /etc/marker; echo kept > /root/kept; i=0; \
@@ -17,10 +21,6 @@ const COUNTER: &str = "rm -f /etc/marker; echo kept > /root/kept; i=0; \
 const SOON: Duration = Duration::from_secs(20);
 
 pub fn checkpoint_and_restore(session: &mut Session) -> Result<()> {
-    if let Err(reason) = &session.criu {
-        println!("  skipped checkpoints: {reason}");
-        return Ok(());
-    }
     let request = container_request(session, "counting", &["sh", "-c", COUNTER]);
     let first = create_container(session, &request)?;
     session.crictl.text(&["start", &first])?;
@@ -36,8 +36,20 @@ pub fn checkpoint_and_restore(session: &mut Session) -> Result<()> {
     counted(session, &first, before)?;
     session.crictl.text(&["rm", "--force", &first])?;
 
-    let mut request = container_request(session, "again", &["sh", "-c", COUNTER]);
-    request["image"] = json!({ "image": archive, "user_specified_image": archive });
+    restored(session, "again", &archive, before)?;
+    let image = publish(session, Path::new(&archive))?;
+    session.crictl.text(&["pull", &image])?;
+    restored(session, "carried", &image, before)?;
+    session.crictl.text(&["rmi", &image])?;
+
+    refused(session, &archive)?;
+    fs::remove_file(&archive).context("removing an archive")
+}
+
+/// A container from `image`, which counts on from `before` and is what it was.
+fn restored(session: &mut Session, name: &str, image: &str, before: u64) -> Result<()> {
+    let mut request = container_request(session, name, &["sh", "-c", COUNTER]);
+    request["image"] = json!({ "image": image, "user_specified_image": image });
     let second = create_container(session, &request)?;
     session.crictl.text(&["start", &second])?;
     let after = counted(session, &second, before)?;
@@ -65,10 +77,39 @@ pub fn checkpoint_and_restore(session: &mut Session) -> Result<()> {
         .text(&["exec", "-s", &second, "touch", "/root/stop"])?;
     let code = exit_code(session, &second)?;
     ensure!(code == 9, "it ended with {code}");
-    session.crictl.text(&["rm", "--force", &second])?;
+    session.crictl.text(&["rm", "--force", &second]).map(drop)
+}
 
-    refused(session, &archive)?;
-    fs::remove_file(&archive).context("removing an archive")
+/// An image that carries the archive, as tools make one for registries; answers with its name.
+fn publish(session: &Session, archive: &Path) -> Result<String> {
+    let unpacked = tempfile::tempdir().context("making a place for an archive")?;
+    run(Command::new("tar")
+        .arg("-xf")
+        .arg(archive)
+        .arg("-C")
+        .arg(unpacked.path()))?;
+    let mut layer = Layer::new();
+    for directory in ["", "checkpoint"] {
+        let listed = fs::read_dir(unpacked.path().join(directory));
+        for entry in listed.context("listing an archive")?.flatten() {
+            if entry.path().is_file() {
+                let name = entry.file_name();
+                let name = Path::new("/").join(directory).join(name);
+                let content = fs::read(entry.path()).context("reading a member")?;
+                layer = layer.file(&name.to_string_lossy(), 0o600, content);
+            }
+        }
+    }
+    let image = Recipe::new()
+        .layer(pack(&layer)?)
+        .annotation("org.criu.checkpoint.container.name", "counting")
+        .build()?;
+    let repository = "crew/checkpoint";
+    session
+        .registry
+        .remote()
+        .push(&image, repository, &["one"])?;
+    Ok(format!("{}/{repository}:one", session.registry.address()))
 }
 
 /// Requests that the archive cannot follow, and archives that are none.

@@ -24,6 +24,11 @@ use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long systemd may take to notice that a scope is empty.
+const SCOPE_PATIENCE: Duration = Duration::from_secs(1);
+const SCOPE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A cgroup of the host. Dropping the value leaves the cgroup alone;
 /// [`Cgroup::remove`] ends it.
@@ -224,7 +229,9 @@ impl Cgroup {
     ///
     /// All hierarchies are attempted; the first failure is returned.
     pub fn remove(&self) -> Result<()> {
-        if let Some(unit) = self.unit() {
+        if let Some(unit) = self.unit()
+            && (systemd::is_slice(unit) || !self.vanishes())
+        {
             systemd::stop(unit)?;
         }
         remove::all(self.directories.iter().map(ControlDir::path))
@@ -240,6 +247,20 @@ impl Cgroup {
             systemd::stop(unit)?;
         }
         remove::empty(self.directories.iter().map(ControlDir::path))
+    }
+
+    /// True once systemd has removed it, which it does with a scope when the last process has
+    /// left; false if that does not happen. Whoever asked for a stop meanwhile may wait for an
+    /// answer that never comes.
+    fn vanishes(&self) -> bool {
+        let begin = Instant::now();
+        while self.exists() {
+            if begin.elapsed() >= SCOPE_PATIENCE {
+                return false;
+            }
+            std::thread::sleep(SCOPE_PAUSE);
+        }
+        true
     }
 
     /// The unit that it is, where systemd has the say.

@@ -78,6 +78,8 @@ pub(crate) fn start_scope(
         text("Description", &format!("container {}", scope.unit())),
         text("Slice", scope.slice()),
         flag("Delegate", true),
+        // One whose process was killed for memory has failed, and would be kept as such.
+        text("CollectMode", "inactive-or-failed"),
         (
             "PIDs".to_owned(),
             PropertyValue::U32s(vec![pid.unsigned_abs()]),

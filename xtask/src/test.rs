@@ -122,6 +122,8 @@ pub struct Reader {
     skips: usize,
     skipped_here: bool,
     in_failures: bool,
+    /// The last line named a failure; a harness of our own says why below it.
+    just_failed: bool,
 }
 
 impl Reader {
@@ -154,7 +156,9 @@ impl Reader {
             return Some(format!("skipped {section}:{reason}"));
         }
         let failed = line.starts_with("test ") && line.ends_with("FAILED");
-        (failed || self.in_failures).then(|| line.to_owned())
+        let explains = self.just_failed && line.starts_with("    ");
+        self.just_failed = failed || explains;
+        (failed || explains || self.in_failures).then(|| line.to_owned())
     }
 
     pub fn tally(&self) -> Tally {
@@ -234,5 +238,14 @@ test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 0 filtered out; 
         assert!(shown.contains(&"skipped a: needs root: uid 1000".to_owned()));
         assert!(shown.contains(&"thread panicked".to_owned()));
         assert!(shown.iter().all(|line| !line.contains("said twice")));
+        let mut reader = Reader::default();
+        let shown = [
+            "test d ... FAILED",
+            "    why",
+            "test e ... ok",
+            "    not this",
+        ]
+        .map(|line| reader.take(line).is_some());
+        assert_eq!(shown, [true, true, false, false]);
     }
 }

@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 const MACHINE: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("systemctl", "systemd"),
+    ("mkfs.ext4", "e2fsprogs"),
 ];
 
 /// What runc and criu are compiled against.

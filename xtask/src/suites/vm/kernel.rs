@@ -17,7 +17,7 @@ const NEWEST: &str = "linux-image-cloud-amd64";
 const BUSYBOX: &str = "busybox-static";
 
 /// What the first root needs to go on to the shared one.
-const EARLY: [&str; 3] = ["virtio_pci", "virtiofs", "overlay"];
+const EARLY: [&str; 5] = ["virtio_pci", "virtiofs", "virtio_blk", "overlay", "ext4"];
 
 /// Unpacked packages, kept below the cache of the tools.
 #[derive(Debug)]

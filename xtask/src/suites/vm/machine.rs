@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::kernel::Kernel;
-use crate::command::{retry, which};
+use crate::command::{retry, run, which};
 use crate::outcome::Tally;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// What the machine writes is kept in it too.
 const MEMORY: &str = "3G";
+
+/// Where containers live in the machine. Sparse, and gone with it.
+const DISK_BYTES: u64 = 4 << 30;
 
 /// A cpuset means something from two processors on.
 const PROCESSORS: &str = "2";
@@ -49,10 +52,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Everything that is said on the console goes to `log`. Sockets are made in `place`.
+    /// Everything that is said on the console goes to `log`. Sockets and the disk are made in
+    /// `place`.
     pub fn boot(kernel: &Kernel, initramfs: &Path, place: &Path, log: &Path) -> Result<Self> {
         let program = which(PROGRAM).with_context(|| format!("{PROGRAM} is not installed"))?;
         let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
+        let disk = make_disk(place)?;
         let share = Share::start(place, &log)?;
         let mut command = Command::new(program);
         command
@@ -69,6 +74,11 @@ impl Machine {
             .arg("-chardev")
             .arg(format!("socket,id=host,path={}", share.socket.display()))
             .args(["-device", "vhost-user-fs-pci,chardev=host,tag=host"])
+            .arg("-drive")
+            .arg(format!(
+                "file={},if=virtio,format=raw,cache=unsafe",
+                disk.display()
+            ))
             .arg("-kernel")
             .arg(kernel.image())
             .arg("-initrd")
@@ -123,6 +133,16 @@ impl Drop for Machine {
     fn drop(&mut self) {
         kill(&mut self.child, PROGRAM);
     }
+}
+
+fn make_disk(place: &Path) -> Result<PathBuf> {
+    let disk = place.join("disk");
+    File::create(&disk)
+        .and_then(|file| file.set_len(DISK_BYTES))
+        .with_context(|| format!("making {}", disk.display()))?;
+    let program = which("mkfs.ext4").context("mkfs.ext4 is not installed")?;
+    run(Command::new(program).args(["-q", "-F"]).arg(&disk))?;
+    Ok(disk)
 }
 
 /// The process that reads this host's files for the machine. It ends with its

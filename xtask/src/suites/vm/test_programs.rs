@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
-use crate::command::{cargo, output};
+use crate::command::{cargo, output, run};
 use crate::outcome::Tally;
 use crate::test::Reader;
 use crate::workspace;
@@ -19,6 +19,9 @@ const CHOSEN: &[(&str, &[&str])] = &[
     ("containerd-shim-berth-v1", &["container", "protocol"]),
     ("berth-oci", &["commands"]),
 ];
+
+/// What one of them starts.
+const EXAMPLE: &str = "process_shim";
 
 /// One program with tests, and where it expects to be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +67,12 @@ impl TestProgram {
             }
         }
         let mut tally = reader.tally();
+        if !output.status.success() {
+            // Where a harness of its own says what failed.
+            for line in String::from_utf8_lossy(&output.stderr).lines() {
+                println!("    {line}");
+            }
+        }
         if !output.status.success() && tally.failed == 0 {
             tally.check(
                 &self.package,
@@ -87,22 +96,30 @@ impl TestProgram {
     }
 }
 
-/// Builds all tests of the workspace, as its own run does, and picks some.
+/// Builds the chosen tests and no others. All but those of a library are
+/// selected in the whole workspace, so that what they need is compiled as for
+/// every other build of it.
 pub fn build() -> Result<Vec<TestProgram>> {
     println!("  building tests");
-    let built = output(
-        cargo()
-            .current_dir(workspace::root())
-            .args(["test", "--workspace", "--no-run", "--quiet"])
-            .arg("--message-format=json"),
-    )?;
-    ensure!(
-        built.status.success(),
-        "building the tests: {}",
-        String::from_utf8_lossy(&built.stderr).trim()
-    );
-    let text = String::from_utf8_lossy(&built.stdout);
-    let programs: Vec<TestProgram> = text.lines().filter_map(chosen).collect();
+    let mut programs = Vec::new();
+    let mut in_workspace = vec!["--workspace"];
+    for (package, targets) in CHOSEN {
+        for target in *targets {
+            if *target == package.replace('-', "_") {
+                programs.extend(built(&["--package", package, "--lib"])?);
+            } else {
+                in_workspace.extend(["--test", target]);
+            }
+        }
+    }
+    programs.extend(built(&in_workspace)?);
+    run(cargo().current_dir(workspace::root()).args([
+        "build",
+        "--quiet",
+        "--workspace",
+        "--example",
+        EXAMPLE,
+    ]))?;
     let wanted: usize = CHOSEN.iter().map(|(_, targets)| targets.len()).sum();
     ensure!(
         programs.len() == wanted,
@@ -110,6 +127,22 @@ pub fn build() -> Result<Vec<TestProgram>> {
         programs.len()
     );
     Ok(programs)
+}
+
+fn built(selection: &[&str]) -> Result<Vec<TestProgram>> {
+    let built = output(
+        cargo()
+            .current_dir(workspace::root())
+            .args(["test", "--no-run", "--quiet", "--message-format=json"])
+            .args(selection),
+    )?;
+    ensure!(
+        built.status.success(),
+        "building the tests: {}",
+        String::from_utf8_lossy(&built.stderr).trim()
+    );
+    let text = String::from_utf8_lossy(&built.stdout);
+    Ok(text.lines().filter_map(chosen).collect())
 }
 
 /// A test that is wanted, from one of cargo's messages.

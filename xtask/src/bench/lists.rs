@@ -1,17 +1,17 @@
 //! How long lists take with thousands of records, while another client starts pods.
 //!
-//! The records are those of one real pod and container that have ended, copied under new ids in the
-//! runtime directory of a daemon that is down: it takes them over when it comes back, as after any
-//! restart.
+//! The records are those of real pods on the host's network that were stopped, with a container each
+//! that was created. The daemon is started anew before anything is measured: it takes them over, as
+//! after any restart.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use berth_api::cri::v1::NamespaceMode;
 use serde_json::{Value, json};
 
 use super::{load, machine, raw};
@@ -44,11 +44,11 @@ pub fn run(records: &str, released: bool) -> Result<()> {
 
     let daemon = Daemon::start_from(&programs, &place, &log)?;
     let mut client = Cri::connect(&place.socket())?;
-    let (pod, container) = one_of_each(&mut client, &image, &place)?;
+    client.pull(&image).context("PullImage")?;
+    let pods: Vec<String> = (0..records)
+        .map(|number| one_more(&mut client, &image, &place, number))
+        .collect::<Result<_>>()?;
     daemon.stop()?;
-    for number in 0..records.saturating_sub(1) {
-        copy(&place.state(), &pod, &container, number)?;
-    }
     let daemon = Daemon::start_from(&programs, &place, &log)?;
     let listed = Cri::connect(&place.socket())?.containers()?.len();
     ensure!(listed == records, "{listed} containers are listed");
@@ -58,6 +58,10 @@ pub fn run(records: &str, released: bool) -> Result<()> {
     let (busy, started) = beside_pods(&place, &image, || measure(&mut client))?;
     let pid = i32::try_from(daemon.pid()).context("pid of berthd")?;
     let resident = machine::resident(pid)?;
+    let mut client = Cri::connect(&place.socket())?;
+    for pod in &pods {
+        client.remove_pod(pod).context("RemovePodSandbox")?;
+    }
     daemon.stop()?;
     place.bridge().remove()?;
 
@@ -84,11 +88,11 @@ pub fn run(records: &str, released: bool) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// A pod and its container as a kubelet labels them, run and ended. Answers with their ids.
-fn one_of_each(client: &mut Cri, image: &str, place: &Place) -> Result<(String, String)> {
-    client.pull(image).context("PullImage")?;
-    let mut pod_config = cri::pod("origin", "", &place.pod_logs());
-    let mut config = cri::container("main", image, &["true"]);
+/// A stopped pod and its container as a kubelet labels them. Answers with the pod's id.
+fn one_more(client: &mut Cri, image: &str, place: &Place, number: usize) -> Result<String> {
+    let name = format!("record-{number}");
+    let logs = place.pod_logs();
+    let (mut pod_config, mut config) = load::requests(&name, image, &logs, NamespaceMode::Node);
     for key in ["container.name", "pod.name", "pod.namespace", "pod.uid"] {
         let label = (
             format!("io.kubernetes.{key}"),
@@ -106,53 +110,11 @@ fn one_of_each(client: &mut Cri, image: &str, place: &Place) -> Result<(String, 
         pod_config.annotations.extend([note]);
     }
     let pod = client.run_pod(&pod_config).context("RunPodSandbox")?;
-    let container = client.create(&pod, &pod_config, &config)?;
-    client.start(&container)?;
-    client.stop(&container, 0)?;
-    client.stop_pod(&pod)?;
-    Ok((pod, container))
-}
-
-fn copy(state: &Path, pod: &str, container: &str, number: usize) -> Result<()> {
-    let (new_pod, new_container) = (
-        format!("{number:064x}"),
-        format!("{:064x}", number + (1 << 40)),
-    );
-    let renamed = |mut record: Value, id: &str| {
-        record["id"] = json!(id);
-        record["request"]["name"] = json!(format!("copy-{number}"));
-        record
-    };
-    let record = read(&state.join("pods").join(pod).join("pod.json"))?;
-    write(
-        &state.join("pods").join(&new_pod),
-        "pod.json",
-        &renamed(record, &new_pod),
-    )?;
-    let record = read(
-        &state
-            .join("containers")
-            .join(container)
-            .join("container.json"),
-    )?;
-    let mut record = renamed(record, &new_container);
-    record["pod"] = json!(new_pod);
-    write(
-        &state.join("containers").join(&new_container),
-        "container.json",
-        &record,
-    )
-}
-
-fn read(path: &Path) -> Result<Value> {
-    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
-}
-
-fn write(dir: &Path, name: &str, record: &Value) -> Result<()> {
-    fs::create_dir(dir)
-        .and_then(|()| fs::write(dir.join(name), record.to_string()))
-        .with_context(|| format!("writing {name} in {}", dir.display()))
+    client
+        .create(&pod, &pod_config, &config)
+        .context("CreateContainer")?;
+    client.stop_pod(&pod).context("StopPodSandbox")?;
+    Ok(pod)
 }
 
 /// Milliseconds, sorted.

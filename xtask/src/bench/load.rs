@@ -74,6 +74,10 @@ pub fn requests(
         ..Default::default()
     };
     let mut pod = cri::pod(name, "", logs);
+    if network == NamespaceMode::Node {
+        // The host has its name.
+        pod.hostname.clear();
+    }
     if let Some(linux) = &mut pod.linux {
         let security = linux.security_context.get_or_insert_default();
         security.namespace_options = Some(namespaces.clone());

@@ -140,15 +140,7 @@ impl Container {
                 hooks: Some(hooks),
             }),
             Err(error) => {
-                if error.is_of_hook() {
-                    // The specification has the end of a container follow.
-                    hooks.run_all(HookPoint::Poststop, 0);
-                }
-                if cgroup.created() {
-                    // The first error is the one to tell.
-                    let _ = cgroup.kill_all(SIGKILL);
-                    let _ = cgroup.remove();
-                }
+                take_back(&cgroup, &hooks, &error);
                 Err(error)
             }
         }
@@ -192,15 +184,7 @@ impl Container {
         cgroup: &Cgroup,
     ) -> Result<(Child, Listener, JoinHandles, DeviceLoader, ExecDefaults)> {
         let id = create.id;
-        let device_programs = DeviceLoader::default();
-        let linux = create.spec.linux().as_ref();
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
-        cgroup
-            .apply_with(&with_device_rules(resources), &device_programs)
-            .map_err(cgroup_error(id, "set its resources"))?;
-        let join = cgroup
-            .prepare_join()
-            .map_err(cgroup_error(id, "open its cgroup"))?;
+        let (device_programs, join) = limit(create, cgroup)?;
         let cgroups = cgroup.paths();
         let namespaces = &plan.namespaces;
         let first = if namespaces.staged() {
@@ -498,5 +482,31 @@ pub(crate) fn cgroup_error(
         id: id.to_owned(),
         operation,
         source,
+    }
+}
+
+/// The resources that the spec asks for, and what lets processes into the cgroup.
+pub(crate) fn limit(create: &Create<'_>, cgroup: &Cgroup) -> Result<(DeviceLoader, JoinHandles)> {
+    let device_programs = DeviceLoader::default();
+    let linux = create.spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().as_ref());
+    cgroup
+        .apply_with(&with_device_rules(resources), &device_programs)
+        .map_err(cgroup_error(create.id, "set its resources"))?;
+    let join = cgroup
+        .prepare_join()
+        .map_err(cgroup_error(create.id, "open its cgroup"))?;
+    Ok((device_programs, join))
+}
+
+/// Undoes what was made of a container that failed with `error`, which stays the one to tell.
+pub(crate) fn take_back(cgroup: &Cgroup, hooks: &Hooks, error: &Error) {
+    if error.is_of_hook() {
+        // The specification has the end of a container follow.
+        hooks.run_all(HookPoint::Poststop, 0);
+    }
+    if cgroup.created() {
+        let _ = cgroup.kill_all(SIGKILL);
+        let _ = cgroup.remove();
     }
 }

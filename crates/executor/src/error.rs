@@ -117,18 +117,6 @@ impl Error {
         )
     }
 
-    /// An error with its causes, for a reason in words.
-    pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
-    }
-
     pub(crate) fn host(id: &str, operation: &'static str) -> impl Fn(Errno) -> Self {
         move |source| Self::Host {
             id: id.to_owned(),
@@ -169,6 +157,18 @@ fn reason(errno: Errno) -> String {
         Some(first) => first.to_lowercase().chain(characters).collect(),
         None => String::new(),
     }
+}
+
+/// An error and its causes on one line, for where it leaves the process or becomes a reason.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

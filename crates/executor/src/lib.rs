@@ -46,7 +46,7 @@ mod step;
 mod user_namespace;
 
 pub use container::{Container, Create, ProcessStdio, RootfsMount};
-pub use error::{Error, ExecProblem, Result};
+pub use error::{Error, ExecProblem, Result, chain};
 pub use exec::Process;
 pub use hooks::{HookFailure, HookPoint, Hooks};
 pub use options::{CreateOptions, ProcessOptions};

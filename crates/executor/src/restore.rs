@@ -13,14 +13,14 @@
 mod check;
 mod stage;
 
-use crate::container::{Container, Create, ProcessStdio, cgroup_error};
-use crate::error::{Error, Result};
+use crate::container::{Container, Create, ProcessStdio, cgroup_error, limit, take_back};
+use crate::error::{Error, Result, chain};
 use crate::exec::ExecDefaults;
 use crate::hooks::HookPoint;
 use crate::mounts::{MountKind, MountPlan};
 use crate::plan::InitPlan;
 use crate::report::Progress;
-use crate::resources::{DeviceLoader, with_device_rules};
+use crate::resources::DeviceLoader;
 use crate::spawn::{Child, Spawn};
 use berth_cgroups::{Cgroup, JoinHandles};
 use berth_criu::{Conversation, Event, Failure, images, log, outside};
@@ -89,7 +89,7 @@ impl Container {
         }
         images::check(restore.images).map_err(|problem| Error::Restore {
             id: id.to_owned(),
-            reason: Error::chain(&problem),
+            reason: chain(&problem),
         })?;
         let (cgroup, holder) = Self::make_cgroup(create)?;
         let hooks = plan.hooks.clone();
@@ -111,14 +111,7 @@ impl Container {
                 hooks: Some(hooks),
             }),
             Err(error) => {
-                if error.is_of_hook() {
-                    hooks.run_all(HookPoint::Poststop, 0);
-                }
-                if cgroup.created() {
-                    // The first error is the one to tell.
-                    let _ = cgroup.kill_all(SIGKILL);
-                    let _ = cgroup.remove();
-                }
+                take_back(&cgroup, &hooks, &error);
                 Err(error)
             }
         }
@@ -150,16 +143,7 @@ type Made = (Restored, JoinHandles, DeviceLoader, ExecDefaults);
 
 impl Restore<'_> {
     fn restore_in(&self, plan: InitPlan, cgroup: &Cgroup) -> Result<Made> {
-        let id = self.create.id;
-        let device_programs = DeviceLoader::default();
-        let linux = self.create.spec.linux().as_ref();
-        let resources = linux.and_then(|linux| linux.resources().as_ref());
-        cgroup
-            .apply_with(&with_device_rules(resources), &device_programs)
-            .map_err(cgroup_error(id, "set its resources"))?;
-        let join = cgroup
-            .prepare_join()
-            .map_err(cgroup_error(id, "open its cgroup"))?;
+        let (device_programs, join) = limit(&self.create, cgroup)?;
         let restored = self.converse(&plan, cgroup, &join)?;
         let mut defaults = ExecDefaults::new(self.create.spec, plan);
         // criu gives the processes clocks of their own.
@@ -438,7 +422,7 @@ fn told(id: &str, failure: &Failure, path: &Path) -> Error {
     let said = log::errors(&String::from_utf8_lossy(&said));
     Error::Restore {
         id: id.to_owned(),
-        reason: format!("{}: {said}", Error::chain(failure)),
+        reason: format!("{}: {said}", chain(failure)),
     }
 }
 

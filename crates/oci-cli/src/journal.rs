@@ -4,6 +4,7 @@
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::global::{Global, LogFormat};
+use berth_executor::chain;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -55,7 +56,7 @@ impl Journal {
 
     /// Tells of the error that ends the program; `failure` says what failed.
     pub fn fatal(&self, failure: &str, error: &Error, status: u8) -> ExitCode {
-        let message = format!("{failure}{}", error.chain());
+        let message = format!("{failure}{}", chain(error));
         self.write("error", &message);
         if self.file.is_some() {
             // Nothing can be done about a closed standard error.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use berth_cgroups::Blame;
+pub use berth_executor::chain;
 use containerd_shim_protos::api::WaitResponse;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::proto::{Any, Code, Status};
@@ -214,16 +215,4 @@ impl From<Error> for Failure {
             ..Self::new(error.code(), chain(&error))
         }
     }
-}
-
-/// An error and all its sources on one line, for where it leaves the process.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }

@@ -6,6 +6,7 @@ use crate::global::Global;
 use crate::journal::Journal;
 use crate::state::Shown;
 use crate::store;
+use berth_executor::chain;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -25,7 +26,7 @@ pub fn run(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> 
             // Made or deleted at this moment.
             Err(Error::NotExist) => None,
             Err(error) => {
-                journal.warning(&format!("load container {id}: {}", error.chain()));
+                journal.warning(&format!("load container {id}: {}", chain(&error)));
                 None
             }
         })

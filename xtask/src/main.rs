@@ -11,6 +11,7 @@ mod demo;
 mod lint;
 mod outcome;
 mod place;
+mod power;
 mod registry;
 mod suites;
 mod test;

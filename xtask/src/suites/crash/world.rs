@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use berth_testkit::image::Recipe;
-use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::artefacts;
@@ -17,6 +16,7 @@ use crate::command::retry;
 use crate::cri::Cri;
 use crate::daemon::Daemon;
 use crate::place::Place;
+use crate::power;
 use crate::registry::Registry;
 use crate::suites::fixtures::{busybox, marker, pack};
 use crate::suites::node::inventory::Inventory;
@@ -233,41 +233,12 @@ impl World {
     /// is still there, as where it is no tmpfs.
     pub fn lose_power(&mut self, on_disk: bool) -> Result<()> {
         self.kill()?;
-        retry(SOON, || self.kill_the_rest())?;
-        for mount in self.place.mounts()?.iter().rev() {
-            unmount(mount, UnmountFlags::DETACH)
-                .with_context(|| format!("unmounting {}", mount.display()))?;
-        }
-        let state = self.place.state();
+        power::cut(&self.place, &self.parent, &self.registry)?;
         if on_disk {
-            fs::write(state.join("boot-id.json"), "\"of another boot\"")
-                .context("marking another boot")?;
-        } else {
-            fs::remove_dir_all(&state)
-                .and_then(|()| fs::create_dir(&state))
-                .context("losing the runtime directory")?;
+            let mark = self.place.state().join("boot-id.json");
+            return fs::write(mark, "\"of another boot\"").context("marking another boot");
         }
-        retry(SOON, || self.parent.clear())?;
-        self.place.bridge().sweep();
-        Ok(())
-    }
-
-    fn kill_the_rest(&self) -> Result<()> {
-        let registry = i32::try_from(self.registry.pid())?;
-        let mut left = self.place.processes()?;
-        left.retain(|pid| *pid != registry);
-        // One whose shim was killed is known by its cgroup alone.
-        for cgroup in self.parent.directories() {
-            let listed = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-            left.extend(listed.lines().filter_map(|pid| pid.parse::<i32>().ok()));
-        }
-        for pid in &left {
-            if let Some(pid) = Pid::from_raw(*pid) {
-                let _gone_already = kill_process(pid, Signal::KILL);
-            }
-        }
-        ensure!(left.is_empty(), "processes {left:?} go on");
-        Ok(())
+        power::lose_state(&self.place)
     }
 
     /// Ends the daemon; what its network leaves on the host is an error.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use berth_testkit::image::Recipe;
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::pod::Pod;
@@ -19,6 +18,7 @@ use crate::containerd::Containerd;
 use crate::cri::Cri;
 use crate::daemon::Daemon;
 use crate::place::Place;
+use crate::power;
 use crate::registry::Registry;
 use crate::suites::fixtures::{busybox, marker, pack};
 use crate::workspace;
@@ -204,30 +204,10 @@ impl Session {
     pub fn reboot(&mut self) -> Result<()> {
         self.stop_kubelet()?;
         self.kill_daemon()?;
-        retry(SOON, || self.kill_the_rest())?;
-        for mount in self.place.mounts()?.iter().rev() {
-            unmount(mount, UnmountFlags::DETACH)
-                .with_context(|| format!("unmounting {}", mount.display()))?;
-        }
-        fs::remove_dir_all(self.place.state()).context("losing the runtime directory")?;
-        fs::create_dir(self.place.state()).context("making the runtime directory anew")?;
-        retry(SOON, || self.parent.clear())?;
-        self.place.bridge().sweep();
+        power::cut(&self.place, &self.parent, &self.registry)?;
+        power::lose_state(&self.place)?;
         self.start_daemon()?;
         self.start_kubelet(Settings::default())
-    }
-
-    fn kill_the_rest(&self) -> Result<()> {
-        let registry = i32::try_from(self.registry.pid())?;
-        let mut left = self.place.processes()?;
-        left.retain(|pid| *pid != registry);
-        for pid in &left {
-            if let Some(pid) = Pid::from_raw(*pid) {
-                let _gone_already = kill_process(pid, Signal::KILL);
-            }
-        }
-        ensure!(left.is_empty(), "processes {left:?} go on");
-        Ok(())
     }
 
     /// Without manifests: nothing may run any more, and nothing may be left of what ran.

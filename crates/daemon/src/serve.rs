@@ -13,6 +13,7 @@ use berth_lifecycle::Runtime;
 use berth_network::Network;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
@@ -36,6 +37,9 @@ const COLLECT_SOON: Duration = Duration::from_secs(10);
 const SWEEP_FIRST: Duration = Duration::from_secs(600);
 /// How often from then on.
 const SWEEP: Duration = Duration::from_secs(3600);
+
+/// Bytes on their way to one client; the kernel bounds it by `net.core.wmem_max`.
+const SEND_BUFFER: usize = 4 << 20;
 
 /// How often free memory is given back.
 const TIDY: Duration = Duration::from_secs(10);
@@ -72,7 +76,7 @@ pub async fn serve(config: &Config) -> Result<()> {
         .layer(DeadlineLayer)
         .add_service(runtime)
         .add_service(images)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+        .serve_with_incoming_shutdown(connections(listener), async {
             let _ = stopped.await;
         });
     let mut server = tokio::spawn(server);
@@ -95,6 +99,19 @@ pub async fn serve(config: &Config) -> Result<()> {
     }
     let _ = fs::remove_file(&config.socket);
     Ok(())
+}
+
+/// Connections that take a list of thousands at once: with less room the daemon and its client would
+/// take turns for every part of it, each turn a wait for a busy processor.
+fn connections(
+    listener: UnixListener,
+) -> impl tokio_stream::Stream<Item = std::io::Result<UnixStream>> {
+    UnixListenerStream::new(listener).map(|connection| {
+        connection.inspect(|stream| {
+            // Without it answers are whole all the same.
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER);
+        })
+    })
 }
 
 fn facts(config: &Config) -> Facts {

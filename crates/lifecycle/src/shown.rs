@@ -17,16 +17,16 @@ struct Present<R> {
 }
 
 impl<R> Present<R> {
-    fn new(record: R) -> Self {
+    fn new(record: Arc<R>) -> Self {
         Self {
-            record: Arc::new(record),
+            record,
             listed: Arc::default(),
         }
     }
 }
 
 impl<R> Shown<R> {
-    pub fn new(record: R) -> Self {
+    pub fn new(record: Arc<R>) -> Self {
         Self {
             present: RwLock::new(Present::new(record)),
         }
@@ -36,7 +36,7 @@ impl<R> Shown<R> {
         Arc::clone(&self.present.read().record)
     }
 
-    pub fn show(&self, record: R) {
+    pub fn show(&self, record: Arc<R>) {
         *self.present.write() = Present::new(record);
     }
 
@@ -66,11 +66,11 @@ mod tests {
 
     #[test]
     fn a_record_is_told_once_and_anew_when_it_changed() {
-        let (shown, mut times) = (Shown::new(1), 0);
+        let (shown, mut times) = (Shown::new(Arc::new(1)), 0);
         assert_eq!(told(&shown, &mut times), [1][..]);
         assert_eq!(told(&shown, &mut times), [1][..]);
         assert_eq!(times, 1);
-        shown.show(2);
+        shown.show(Arc::new(2));
         assert_eq!(
             (told(&shown, &mut times), *shown.view()),
             (Bytes::from_static(&[2]), 2)

@@ -63,7 +63,7 @@ pub struct Container {
 }
 
 impl Container {
-    fn new(record: ContainerRecord, files: ContainerFiles) -> (Arc<Self>, Requests<Command>) {
+    fn new(record: Arc<ContainerRecord>, files: ContainerFiles) -> (Arc<Self>, Requests<Command>) {
         let (mailbox, requests) = Mailbox::new(record.id.as_str());
         let container = Self {
             id: record.id.clone(),
@@ -149,7 +149,7 @@ impl Container {
             .await
     }
 
-    fn show(&self, record: ContainerRecord) {
+    fn show(&self, record: Arc<ContainerRecord>) {
         self.shown.show(record);
     }
 

@@ -13,7 +13,11 @@ use crate::undo::blocking;
 
 /// Waits for the container's process to end. A shim that dies takes its container along: what is
 /// left in the cgroup is killed, and the exit is what the shim wrote down, if it could.
-pub(super) async fn exit_of(core: Arc<Core>, record: ContainerRecord, shim: Arc<Shim>) -> Exit {
+pub(super) async fn exit_of(
+    core: Arc<Core>,
+    record: Arc<ContainerRecord>,
+    shim: Arc<Shim>,
+) -> Exit {
     let waited = shim.wait(None).await;
     let bundle = crate::files::ContainerFiles::new(&core.config.state_dir, record.id.as_str());
     match waited {

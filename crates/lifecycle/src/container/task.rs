@@ -39,7 +39,8 @@ pub(crate) enum Phase {
 pub(crate) struct Task {
     core: Arc<Core>,
     container: Arc<Container>,
-    record: ContainerRecord,
+    /// The same that others see, until it changes.
+    record: Arc<ContainerRecord>,
     shim: Option<Arc<Shim>>,
     exit: Option<BoxFuture<'static, Exit>>,
     stopping: Stopping,
@@ -67,7 +68,8 @@ impl Task {
         files: ContainerFiles,
         phase: Phase,
     ) -> Arc<Container> {
-        let (container, inbox) = Container::new(record.clone(), files);
+        let record = Arc::new(record);
+        let (container, inbox) = Container::new(Arc::clone(&record), files);
         let mut task = Self {
             core: Arc::clone(&core),
             container: Arc::clone(&container),
@@ -88,13 +90,15 @@ impl Task {
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some((span, command)) => self.obey(command).instrument(span).await,
+                    // On the heap: most containers do nothing, and there may be thousands.
+                    Some((span, command)) => Box::pin(self.obey(command)).instrument(span).await,
                     None => return,
                 },
-                exit = ended(&mut self.exit) => self.ended(exit).await,
-                deadline = self.stopping.next_deadline() => self.overdue(deadline).await,
+                exit = ended(&mut self.exit) => Box::pin(self.ended(exit)).await,
+                deadline = self.stopping.next_deadline() => Box::pin(self.overdue(deadline)).await,
             }
-            if self.shim.is_none() && !self.stopping.removing.is_empty() && self.remove().await {
+            let removing = self.shim.is_none() && !self.stopping.removing.is_empty();
+            if removing && Box::pin(self.remove()).await {
                 return;
             }
         }
@@ -132,9 +136,10 @@ impl Task {
         match start::start(&self.core, &self.record, &self.container.files).await {
             Ok(started) => {
                 berth_faults::passing("container.start.before-record");
-                self.record.state = ContainerState::Running;
-                self.record.pid = Some(started.pid);
-                self.record.started_at = record::now();
+                let record = Arc::make_mut(&mut self.record);
+                record.state = ContainerState::Running;
+                record.pid = Some(started.pid);
+                record.started_at = record::now();
                 self.watch(started.shim);
                 self.persist().await;
                 self.core.tell_container(EventKind::Started, &self.record);
@@ -143,9 +148,10 @@ impl Task {
             }
             Err(error) => {
                 let exit = Exit::start_failed(error.exit_code(), chain(&error));
-                self.record.exit = Some(exit);
-                self.record.state = ContainerState::Exited;
-                self.record.started_at = record::now();
+                let record = Arc::make_mut(&mut self.record);
+                record.exit = Some(exit);
+                record.state = ContainerState::Exited;
+                record.started_at = record::now();
                 self.persist().await;
                 self.core.tell_container(EventKind::Stopped, &self.record);
                 Err(error)
@@ -156,7 +162,7 @@ impl Task {
     fn watch(&mut self, shim: Arc<Shim>) {
         let exit = stop::exit_of(
             Arc::clone(&self.core),
-            self.record.clone(),
+            Arc::clone(&self.record),
             Arc::clone(&shim),
         );
         // Its own task: the wait is sent to the shim at once, not when this task next idles.
@@ -226,9 +232,10 @@ impl Task {
     async fn ended(&mut self, exit: Exit) {
         self.exit = None;
         berth_faults::passing("container.exit.before-record");
-        self.record.state = ContainerState::Exited;
-        self.record.exit = Some(exit);
-        self.record.pid = None;
+        let record = Arc::make_mut(&mut self.record);
+        record.state = ContainerState::Exited;
+        record.exit = Some(exit);
+        record.pid = None;
         self.container.set_shim(None);
         self.persist().await;
         berth_faults::passing("container.exit.after-record");
@@ -271,7 +278,7 @@ impl Task {
                 });
             }
         }
-        self.record.request.resources = resources;
+        Arc::make_mut(&mut self.record).request.resources = resources;
         self.persist().await;
         Ok(())
     }
@@ -327,10 +334,13 @@ impl Task {
     /// Shows the record and writes it down. The runtime directory is memory: a failure there means
     /// that the host has none left, and the container's truth is still its shim.
     async fn persist(&mut self) {
-        self.container.show(self.record.clone());
+        self.container.show(Arc::clone(&self.record));
         self.core.store_container(&self.record);
-        let (path, record) = (self.container.files.record(), self.record.clone());
-        let written = blocking("write the record of", move || record::write(&path, &record)).await;
+        let (path, record) = (self.container.files.record(), Arc::clone(&self.record));
+        let written = blocking("write the record of", move || {
+            record::write(&path, &*record)
+        })
+        .await;
         if let Err(error) = written {
             tracing::error!(id = %self.record.id, error = chain(&error), "record not written");
         }

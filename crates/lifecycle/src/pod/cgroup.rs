@@ -70,7 +70,7 @@ pub(super) async fn limit(
 }
 
 /// Takes away what was made for the pod; repeating it is harmless.
-pub(super) async fn release(core: Arc<Core>, record: PodRecord) -> Result<()> {
+pub(super) async fn release(core: Arc<Core>, record: Arc<PodRecord>) -> Result<()> {
     let own = is_own(&record.request);
     blocking("remove the cgroup of", move || {
         core.made_cgroups.release(&record.cgroup_parent, own)

@@ -51,7 +51,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn new(record: PodRecord) -> (Arc<Self>, Requests<Command>) {
+    fn new(record: Arc<PodRecord>) -> (Arc<Self>, Requests<Command>) {
         let (mailbox, requests) = Mailbox::new(record.id.as_str());
         let pod = Self {
             id: record.id.clone(),
@@ -121,7 +121,7 @@ impl Pod {
         self.mailbox.ask("update", command).await
     }
 
-    fn show(&self, record: PodRecord) {
+    fn show(&self, record: Arc<PodRecord>) {
         self.shown.show(record);
     }
 }

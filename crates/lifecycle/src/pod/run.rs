@@ -80,14 +80,17 @@ async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Res
     let pinned = files.clone();
     undo.push("namespaces", blocking("unpin", move || unpin(&pinned)));
     let deferred = prepare(&files, record).await?;
-    let release = cgroup::release(Arc::clone(core), record.clone());
+    let release = cgroup::release(Arc::clone(core), Arc::new(record.clone()));
     undo.push("cgroup", release);
     record.cgroup_made = cgroup::make(core, record).await?;
     berth_faults::at("pod.run.after-cgroup")?;
 
     if record.request.namespaces.network != Scope::Node {
         record.network_held = true;
-        undo.push("network", detach(Arc::clone(core), record.clone()));
+        undo.push(
+            "network",
+            detach(Arc::clone(core), Arc::new(record.clone())),
+        );
         record.ips = attach(core, record, &files).await?;
         berth_faults::at("pod.run.after-network")?;
         apply_deferred(record, &files, deferred).await?;
@@ -182,7 +185,7 @@ async fn apply_deferred(record: &PodRecord, files: &PodFiles, sysctls: Sysctls) 
 }
 
 /// Releases what the network holds for a pod; repeating it is harmless.
-pub(super) async fn detach(core: Arc<Core>, record: PodRecord) -> Result<()> {
+pub(super) async fn detach(core: Arc<Core>, record: Arc<PodRecord>) -> Result<()> {
     core.network
         .teardown(&record.id)
         .await
@@ -198,9 +201,9 @@ pub(crate) async fn undo_half_made(core: &Arc<Core>, record: &PodRecord) -> Resu
     let (id, cgroup) = (record.id.as_str(), super::init::cgroup(core, record));
     crate::shim::reclaim(core, id, &files.init_bundle(), &cgroup).await?;
     if record.request.namespaces.network != Scope::Node {
-        detach(Arc::clone(core), record.clone()).await?;
+        detach(Arc::clone(core), Arc::new(record.clone())).await?;
     }
-    cgroup::release(Arc::clone(core), record.clone()).await?;
+    cgroup::release(Arc::clone(core), Arc::new(record.clone())).await?;
     blocking("undo", move || {
         unpin(&files)?;
         files.remove()

@@ -19,14 +19,16 @@ use crate::undo::blocking;
 pub(crate) struct Task {
     core: Arc<Core>,
     pod: Arc<Pod>,
-    record: PodRecord,
+    /// The same that others see, until it changes.
+    record: Arc<PodRecord>,
     init: Option<Init>,
 }
 
 impl Task {
     /// Starts the task of a pod and makes the pod findable.
     pub(crate) fn spawn(core: Arc<Core>, record: PodRecord, init: Option<Init>) -> Arc<Pod> {
-        let (pod, inbox) = Pod::new(record.clone());
+        let record = Arc::new(record);
+        let (pod, inbox) = Pod::new(Arc::clone(&record));
         core.pods.insert(record.id.as_str(), Arc::clone(&pod));
         let task = Self {
             core,
@@ -42,29 +44,42 @@ impl Task {
         loop {
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some((span, Command::Stop(reply))) => {
-                        let outcome = self.stop().instrument(span).await;
-                        let _ = reply.send(outcome);
-                    }
-                    Some((span, Command::Remove(reply))) => {
-                        if self.remove(reply).instrument(span).await {
+                    // On the heap: most pods do nothing, and there may be thousands.
+                    Some((span, command)) => {
+                        if Box::pin(self.obey(command)).instrument(span).await {
                             return;
                         }
-                    }
-                    Some((span, Command::Update { overhead, resources, reply })) => {
-                        let outcome = self.update(overhead, resources).instrument(span).await;
-                        let _ = reply.send(outcome);
                     }
                     None => return,
                 },
                 () = init_ended(&mut self.init) => {
                     tracing::warn!(id = %self.record.id, "the pod's init ended");
-                    if let Err(error) = self.stop().await {
+                    if let Err(error) = Box::pin(self.stop()).await {
                         tracing::warn!(id = %self.record.id, error = chain(&error), "stop failed");
                     }
                 }
             }
         }
+    }
+
+    /// True when the pod is gone and the task may end.
+    async fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Stop(reply) => {
+                let outcome = self.stop().await;
+                let _ = reply.send(outcome);
+            }
+            Command::Remove(reply) => return self.remove(reply).await,
+            Command::Update {
+                overhead,
+                resources,
+                reply,
+            } => {
+                let outcome = self.update(overhead, resources).await;
+                let _ = reply.send(outcome);
+            }
+        }
+        false
     }
 
     /// Values that an update names replace the present ones.
@@ -86,7 +101,7 @@ impl Task {
         }
         cgroup::limit(&self.core, &self.record, &request).await?;
         berth_faults::passing("pod.update.after-cgroup");
-        self.record.request = request;
+        self.change().request = request;
         self.persist().await;
         Ok(())
     }
@@ -97,7 +112,7 @@ impl Task {
         let mut failures = Failures::default();
         let was_ready = self.record.state != PodState::NotReady;
         if was_ready {
-            self.record.state = PodState::NotReady;
+            self.change().state = PodState::NotReady;
             self.persist().await;
             berth_faults::passing("pod.stop.after-record");
         }
@@ -114,12 +129,12 @@ impl Task {
         berth_faults::passing("pod.stop.after-containers");
         if let Some(init) = self.init.take() {
             failures.note(init.stop(Arc::clone(&self.core)).await);
-            self.record.init_pid = None;
+            self.change().init_pid = None;
             berth_faults::passing("pod.stop.after-init");
         }
         if self.record.network_held {
-            let released = run::detach(Arc::clone(&self.core), self.record.clone()).await;
-            self.record.network_held = released.is_err();
+            let released = run::detach(Arc::clone(&self.core), Arc::clone(&self.record)).await;
+            self.change().network_held = released.is_err();
             failures.note(released);
             berth_faults::passing("pod.stop.after-network");
         }
@@ -158,7 +173,7 @@ impl Task {
         }
         failures.first()?;
         berth_faults::at("pod.remove.after-containers")?;
-        cgroup::release(Arc::clone(&self.core), self.record.clone()).await?;
+        cgroup::release(Arc::clone(&self.core), Arc::clone(&self.record)).await?;
         berth_faults::at("pod.remove.after-cgroup")?;
         let files = self.core.pod_files(&self.record.id);
         blocking("remove", move || files.remove()).await?;
@@ -166,15 +181,19 @@ impl Task {
         Ok(())
     }
 
+    fn change(&mut self) -> &mut PodRecord {
+        Arc::make_mut(&mut self.record)
+    }
+
     async fn persist(&mut self) {
-        self.pod.show(self.record.clone());
+        self.pod.show(Arc::clone(&self.record));
         self.core.store_pod(&self.record);
         let files = self.core.pod_files(&self.record.id);
-        let record = self.record.clone();
+        let record = Arc::clone(&self.record);
         let written = blocking("write the record of", move || {
             // After a reboot the runtime directory is empty, and the record has nowhere to be.
             if files.dir().exists() {
-                record::write(&files.record(), &record)
+                record::write(&files.record(), &*record)
             } else {
                 Ok(())
             }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use berth_api::cri::v1::{self as cri, AuthConfig};
 use berth_lifecycle::request::{
-    ContainerRequest, DeviceRequest, Dns, Namespaces, PodRequest, PortMapping, Protocol,
+    ContainerRequest, DeviceRequest, Dns, Namespaces, Owner, PodRequest, PortMapping, Protocol,
 };
 use berth_network::Subnet;
 use berth_registry::Credentials;
@@ -70,6 +70,8 @@ pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<Pod
         runtime_handler: handler,
         resources: linux.resources.map(resources).transpose()?,
         overhead: linux.overhead.map(resources).transpose()?,
+        owner: Owner::Kubernetes,
+        unattached: false,
     })
 }
 
@@ -88,6 +90,9 @@ pub fn container(
     let linux = config.linux.unwrap_or_default();
     let stop_signal = stop_signal(config.stop_signal)?;
     Ok(ContainerRequest {
+        owner: Owner::Kubernetes,
+        on_layer: None,
+        rlimits: Vec::new(),
         name: metadata.name,
         attempt: metadata.attempt,
         image: image.image,

@@ -2,7 +2,7 @@
 
 use berth_api::cri::v1 as cri;
 use berth_lifecycle::{
-    AttachControl, CommandControl, Container, Pipes, Runtime, StdStreams, chain,
+    AttachControl, CommandControl, Container, ExecRequest, Pipes, Runtime, StdStreams, chain,
 };
 use berth_streaming::{
     Attach, Attached, Backend, Control, Exec, Failure, Input, Output, PortForward, Request, Size,
@@ -31,7 +31,9 @@ impl Backend for Door {
         async move {
             let container = self.runtime.container(&request.container)?;
             let streams = std_streams(request.streams);
-            let (pipes, control) = container.exec(&request.command, streams).await?;
+            let (pipes, control) = container
+                .exec(ExecRequest::of(&request.command), streams)
+                .await?;
             Ok(attached(pipes, Box::new(OfCommand(control)), false))
         }
         .boxed()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
 use berth_api::encoded::{EncodedContainers, EncodedPods};
 use berth_images::Images;
+use berth_lifecycle::request::Owner;
 use berth_lifecycle::{CgroupDriver, Container, Pod, Runtime};
 use berth_network::Network;
 use berth_streaming::Urls;
@@ -87,14 +88,20 @@ impl RuntimeDoor {
     fn chosen_containers(&self, filter: impl Into<ContainerFilter>) -> Vec<Arc<Container>> {
         let filter = filter.into();
         let mut all = self.runtime.containers();
-        all.retain(|container| filter.takes(&container.view()));
+        all.retain(|container| {
+            let view = container.view();
+            view.request.owner == Owner::Kubernetes && filter.takes(&view)
+        });
         all
     }
 
     fn chosen_pods(&self, filter: impl Into<PodFilter>) -> Vec<Arc<Pod>> {
         let filter = filter.into();
         let mut all = self.runtime.pods();
-        all.retain(|pod| filter.takes(&pod.view()));
+        all.retain(|pod| {
+            let view = pod.view();
+            view.request.owner == Owner::Kubernetes && filter.takes(&view)
+        });
         all
     }
 }
@@ -537,7 +544,12 @@ impl RuntimeService for RuntimeDoor {
         _: Request<cri::GetEventsRequest>,
     ) -> Answer<Self::GetContainerEventsStream> {
         let events = futures::stream::unfold(self.runtime.events(), |mut events| async {
-            let event = events.next().await?;
+            let event = loop {
+                match events.next().await? {
+                    Ok(event) if event.pod.request.owner != Owner::Kubernetes => {}
+                    event => break event,
+                }
+            };
             let told = event.map(|event| tell::event(&event)).map_err(lagged);
             Some((told, events))
         });

@@ -57,6 +57,7 @@ fn code(error: &Error) -> Code {
         Error::Network { source, .. } => network(source),
         Error::Snapshot { source, .. } if source.is_out_of_space() => Code::ResourceExhausted,
         Error::Spec(_)
+        | Error::Store { .. }
         | Error::NoVolume { .. }
         | Error::Fault(_)
         | Error::Checkpoint { .. }

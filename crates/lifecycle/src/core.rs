@@ -26,6 +26,7 @@ use crate::files::PodFiles;
 use crate::handlers::Handlers;
 use crate::image_root;
 use crate::index::Index;
+use crate::layers::Layers;
 use crate::made_cgroups::MadeCgroups;
 use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord};
@@ -91,6 +92,7 @@ pub(crate) struct Core {
     pub container_names: Reservations<ContainerId>,
     databases: Mutex<HashMap<ChainId, Arc<Database>>>,
     pub cdi: berth_cdi::Devices,
+    pub layers: Layers,
     /// Permits to count writable layers behind those who ask.
     pub counting: Arc<Semaphore>,
 }
@@ -100,6 +102,7 @@ impl Core {
         let made_cgroups = MadeCgroups::open(parts.cgroups.clone(), &config.state_dir);
         Self {
             cdi: berth_cdi::Devices::new(config.cdi_dirs.clone()),
+            layers: Layers::default(),
             made_cgroups,
             config,
             images: parts.images,
@@ -260,6 +263,14 @@ impl Core {
             }
         };
         database.resolve(run_as, image.config.user())
+    }
+
+    /// Removes the writable layer of a container that has it for itself.
+    pub async fn remove_own_layer(self: &Arc<Self>, record: &ContainerRecord) -> Result<()> {
+        match record.request.on_layer {
+            Some(_) => Ok(()),
+            None => self.remove_snapshot(record.id.to_string()).await,
+        }
     }
 
     /// Removes a writable layer; the deletion of its files goes on behind.

@@ -91,6 +91,11 @@ pub enum Error {
     Cdi(#[from] berth_cdi::Error),
     #[error("the container's specification cannot be formed")]
     Spec(#[from] oci_spec::OciSpecError),
+    #[error("metadata store")]
+    Store {
+        #[source]
+        source: berth_metadata::Error,
+    },
     #[error("image store")]
     Images(#[from] berth_images::Error),
     #[error("snapshot of {id}")]

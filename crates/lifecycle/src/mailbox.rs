@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 const DEPTH: usize = 64;
 
 /// Where the task answers. Whoever asked may have left: then nobody hears it.
-pub(crate) type Reply = oneshot::Sender<Result<()>>;
+pub(crate) type Reply<T = ()> = oneshot::Sender<Result<T>>;
 /// The task's end: requests with the span that they were made in, which the work for them
 /// belongs to.
 pub(crate) type Requests<C> = mpsc::Receiver<(Span, C)>;
@@ -29,7 +29,11 @@ impl<C> Mailbox<C> {
     }
 
     /// Sends a command and waits for its answer; [`Error::TaskGone`] if the task ended first.
-    pub async fn ask(&self, action: &'static str, command: impl FnOnce(Reply) -> C) -> Result<()> {
+    pub async fn ask<T>(
+        &self,
+        action: &'static str,
+        command: impl FnOnce(Reply<T>) -> C,
+    ) -> Result<T> {
         let gone = || Error::TaskGone {
             id: self.owner.clone(),
             action,

@@ -61,6 +61,7 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<Recovered> {
         Ok(boot)
     })
     .await?;
+    core.layers.recover(core)?;
     let mut found = Recovered::default();
     let pods = pods(core, boot, &mut found).await?;
     berth_faults::passing("recovery.after-pods");
@@ -134,7 +135,8 @@ async fn pods(core: &Arc<Core>, boot: Boot, found: &mut Recovered) -> Result<Vec
     }
     if boot == Boot::New {
         for pod in &mut whole {
-            pod.network_held = pod.request.namespaces.network != Scope::Node;
+            let attached = !pod.request.unattached;
+            pod.network_held = attached && pod.request.namespaces.network != Scope::Node;
             pod.state = PodState::NotReady;
             pod.init_pid = None;
             let (files, record) = (core.pod_files(&pod.id), pod.clone());
@@ -440,7 +442,7 @@ async fn discard(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFi
     let (id, bundle) = (record.id.as_str(), files.bundle());
     shim::reclaim(core, id, bundle, &record.cgroup).await?;
     volumes::release(core, files, &record.volumes).await?;
-    core.remove_snapshot(record.id.to_string()).await?;
+    core.remove_own_layer(record).await?;
     restore::forget(core, record.id.as_str()).await?;
     let files = files.clone();
     blocking("remove", move || files.remove()).await?;
@@ -467,7 +469,7 @@ async fn sweep_snapshots(core: &Arc<Core>, keys: HashSet<String>) {
         .map(|container| container.id().to_string())
         .collect();
     for key in keys {
-        if !known.contains(volumes::owner(&key)) {
+        if !known.contains(volumes::owner(&key)) && !core.layers.keeps(&key) {
             undone("snapshot", core.remove_snapshot(key).await);
         }
     }

@@ -6,7 +6,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use berth_names::ContainerId;
 use serde::{Deserialize, Serialize};
+
+/// Whose a pod and its containers are. A kubelet removes what it does not know: it is shown its own
+/// only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Owner {
+    #[default]
+    Kubernetes,
+    Docker,
+}
 
 /// A pod sandbox as it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +50,11 @@ pub struct PodRequest {
     /// What running the pod takes besides.
     #[serde(default)]
     pub overhead: Option<Resources>,
+    #[serde(default)]
+    pub owner: Owner,
+    /// A network of its own has no interface but loopback: its owner attaches it.
+    #[serde(default)]
+    pub unattached: bool,
 }
 
 impl PodRequest {
@@ -158,6 +174,24 @@ pub struct ContainerRequest {
     pub security: Security,
     /// Overrides the image's stop signal; a name such as `SIGTERM`.
     pub stop_signal: Option<String>,
+    /// That of the pod; what a request says is not looked at.
+    #[serde(default)]
+    pub owner: Owner,
+    /// Chosen by who made the writable layer that the container runs on, and that stays when the
+    /// container is removed: see [`crate::Runtime::make_layer`].
+    #[serde(default)]
+    pub on_layer: Option<ContainerId>,
+    #[serde(default)]
+    pub rlimits: Vec<Rlimit>,
+}
+
+/// A limit of getrlimit(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// As in `RLIMIT_NOFILE`.
+    pub name: String,
+    pub soft: u64,
+    pub hard: u64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +217,9 @@ pub struct MountRequest {
     /// Shows an image instead of a host path.
     #[serde(default)]
     pub image: Option<ImageMount>,
+    /// A filesystem in memory instead of a host path, with these mount options.
+    #[serde(default)]
+    pub tmpfs: Option<Vec<String>>,
 }
 
 /// An image, or a part of it, as a volume.

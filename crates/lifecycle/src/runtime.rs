@@ -150,11 +150,9 @@ impl Runtime {
     }
 
     pub fn image_in_use(&self, id: &berth_names::Digest) -> bool {
-        self.core
-            .containers
-            .all()
-            .iter()
-            .any(|container| container.view().uses(id))
+        let containers = self.core.containers.all();
+        self.core.layers.stands_on(id)
+            || containers.iter().any(|container| container.view().uses(id))
     }
 }
 

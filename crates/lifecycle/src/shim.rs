@@ -7,6 +7,7 @@ use std::time::Duration;
 use berth_shim_client::{Checkpoint, Launcher, Mount, Shim, Stdio};
 use tracing::Instrument;
 
+use crate::attach::Outputs;
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::handlers::Runner;
@@ -30,6 +31,8 @@ pub(crate) struct Launch<'a> {
     pub runner: Runner,
     /// Where its processes come from, if they are not to be made anew.
     pub checkpoint: Option<Checkpoint>,
+    /// Who sees all of its output, from the first byte.
+    pub clients: &'a [Outputs],
 }
 
 /// A shim whose process has begun to run.
@@ -72,6 +75,11 @@ pub(crate) async fn start(
     };
     let pid = creating.await.map_err(failed(action))?;
     berth_faults::at("shim.start.after-create")?;
+    for client in launch.clients {
+        let (stdout, stderr) = (client.stdout.as_deref(), client.stderr.as_deref());
+        let attached = shim.attach(None, stdout, stderr).await;
+        attached.map_err(failed("attach to"))?;
+    }
     let starting = shim
         .start(None)
         .instrument(tracing::info_span!("shim start"));

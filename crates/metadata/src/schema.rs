@@ -25,6 +25,9 @@
 //! | `state` | name of the fact, such as `boot-id` | any JSON |
 //! | `set-aside` | `<table>/<key>` in raw bytes | the value as it was found |
 //! | `store` | `schema`, `sequence` | u32 and u64, little endian |
+//! | `layers` | container id | what a writable layer that is kept stands on, defined by `lifecycle` |
+//! | `standalone` | container id | the container's record, defined by `standalone` |
+//! | `volumes` | name of the volume | the volume's record, defined by `standalone` |
 //!
 //! `sequence` counts committed groups: the journal's groups above it are applied at the next open.
 //!
@@ -52,7 +55,7 @@ use crate::table::Table;
 pub const VERSION: u32 = 1;
 
 /// Names on disk, at the index that the constants below use.
-pub(crate) const TABLES: [&str; 9] = [
+pub(crate) const TABLES: [&str; 12] = [
     "images",
     "references",
     "leases",
@@ -62,6 +65,9 @@ pub(crate) const TABLES: [&str; 9] = [
     "state",
     "set-aside",
     "store",
+    "layers",
+    "standalone",
+    "volumes",
 ];
 pub(crate) const SET_ASIDE: usize = 7;
 pub(crate) const STORE: usize = 8;
@@ -88,6 +94,21 @@ pub const fn networks<V>() -> Table<String, V> {
 /// Single facts, one record each; the record type is the caller's.
 pub const fn state<V>() -> Table<String, V> {
     Table::at(6)
+}
+
+/// Writable layers that outlive containers; the record type is the caller's.
+pub const fn layers<V>() -> Table<ContainerId, V> {
+    Table::at(9)
+}
+
+/// Containers that stand alone; the record type is the caller's.
+pub const fn standalone<V>() -> Table<ContainerId, V> {
+    Table::at(10)
+}
+
+/// Named volumes; the record type is the caller's.
+pub const fn volumes<V>() -> Table<String, V> {
+    Table::at(11)
 }
 
 /// An unpacked, complete image. Its key is the digest of its config, or an artifact's manifest.

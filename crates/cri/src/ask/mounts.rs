@@ -26,6 +26,7 @@ pub fn mount(mount: cri::Mount) -> Result<MountRequest> {
         propagation,
         selinux_relabel: mount.selinux_relabel,
         image,
+        tmpfs: None,
         id_map: (id_map != UserNamespace::default()).then_some(id_map),
     })
 }

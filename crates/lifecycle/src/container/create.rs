@@ -29,9 +29,13 @@ const DEFAULT_STOP_SIGNAL: &str = "SIGTERM";
 pub(crate) async fn create(
     core: Arc<Core>,
     pod: Arc<Pod>,
-    request: ContainerRequest,
+    mut request: ContainerRequest,
 ) -> Result<ContainerId> {
-    let id = core.new_container_id()?;
+    request.owner = pod.view().request.owner;
+    let id = match &request.on_layer {
+        Some(layer) => layer.clone(),
+        None => core.new_container_id()?,
+    };
     let mut undo = Undo::default();
     match steps(&core, &pod, request, &id, &mut undo).await {
         Ok(container) => Ok(container.id().clone()),
@@ -80,10 +84,12 @@ async fn steps(
     );
     let snapshots = Arc::clone(&core.snapshots);
     let key = id.to_string();
-    undo.push("snapshot", {
+    let kept = request.on_layer.is_some();
+    if !kept {
         let (core, key) = (Arc::clone(core), key.clone());
-        async move { core.remove_snapshot(key).await }
-    });
+        let removal = async move { core.remove_snapshot(key).await };
+        undo.push("snapshot", removal);
+    }
     undo.push("checkpoint", {
         let (core, key) = (Arc::clone(core), key.clone());
         async move { restore::forget(&core, &key).await }
@@ -103,12 +109,14 @@ async fn steps(
         move || {
             let seccomp = spec::load_profile(&request.security, &worker.config.capabilities)?;
             let mounts = tracing::info_span!("snapshot").in_scope(|| {
-                snapshots
-                    .prepare(&key, &image.layers)
-                    .map_err(|source| Error::Snapshot {
-                        id: key.clone(),
-                        source,
-                    })
+                let made = match kept {
+                    true => snapshots.mounts(&key),
+                    false => snapshots.prepare(&key, &image.layers),
+                };
+                made.map_err(|source| Error::Snapshot {
+                    id: key.clone(),
+                    source,
+                })
             })?;
             drop(hold);
             berth_faults::at("container.create.after-snapshot")?;

@@ -11,6 +11,7 @@
 //! not a state of its own but a set of deadlines in the task: further requests are served, and a
 //! shorter grace overtakes a longer one.
 
+mod control;
 mod create;
 mod owners;
 mod start;
@@ -29,6 +30,7 @@ pub(crate) use create::create;
 pub(crate) use stop::recorded;
 pub(crate) use task::{Phase, Task};
 
+use crate::attach::Outputs;
 use crate::error::{Error, Result};
 use crate::files::ContainerFiles;
 use crate::mailbox::{Mailbox, Reply, Requests};
@@ -38,7 +40,10 @@ use crate::shown::Shown;
 use crate::stats::Gauge;
 
 pub(crate) enum Command {
-    Start(Reply),
+    Start {
+        clients: Vec<Outputs>,
+        reply: Reply<Arc<Shim>>,
+    },
     Stop {
         grace: Duration,
         reply: Reply,
@@ -114,7 +119,13 @@ impl Container {
     }
 
     pub async fn start(&self) -> Result<()> {
-        self.mailbox.ask("start", Command::Start).await
+        self.start_before(Vec::new()).await.map(drop)
+    }
+
+    /// Starts it with clients who see its output from the first byte.
+    pub(crate) async fn start_before(&self, clients: Vec<Outputs>) -> Result<Arc<Shim>> {
+        let command = |reply| Command::Start { clients, reply };
+        self.mailbox.ask("start", command).await
     }
 
     /// Signals, waits for `grace`, kills, and returns when the processes are gone.

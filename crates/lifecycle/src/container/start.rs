@@ -5,6 +5,7 @@ use std::sync::Arc;
 use berth_shim_client::{Mount, Stdio};
 
 use super::owners::Owners;
+use crate::attach::Outputs;
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::files::ContainerFiles;
@@ -20,6 +21,7 @@ pub(super) async fn start(
     core: &Arc<Core>,
     record: &ContainerRecord,
     files: &ContainerFiles,
+    clients: &[Outputs],
 ) -> Result<Started> {
     let pod = core.pod(record.pod.as_str())?.view();
     let runner = runner(core, &pod)?;
@@ -32,6 +34,7 @@ pub(super) async fn start(
         cgroup: record.cgroup.clone(),
         runner,
         checkpoint: restore::checkpoint(core, record.id.as_str())?,
+        clients,
     };
     berth_faults::at("container.start.after-prepare")?;
     let restored = launch.checkpoint.is_some();

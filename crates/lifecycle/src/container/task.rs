@@ -12,6 +12,7 @@ use tracing::Instrument;
 use berth_shim_client::Shim;
 
 use super::{Command, Container, start, state_name, stop};
+use crate::attach::Outputs;
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::events::EventKind;
@@ -106,8 +107,8 @@ impl Task {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Start(reply) => {
-                let outcome = self.start().await;
+            Command::Start { clients, reply } => {
+                let outcome = self.start(&clients).await;
                 let _ = reply.send(outcome);
             }
             Command::Stop { grace, reply } => self.stop(grace, reply).await,
@@ -128,23 +129,23 @@ impl Task {
         }
     }
 
-    async fn start(&mut self) -> Result<()> {
+    async fn start(&mut self, clients: &[Outputs]) -> Result<Arc<Shim>> {
         self.expect(ContainerState::Created, "start")?;
         self.core
             .pod(self.record.pod.as_str())?
             .ready("start a container")?;
-        match start::start(&self.core, &self.record, &self.container.files).await {
+        match start::start(&self.core, &self.record, &self.container.files, clients).await {
             Ok(started) => {
                 berth_faults::passing("container.start.before-record");
                 let record = Arc::make_mut(&mut self.record);
                 record.state = ContainerState::Running;
                 record.pid = Some(started.pid);
                 record.started_at = record::now();
-                self.watch(started.shim);
+                self.watch(Arc::clone(&started.shim));
                 self.persist().await;
                 self.core.tell_container(EventKind::Started, &self.record);
                 berth_faults::passing("container.start.before-answer");
-                Ok(())
+                Ok(started.shim)
             }
             Err(error) => {
                 let exit = Exit::start_failed(error.exit_code(), chain(&error));
@@ -236,6 +237,8 @@ impl Task {
         record.state = ContainerState::Exited;
         record.exit = Some(exit);
         record.pid = None;
+        // Who waits for the shim to be gone finds how it ended.
+        self.container.show(Arc::clone(&self.record));
         self.container.set_shim(None);
         self.persist().await;
         berth_faults::passing("container.exit.after-record");
@@ -305,7 +308,7 @@ impl Task {
         let id = self.record.id.to_string();
         volumes::release(&self.core, &self.container.files, &self.record.volumes).await?;
         berth_faults::at("container.remove.after-volumes")?;
-        self.core.remove_snapshot(id.clone()).await?;
+        self.core.remove_own_layer(&self.record).await?;
         berth_faults::at("container.remove.after-snapshot")?;
         restore::forget(&self.core, &id).await?;
         let files = self.container.files.clone();

@@ -13,6 +13,7 @@
 mod command;
 mod fifos;
 mod output;
+mod request;
 mod sync;
 
 use std::sync::OnceLock;
@@ -25,6 +26,8 @@ pub use command::CommandControl;
 pub(crate) use command::{end_left_over, take_left_over};
 pub(crate) use fifos::{Fifos, make_fifo, open_writer};
 pub use sync::ExecOutput;
+
+pub use request::ExecRequest;
 
 use crate::container::Container;
 use crate::error::{Error, Result};
@@ -65,22 +68,22 @@ impl Container {
     /// Starts `command`. Dropping the control ends it.
     pub async fn exec(
         &self,
-        command: &[String],
+        request: ExecRequest,
         streams: StdStreams,
     ) -> Result<(Pipes, CommandControl)> {
-        let command = self.prepare(command, streams).await?;
+        let command = self.prepare(request, streams).await?;
         let pipes = command.begin().await?;
         Ok((pipes, CommandControl::new(command)))
     }
 
-    async fn prepare(&self, command: &[String], streams: StdStreams) -> Result<Command> {
+    async fn prepare(&self, request: ExecRequest, streams: StdStreams) -> Result<Command> {
         let shim = self.running("execute a command in it")?;
         let files = self.files.clone();
-        let wanted = command.to_vec();
+        let pid = self.view().pid;
         let exec_id = unique("exec");
         let prefix = files.io().join(&exec_id);
         let (process, fifos) = blocking("prepare a command in", move || {
-            let process = process(&Spec::load(files.spec())?, &wanted, streams.tty)?;
+            let process = process(&Spec::load(files.spec())?, &request, pid, streams.tty)?;
             let fifos = Fifos::create(&prefix, streams)?;
             berth_faults::at("exec.after-fifos")?;
             Ok((process, fifos))
@@ -91,12 +94,18 @@ impl Container {
     }
 }
 
-fn process(spec: &Spec, command: &[String], terminal: bool) -> Result<Process> {
+fn process(
+    spec: &Spec,
+    request: &ExecRequest,
+    pid: Option<u32>,
+    terminal: bool,
+) -> Result<Process> {
     let base = spec.process().as_ref().ok_or_else(|| {
         Error::invalid(
             "config.json",
             "the container's specification has no process",
         )
     })?;
-    exec_process(base, command, terminal)
+    let process = exec_process(base, &request.command, terminal)?;
+    request.shape(process, pid)
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::command::Command;
 use super::output::{self, Kept, Shared};
-use super::{Pipes, StdStreams};
+use super::{ExecRequest, Pipes, StdStreams};
 use crate::container::Container;
 use crate::error::{Error, Result};
 
@@ -41,7 +41,7 @@ impl Container {
             stderr: true,
             ..StdStreams::default()
         };
-        let running = self.prepare(command, streams).await?;
+        let running = self.prepare(ExecRequest::of(command), streams).await?;
         let result = timeout_at(deadline, run(&running)).await;
         running.release().await;
         result.unwrap_or_else(|_| {

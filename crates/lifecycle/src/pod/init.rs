@@ -54,6 +54,7 @@ impl Init {
             cgroup: cgroup(core, record),
             runner: Runner::Own,
             checkpoint: None,
+            clients: &[],
         };
         let started = shim::start(core, launch, undo).await?;
         Ok(Self::adopt(core, record, started.shim, started.pid))

@@ -86,12 +86,12 @@ async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Res
     berth_faults::at("pod.run.after-cgroup")?;
 
     if record.request.namespaces.network != Scope::Node {
-        record.network_held = true;
-        undo.push(
-            "network",
-            detach(Arc::clone(core), Arc::new(record.clone())),
-        );
-        record.ips = attach(core, record, &files).await?;
+        if !record.request.unattached {
+            record.network_held = true;
+            let release = detach(Arc::clone(core), Arc::new(record.clone()));
+            undo.push("network", release);
+            record.ips = attach(core, record, &files).await?;
+        }
         berth_faults::at("pod.run.after-network")?;
         apply_deferred(record, &files, deferred).await?;
     }

@@ -20,7 +20,7 @@ use oci_spec::runtime::{
 };
 
 pub use capabilities::to_give as capabilities_to_give;
-pub use process::exec_process;
+pub use process::{exec_process, set_variable};
 pub use resources::linux_resources;
 pub use seccomp::{load_profile, supported as seccomp_supported};
 

@@ -159,6 +159,11 @@ fn bind(request: &MountRequest, image: Option<&PathBuf>) -> Result<Mount> {
         let source = image.to_string_lossy();
         return mount(&request.container_path, "bind", &source, &options);
     }
+    if let Some(options) = &request.tmpfs {
+        let mut all = vec!["nosuid", "nodev"];
+        all.extend(options.iter().map(String::as_str));
+        return mount(&request.container_path, "tmpfs", "tmpfs", &all);
+    }
     if !request.host_path.starts_with('/') {
         let problem = format!("{:?} is not absolute", request.host_path);
         return Err(Error::invalid("mounts.host_path", problem));

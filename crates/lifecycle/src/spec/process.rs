@@ -1,9 +1,14 @@
 //! The process of a container and those executed beside it.
 
-use oci_spec::runtime::{Process, ProcessBuilder, User, UserBuilder};
+use std::str::FromStr;
+
+use oci_spec::runtime::{
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, User, UserBuilder,
+};
 
 use super::{Inputs, capabilities};
 use crate::error::{Error, Result};
+use crate::request::Rlimit;
 use crate::user::ResolvedUser;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,7 +30,7 @@ pub(super) fn container_process(inputs: &Inputs<'_>) -> Result<Process> {
         .map(|score| score.max(inputs.oom_score_floor));
     let labels = inputs.labels()?;
     process
-        .set_rlimits(None)
+        .set_rlimits(rlimits(&request.rlimits)?)
         .set_oom_score_adj(score)
         .set_apparmor_profile(labels.apparmor)
         .set_selinux_label(labels.selinux);
@@ -108,10 +113,10 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
         env.push("TERM=xterm".to_owned());
     }
     for entry in &inputs.image.env {
-        set(&mut env, entry.clone());
+        set_variable(&mut env, entry.clone());
     }
     for (key, value) in &inputs.request.envs {
-        set(&mut env, format!("{key}={value}"));
+        set_variable(&mut env, format!("{key}={value}"));
     }
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={}", inputs.user.home));
@@ -119,7 +124,7 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
     env
 }
 
-fn set(env: &mut Vec<String>, entry: String) {
+pub fn set_variable(env: &mut Vec<String>, entry: String) {
     let key = entry.split_once('=').map_or(entry.as_str(), |(key, _)| key);
     let place = env.iter().position(|present| {
         present
@@ -130,6 +135,21 @@ fn set(env: &mut Vec<String>, entry: String) {
         Some(place) => env[place] = entry,
         None => env.push(entry),
     }
+}
+
+/// `None` leaves those of the daemon.
+fn rlimits(wanted: &[Rlimit]) -> Result<Option<Vec<PosixRlimit>>> {
+    let limit = |wanted: &Rlimit| {
+        let named = PosixRlimitType::from_str(&wanted.name);
+        let problem = format!("{:?} is not a resource limit", wanted.name);
+        Ok(PosixRlimitBuilder::default()
+            .typ(named.map_err(|_| Error::invalid("rlimits", problem))?)
+            .soft(wanted.soft)
+            .hard(wanted.hard)
+            .build()?)
+    };
+    let all = wanted.iter().map(limit).collect::<Result<Vec<_>>>()?;
+    Ok(Some(all).filter(|all| !all.is_empty()))
 }
 
 fn oci_user(user: &ResolvedUser) -> Result<User> {

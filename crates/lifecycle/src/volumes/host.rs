@@ -16,7 +16,8 @@ use crate::request::{MountRequest, Propagation};
 ///
 /// Those that are to be relabelled get `label`, if SELinux gives the container one.
 pub fn ensure(mounts: &[MountRequest], label: Option<&str>) -> Result<()> {
-    for mount in mounts.iter().filter(|mount| mount.image.is_none()) {
+    let of_host = |mount: &&MountRequest| mount.image.is_none() && mount.tmpfs.is_none();
+    for mount in mounts.iter().filter(of_host) {
         let path = Path::new(&mount.host_path);
         present(path)?;
         if mount.propagation != Propagation::Private {

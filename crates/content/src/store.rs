@@ -184,6 +184,12 @@ impl Store {
         ingest.commit().map(|_| ())
     }
 
+    /// A file without a name on the store's disk. It goes when it is closed.
+    pub fn spool(&self) -> Result<File> {
+        let directory = self.ingest_dir();
+        tempfile::tempfile_in(&directory).map_err(|e| Error::io("make a file in", &directory, e))
+    }
+
     /// Complete blobs, in no order.
     pub fn list(&self) -> Result<Vec<BlobInfo>> {
         let mut blobs = Vec::new();

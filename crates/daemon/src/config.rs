@@ -35,6 +35,9 @@ pub struct Flags {
     /// Socket of the CRI [default: cri.sock in the state directory]
     #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Socket of the Docker API, or "none" [default: docker.sock beside the CRI's]
+    #[arg(long, global = true, value_name = "PATH")]
+    docker_socket: Option<PathBuf>,
     /// Registry hosts, a directory with hosts.toml for each [default: /etc/berth/hosts]
     #[arg(long, global = true, value_name = "DIR")]
     hosts_dir: Option<PathBuf>,
@@ -58,6 +61,9 @@ pub struct Config {
     pub state: PathBuf,
     /// Socket of the CRI; empty means `cri.sock` in `state`.
     pub socket: PathBuf,
+    /// Socket of the Docker API; empty means `docker.sock` beside `socket`, `none` that it is not
+    /// served.
+    pub docker_socket: PathBuf,
     /// Registry hosts: a directory per host with its `hosts.toml`.
     pub hosts_dir: PathBuf,
     pub cni_conf_dir: PathBuf,
@@ -219,6 +225,7 @@ impl Default for Config {
             root: "/var/lib/berth".into(),
             state: "/run/berth".into(),
             socket: PathBuf::new(),
+            docker_socket: PathBuf::new(),
             hosts_dir: "/etc/berth/hosts".into(),
             cni_conf_dir: "/etc/cni/net.d".into(),
             cni_bin_dir: "/opt/cni/bin".into(),
@@ -344,6 +351,10 @@ impl Config {
         Ok(config)
     }
 
+    pub fn serves_docker(&self) -> bool {
+        self.docker_socket != Path::new("none")
+    }
+
     fn take(&mut self, flags: Flags) {
         let set = |place: &mut PathBuf, given: Option<PathBuf>| {
             if let Some(given) = given {
@@ -353,6 +364,7 @@ impl Config {
         set(&mut self.root, flags.root);
         set(&mut self.state, flags.state);
         set(&mut self.socket, flags.socket);
+        set(&mut self.docker_socket, flags.docker_socket);
         set(&mut self.hosts_dir, flags.hosts_dir);
         set(&mut self.cni_conf_dir, flags.cni_conf_dir);
         set(&mut self.cni_bin_dir, flags.cni_bin_dir);
@@ -364,11 +376,17 @@ impl Config {
         if self.socket.as_os_str().is_empty() {
             self.socket = self.state.join("cri.sock");
         }
+        if self.docker_socket.as_os_str().is_empty() {
+            self.docker_socket = self.socket.with_file_name("docker.sock");
+        }
         if self.shim.as_os_str().is_empty() {
             self.shim = beside("containerd-shim-berth-v1");
         }
         if self.pod_init.as_os_str().is_empty() {
             self.pod_init = beside("berth-pod-init");
+        }
+        if self.serves_docker() && self.docker_socket == self.socket {
+            bail!("docker-socket and socket are both {:?}", self.socket);
         }
         self.metrics.socket_address()?;
         if !self.cgroup_parent.starts_with('/') {

@@ -20,7 +20,8 @@ use tonic::transport::Server;
 use crate::config::Config;
 use crate::deadline::DeadlineLayer;
 use crate::metrics::calls::Calls;
-use crate::{metrics, telemetry, wiring};
+use crate::wiring::{self, House};
+use crate::{metrics, telemetry};
 
 /// How long requests in flight may take to finish at the end.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -44,11 +45,17 @@ const SEND_BUFFER: usize = 4 << 20;
 /// How often free memory is given back.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// Opens the house, serves the CRI, and returns when a signal said so. Containers keep running.
+/// Who reaches a door owns the node.
+const CRI_MODE: u32 = 0o600;
+/// The group is root's until an administrator gives it to another.
+const DOCKER_MODE: u32 = 0o660;
+
+/// Opens the house, serves its doors, and returns when a signal said so. Containers keep running.
 pub async fn serve(config: &Config) -> Result<()> {
     let house = wiring::open(config).await?;
     let events = house.runtime.clone();
-    let listener = listen(&config.socket).await?;
+    let listener = listen(&config.socket, CRI_MODE).await?;
+    let docker = docker(config, &house).await?;
     tokio::spawn(heal(house.network.clone()));
     tokio::spawn(tidy());
     tokio::spawn(sweep(Arc::clone(&house.images)));
@@ -65,7 +72,7 @@ pub async fn serve(config: &Config) -> Result<()> {
         tokio::spawn(metrics::endpoint::serve(listener, counted));
     }
     let (streams, urls) = wiring::streaming(config, &house).await?;
-    let streams = StreamServer::start(streams);
+    let streams = start_streams(streams);
     let facts = facts(config);
     let (runtime, images) =
         berth_cri::services(house.runtime, house.images, house.network, urls, facts);
@@ -93,11 +100,15 @@ pub async fn serve(config: &Config) -> Result<()> {
     events.close_events();
     // Streams have no end of their own; commands are hung up while there is time for it.
     drop(streams);
+    drop(docker);
     let _ = stop.send(());
     if tokio::time::timeout(FAREWELL, server).await.is_err() {
         tracing::warn!("requests were still in flight");
     }
     let _ = fs::remove_file(&config.socket);
+    if config.serves_docker() {
+        let _ = fs::remove_file(&config.docker_socket);
+    }
     Ok(())
 }
 
@@ -114,6 +125,19 @@ fn connections(
     })
 }
 
+/// Serves the Docker door, unless that is switched off.
+async fn docker(config: &Config, house: &House) -> Result<Option<Ending>> {
+    if !config.serves_docker() {
+        return Ok(None);
+    }
+    let socket = &config.docker_socket;
+    let listener = listen(socket, DOCKER_MODE).await?;
+    tracing::info!(socket = %socket.display(), "serving the Docker API");
+    let engine = wiring::engine(config, house);
+    let serving = berth_engine::serve(engine, listener);
+    Ok(Some(Ending(tokio::spawn(serving))))
+}
+
 fn facts(config: &Config) -> Facts {
     let snapshot_dir = config.root.join("snapshots");
     let found = berth_lifecycle::filesystem(&snapshot_dir);
@@ -128,13 +152,13 @@ fn facts(config: &Config) -> Facts {
 }
 
 /// A socket that a dead daemon left is replaced; one that answers is somebody's.
-async fn listen(path: &Path) -> Result<UnixListener> {
+async fn listen(path: &Path, mode: u32) -> Result<UnixListener> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).with_context(|| format!("cannot create {parent:?}"))?;
     }
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
-            bail!("{path:?} is served by another process: choose another --socket");
+            bail!("{path:?} is served by another process: choose another socket");
         }
         fs::remove_file(path).with_context(|| format!("cannot replace {path:?}"))?;
     }
@@ -142,23 +166,21 @@ async fn listen(path: &Path) -> Result<UnixListener> {
     let hidden = path.with_extension(format!("{}.tmp", std::process::id()));
     let listener =
         UnixListener::bind(&hidden).with_context(|| format!("cannot listen on {path:?}"))?;
-    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(mode))
         .and_then(|()| fs::rename(&hidden, path))
         .with_context(|| format!("cannot listen on {path:?}"))?;
     Ok(listener)
 }
 
-/// Ends with its value, and all streams with it.
-struct StreamServer(tokio::task::JoinHandle<()>);
+/// A server that ends with its value, and all its streams with it.
+struct Ending(tokio::task::JoinHandle<()>);
 
-impl StreamServer {
-    fn start(server: berth_streaming::Server) -> Self {
-        tracing::info!(address = %server.address(), "serving exec, attach and port-forward");
-        Self(tokio::spawn(server.serve()))
-    }
+fn start_streams(server: berth_streaming::Server) -> Ending {
+    tracing::info!(address = %server.address(), "serving exec, attach and port-forward");
+    Ending(tokio::spawn(server.serve()))
 }
 
-impl Drop for StreamServer {
+impl Drop for Ending {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use berth_cgroups::CgroupHost;
 use berth_cri::StreamDoor;
+use berth_engine::Engine;
 use berth_images::Images;
 use berth_lifecycle::{Parts, Runtime};
 use berth_network::{BridgeConfig, Network, NetworkConfig, Subnet};
@@ -141,6 +142,25 @@ pub async fn streaming(config: &Config, house: &House) -> Result<(Server, Urls)>
     Server::bind(config, backend)
         .await
         .context("cannot serve exec, attach and port-forward")
+}
+
+/// What the Docker door works with.
+pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
+    let own = "berth".to_owned();
+    let runtimes = std::iter::once(own).chain(config.runtimes.keys().cloned());
+    let facts = berth_engine::Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        root: config.root.clone(),
+        cdi_dirs: config.cdi_dirs.clone(),
+        runtimes: runtimes.collect(),
+        default_runtime: config.default_runtime.clone(),
+    };
+    Engine::new(
+        house.runtime.clone(),
+        Arc::clone(&house.images),
+        house.network.clone(),
+        facts,
+    )
 }
 
 /// What the configuration asks for and the host can do.

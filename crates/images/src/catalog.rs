@@ -88,6 +88,36 @@ impl Catalog {
         (next, names)
     }
 
+    /// The catalog with a name more, or one that means something else now.
+    pub(crate) fn with_reference(&self, name: String, reference: ReferenceRecord) -> Self {
+        let mut next = self.clone();
+        let id = reference.image.clone();
+        let previous = next.references.insert(name, reference);
+        next.name(&id);
+        if let Some(previous) = previous {
+            next.name(&previous.image);
+        }
+        next
+    }
+
+    /// The catalog without these names.
+    pub(crate) fn without_references(&self, names: &[String]) -> Self {
+        let mut next = self.clone();
+        for name in names {
+            if let Some(previous) = next.references.remove(name) {
+                next.name(&previous.image);
+            }
+        }
+        next
+    }
+
+    /// What a name means, and its canonical form.
+    pub(crate) fn reference(&self, name: &ImageRef) -> Option<(String, &ReferenceRecord)> {
+        let key = key(name);
+        let record = self.references.get(&key)?;
+        Some((key, record))
+    }
+
     pub(crate) fn images(&self) -> impl Iterator<Item = &Arc<Image>> {
         self.entries
             .values()
@@ -166,7 +196,7 @@ impl Catalog {
         }
     }
 
-    fn names_of(&self, id: &Digest) -> impl Iterator<Item = &str> {
+    pub(crate) fn names_of(&self, id: &Digest) -> impl Iterator<Item = &str> {
         let id = id.clone();
         self.references
             .iter()

@@ -64,6 +64,15 @@ pub enum Error {
         source: std::io::Error,
     },
     #[error("{operation}")]
+    Archive {
+        operation: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    /// What was given is no archive of images.
+    #[error("{0}")]
+    BadArchive(String),
+    #[error("{operation}")]
     Metadata {
         operation: &'static str,
         #[source]
@@ -114,7 +123,11 @@ impl Error {
                     ErrorKind::Internal
                 }
             }
-            Error::Artifact { source, .. } => match source.kind() {
+            Error::BadArchive(_) => ErrorKind::Invalid,
+            Error::Artifact { source, .. } | Error::Archive { source, .. } => match source.kind() {
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof => {
+                    ErrorKind::Invalid
+                }
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                     ErrorKind::NoSpace
                 }

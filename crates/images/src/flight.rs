@@ -14,45 +14,67 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Flights by key. The work runs in a task of its own, so that no waiter's end disturbs it.
-pub(crate) struct Flights<K, T>(Arc<Mutex<HashMap<K, Flight<T>>>>);
+/// Flights by key. The work runs in a task of its own, so that no waiter's end disturbs it. Each
+/// flight has a `W` that its work and its waiters share.
+pub(crate) struct Flights<K, T, W = ()>(Arc<Mutex<HashMap<K, Flight<T, W>>>>);
 
-struct Flight<T> {
+struct Flight<T, W> {
     waiters: usize,
+    watch: W,
     cancel: CancellationToken,
     result: watch::Receiver<Option<T>>,
     /// Tells this flight from a later one under the same key.
     number: u64,
 }
 
-impl<K, T> Default for Flights<K, T> {
+impl<K, T, W> Default for Flights<K, T, W> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<K, T> Flights<K, T>
+impl<K, T, W> Flights<K, T, W>
 where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
+    W: Clone + Default + Send + 'static,
 {
     /// Waits for the flight of `key`, which `start` begins if there is none. Dropping the future
     /// ends the wait; when nobody waits any more, the token that `start` was given is cancelled.
     /// `None` if the work panicked.
-    pub(crate) async fn join<F, W>(&self, key: K, start: F) -> Option<T>
+    #[cfg(test)]
+    pub(crate) async fn join<F, R>(&self, key: K, start: F) -> Option<T>
     where
-        F: FnOnce(CancellationToken) -> W,
-        W: Future<Output = T> + Send + 'static,
+        F: FnOnce(CancellationToken, W) -> R,
+        R: Future<Output = T> + Send + 'static,
     {
-        let (mut result, _seat) = self.board(key, start);
-        let landed = result.wait_for(Option::is_some).await.ok()?;
-        landed.clone()
+        self.join_watched(key, start).1.await
     }
 
-    fn board<F, W>(&self, key: K, start: F) -> (watch::Receiver<Option<T>>, Seat<K, T>)
+    /// Like [`Flights::join`], with what the flight's waiters share. The seat is taken at once.
+    pub(crate) fn join_watched<F, R>(
+        &self,
+        key: K,
+        start: F,
+    ) -> (W, impl Future<Output = Option<T>> + use<K, T, W, F, R>)
     where
-        F: FnOnce(CancellationToken) -> W,
-        W: Future<Output = T> + Send + 'static,
+        F: FnOnce(CancellationToken, W) -> R,
+        R: Future<Output = T> + Send + 'static,
+    {
+        let (mut result, seat) = self.board(key, start);
+        let watch = seat.watch.clone();
+        let landed = async move {
+            let _seat = seat;
+            let landed = result.wait_for(Option::is_some).await.ok()?;
+            landed.clone()
+        };
+        (watch, landed)
+    }
+
+    fn board<F, R>(&self, key: K, start: F) -> (watch::Receiver<Option<T>>, Seat<K, T, W>)
+    where
+        F: FnOnce(CancellationToken, W) -> R,
+        R: Future<Output = T> + Send + 'static,
     {
         let mut flights = self.0.lock();
         let flight = match flights.get_mut(&key) {
@@ -61,7 +83,8 @@ where
                 let (announce, result) = watch::channel(None);
                 let cancel = CancellationToken::new();
                 let number = next_number();
-                let work = start(cancel.clone());
+                let watch = W::default();
+                let work = start(cancel.clone(), watch.clone());
                 let landing = Landing {
                     key: key.clone(),
                     number,
@@ -75,6 +98,7 @@ where
                 });
                 let flight = Flight {
                     waiters: 0,
+                    watch,
                     cancel,
                     result,
                     number,
@@ -86,6 +110,7 @@ where
         let seat = Seat {
             key,
             number: flight.number,
+            watch: flight.watch.clone(),
             flights: Arc::clone(&self.0),
         };
         (flight.result.clone(), seat)
@@ -104,13 +129,14 @@ fn next_number() -> u64 {
 }
 
 /// One waiter's place in a flight.
-struct Seat<K: Eq + Hash, T> {
+struct Seat<K: Eq + Hash, T, W> {
     key: K,
     number: u64,
-    flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
+    watch: W,
+    flights: Arc<Mutex<HashMap<K, Flight<T, W>>>>,
 }
 
-impl<K: Eq + Hash, T> Drop for Seat<K, T> {
+impl<K: Eq + Hash, T, W> Drop for Seat<K, T, W> {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
         let Some(flight) = flights
@@ -128,13 +154,13 @@ impl<K: Eq + Hash, T> Drop for Seat<K, T> {
 }
 
 /// Forgets the flight when its work ends, however it ends.
-struct Landing<K: Eq + Hash, T> {
+struct Landing<K: Eq + Hash, T, W> {
     key: K,
     number: u64,
-    flights: Arc<Mutex<HashMap<K, Flight<T>>>>,
+    flights: Arc<Mutex<HashMap<K, Flight<T, W>>>>,
 }
 
-impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+impl<K: Eq + Hash, T, W> Drop for Landing<K, T, W> {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
         if flights
@@ -159,7 +185,7 @@ mod tests {
         let join = || {
             let (flights, runs, go) = (Arc::clone(&flights), Arc::clone(&runs), Arc::clone(&go));
             tokio::spawn(async move {
-                let work = |_| async move {
+                let work = |_, ()| async move {
                     runs.fetch_add(1, Ordering::SeqCst);
                     go.notified().await;
                     7
@@ -182,14 +208,14 @@ mod tests {
     async fn the_last_waiter_that_leaves_cancels_and_the_next_starts_anew() {
         let flights = Flights::<u8, u8>::default();
         let (stopped, was_stopped) = tokio::sync::oneshot::channel();
-        let mut only = Box::pin(flights.join(1, |cancel| async move {
+        let mut only = Box::pin(flights.join(1, |cancel, ()| async move {
             cancel.cancelled().await;
             let _ = stopped.send(());
             1
         }));
         assert!(futures::poll!(&mut only).is_pending());
         drop(only);
-        assert_eq!(flights.join(1, |_| async { 2 }).await, Some(2));
+        assert_eq!(flights.join(1, |_, ()| async { 2 }).await, Some(2));
         was_stopped.await.unwrap();
     }
 
@@ -198,7 +224,7 @@ mod tests {
         let flights = Flights::<u8, u8>::default();
         assert_eq!(
             flights
-                .join(1, |_| async { panic!("expected by the test") })
+                .join(1, |_, ()| async { panic!("expected by the test") })
                 .await,
             None
         );

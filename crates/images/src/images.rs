@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use berth_metadata::schema::{IMAGES, LEASES, LeaseRecord, REFERENCES};
@@ -19,6 +20,7 @@ use crate::keyed::KeyedLocks;
 use crate::meters::Meters;
 use crate::platform::Platform;
 use crate::pull::Pull;
+use crate::watch::PullWatch;
 use crate::{Error, ErrorKind, Result};
 
 /// How images are pulled.
@@ -64,7 +66,7 @@ pub struct ImageUsage {
 /// The images of this node.
 pub struct Images {
     pub(crate) shared: Arc<Shared>,
-    pulls: Flights<(ImageRef, Credentials), SharedResult<Digest>>,
+    pulls: Flights<(ImageRef, Credentials), SharedResult<Digest>, PullWatch>,
 }
 
 /// What pulls and the collector work with.
@@ -150,15 +152,29 @@ impl Images {
         reference: &ImageRef,
         credentials: Credentials,
     ) -> SharedResult<Digest> {
+        self.pull_watched(reference, credentials).1.await
+    }
+
+    /// Like [`Images::pull`], with a look at how far it is. The pull runs from now on, until the
+    /// future is dropped.
+    pub fn pull_watched(
+        &self,
+        reference: &ImageRef,
+        credentials: Credentials,
+    ) -> (
+        PullWatch,
+        impl Future<Output = SharedResult<Digest>> + Send + use<>,
+    ) {
         let shared = Arc::clone(&self.shared);
-        let key = (reference.clone(), credentials);
-        let start = |cancel| {
-            let (reference, credentials) = key.clone();
+        let (reference, credentials) = (reference.clone(), credentials);
+        let key = (reference.clone(), credentials.clone());
+        let start = move |cancel, watch| {
             let span = tracing::info_span!("pull", %reference);
             let pull = Pull {
                 shared: Arc::clone(&shared),
                 reference,
                 credentials,
+                watch,
             };
             let pulling = shared.meters.pull();
             let work = async move {
@@ -174,12 +190,15 @@ impl Images {
             };
             work.instrument(span)
         };
-        let landed = self.pulls.join(key.clone(), start).await;
-        landed.unwrap_or_else(|| {
-            Err(Arc::new(Error::Panicked {
-                operation: "the pull",
-            }))
-        })
+        let (watch, landed) = self.pulls.join_watched(key, start);
+        let outcome = async move {
+            landed.await.unwrap_or_else(|| {
+                Err(Arc::new(Error::Panicked {
+                    operation: "the pull",
+                }))
+            })
+        };
+        (watch, outcome)
     }
 
     /// All images, by id. From memory.
@@ -265,6 +284,42 @@ impl Images {
         removed.map_err(Error::metadata("remove a lease"))?;
         self.shared.collect_behind(Leftovers::KeepRecent);
         Ok(())
+    }
+
+    /// Whose images are chosen from indexes.
+    pub fn platform(&self) -> &Platform {
+        &self.shared.config.platform
+    }
+
+    /// The config of an image as its builder wrote it, with the history.
+    pub async fn config_document(&self, image: &Image) -> Result<bytes::Bytes> {
+        let (content, id) = (self.shared.content.clone(), image.id.clone());
+        blocking("read a config", move || {
+            content
+                .read(&id, crate::manifest::MAX_CONFIG)
+                .map_err(Error::content("read a config"))
+        })
+        .await
+    }
+
+    /// Bytes that each layer here takes, unpacked.
+    pub async fn layer_sizes(&self) -> Result<HashMap<ChainId, u64>> {
+        let snapshotter = Arc::clone(&self.shared.snapshotter);
+        blocking("list layers", move || {
+            let layers = snapshotter
+                .layers()
+                .map_err(Error::snapshots("list layers"))?;
+            Ok(layers
+                .into_iter()
+                .map(|layer| (layer.id, layer.info.size))
+                .collect())
+        })
+        .await
+    }
+
+    /// The registries, as images are pulled from them.
+    pub fn registry(&self) -> &Client {
+        &self.shared.registry
     }
 
     /// What pulls and collections count about themselves.

@@ -16,6 +16,7 @@ use crate::bridge::{self, Piece, PieceSender};
 use crate::images::blocking;
 use crate::manifest::{Descriptor, LayerPlan};
 use crate::pull::Pull;
+use crate::watch::Phase;
 use crate::{Error, Result};
 
 /// How long to wait for another process that writes the same blob.
@@ -31,6 +32,10 @@ pub(crate) async fn obtain(
 ) -> Result<bool> {
     let span = tracing::info_span!("layer", digest = %plan.descriptor.digest,
         size = plan.descriptor.size);
+    let done = |made: bool| {
+        pull.watch.set(&plan.descriptor.digest, Phase::Done);
+        made
+    };
     let work = async {
         let shared = Arc::clone(&pull.shared);
         let _layer = pull
@@ -38,6 +43,7 @@ pub(crate) async fn obtain(
             .await?;
         if has_layer(&pull, &plan.chain_id).await? {
             tracing::debug!("the layer is here already");
+            pull.watch.set(&plan.descriptor.digest, Phase::Present);
             return Ok(false);
         }
         let _blob = pull
@@ -46,11 +52,11 @@ pub(crate) async fn obtain(
         // Last, so that whoever has a permit waits for nobody who needs one.
         let _permit = pull.unless(&cancel, shared.permits.acquire()).await?;
         match fetch_and_unpack(&pull, &plan, &cancel).await? {
-            Attempt::Done => Ok(true),
+            Attempt::Done => Ok(done(true)),
             Attempt::StartOver(why) => {
                 tracing::warn!(why, "the layer is fetched again from its start");
                 match fetch_and_unpack(&pull, &plan, &cancel).await? {
-                    Attempt::Done => Ok(true),
+                    Attempt::Done => Ok(done(true)),
                     Attempt::StartOver(_) => Err(bad_twice(&plan)),
                 }
             }
@@ -216,8 +222,12 @@ pub(crate) async fn transfer(
     mut stream: BlobStream,
     stop: &CancellationToken,
 ) -> Result<()> {
+    let digest = ingest.digest().clone();
+    let received = ingest.offset();
+    pull.watch.set(&digest, Phase::Downloading { received });
     let (sender, receiver) = mpsc::channel(bridge::DEPTH);
     let storing = blocking("store blob", move || store(ingest, receiver, unpacking));
+    let watched = &digest;
     let fetching = async move {
         loop {
             let Some(bytes) = pull
@@ -230,6 +240,7 @@ pub(crate) async fn transfer(
                 return Ok(());
             };
             pull.shared.meters.received(bytes.len());
+            pull.watch.received(watched, bytes.len() as u64);
             if sender.send(Piece::Data(bytes)).await.is_err() {
                 return Ok(());
             }
@@ -237,7 +248,10 @@ pub(crate) async fn transfer(
     };
     let (fetched, stored) = tokio::join!(fetching, storing);
     match (fetched, stored?) {
-        (Ok(()), Stored::Complete) => Ok(()),
+        (Ok(()), Stored::Complete) => {
+            pull.watch.set(&digest, Phase::Unpacking);
+            Ok(())
+        }
         (Err(error), _) => Err(error),
         (Ok(()), Stored::GivenUp) => Err(pull.cancelled()),
     }
@@ -285,6 +299,7 @@ fn write(ingest: &mut Ingest, bytes: &Bytes) -> std::result::Result<(), berth_co
 
 /// Unpacks from a blob that is here. If that fails because the blob is damaged, it is removed.
 async fn unpack_stored(pull: &Arc<Pull>, plan: &LayerPlan) -> Result<Attempt> {
+    pull.watch.set(&plan.descriptor.digest, Phase::Unpacking);
     let (work, layer) = (Arc::clone(pull), plan.clone());
     let unpacked = blocking("unpack layer", move || {
         let content = &work.shared.content;

@@ -36,12 +36,15 @@ mod flight;
 mod holds;
 mod image;
 mod images;
+mod intake;
 mod keyed;
 mod layer;
 mod manifest;
 mod meters;
+mod names;
 mod platform;
 mod pull;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +54,10 @@ pub use error::{Error, ErrorKind};
 pub use holds::Hold;
 pub use image::{Healthcheck, Image, ImageConfig};
 pub use images::{Config, FsUsage, ImageUsage, Images};
+pub use intake::{Intake, Section};
 pub use meters::Meters;
+pub use names::{Reference, Untagged};
 pub use platform::Platform;
+pub use watch::{LayerProgress, Phase, PullWatch};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -194,6 +194,18 @@ fn is_attestation(raw: &RawDescriptor) -> bool {
     unknown || annotated
 }
 
+/// What a manifest says that it is; OCI's may leave it out.
+pub(crate) fn media_type(bytes: &[u8]) -> String {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let typed: Option<Typed> = serde_json::from_slice(bytes).ok();
+    let told = typed.and_then(|typed| typed.media_type);
+    told.unwrap_or_else(|| OCI_MANIFEST.to_owned())
+}
+
 /// Reads an image manifest.
 pub(crate) fn manifest(digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Manifest> {
     const MANIFEST: &str = "manifest";

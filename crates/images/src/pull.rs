@@ -16,6 +16,7 @@ use crate::document::{self, Content, Document, Found};
 use crate::holds::Item;
 use crate::images::{Shared, blocking};
 use crate::manifest::{self, LayerPlan};
+use crate::watch::PullWatch;
 use crate::{Error, Result, catalog, layer};
 
 /// What every step of one pull needs.
@@ -23,6 +24,7 @@ pub(crate) struct Pull {
     pub shared: Arc<Shared>,
     pub reference: ImageRef,
     pub credentials: Credentials,
+    pub watch: PullWatch,
 }
 
 impl Pull {
@@ -183,7 +185,11 @@ fn artifact_record(found: &Found, artifact: &Artifact) -> ImageRecord {
     }
 }
 
-fn image_record(found: &Found, config: &Document, plans: &[LayerPlan]) -> Result<ImageRecord> {
+pub(crate) fn image_record(
+    found: &Found,
+    config: &Document,
+    plans: &[LayerPlan],
+) -> Result<ImageRecord> {
     let digest = &config.digest;
     let own = config.bytes.len() as u64;
     let invalid = |problem: String| Error::invalid("config", digest, "JSON", problem);
@@ -238,6 +244,7 @@ async fn layers(
     mut plans: Vec<LayerPlan>,
     cancel: &CancellationToken,
 ) -> Result<bool> {
+    pull.watch.plan(&plans);
     plans.sort_by_key(|plan| std::cmp::Reverse(plan.descriptor.size));
     let stop = cancel.child_token();
     let mut jobs = JoinSet::new();

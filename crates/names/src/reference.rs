@@ -112,6 +112,32 @@ impl ImageRef {
         }
     }
 
+    /// The repository as people write it: without what is understood, which is Docker Hub and, on
+    /// it, `library/`.
+    pub fn familiar_name(&self) -> String {
+        if self.domain != DEFAULT_DOMAIN {
+            return self.repository();
+        }
+        let bare = self.path.strip_prefix(OFFICIAL_PREFIX);
+        let bare = bare.filter(|bare| !bare.contains('/'));
+        bare.unwrap_or(&self.path).to_owned()
+    }
+
+    /// The whole reference as people write it.
+    pub fn familiar(&self) -> String {
+        let mut text = self.familiar_name();
+        for (mark, part) in [
+            (':', self.tag.as_deref()),
+            ('@', self.digest.as_ref().map(Digest::as_str)),
+        ] {
+            if let Some(part) = part {
+                text.push(mark);
+                text.push_str(part);
+            }
+        }
+        text
+    }
+
     /// `repository:tag`, where there is a tag.
     pub fn tagged(&self) -> Option<String> {
         self.tag

@@ -98,6 +98,28 @@ impl Client {
         Err(attempts.verdict(what))
     }
 
+    /// Asks the registry of `image` whether it is there and lets these credentials in. Which image
+    /// it is does not matter otherwise.
+    pub async fn ping(&self, image: &ImageRef, credentials: &Credentials) -> Result<()> {
+        let access = Access::new(image, credentials);
+        let what = image.domain().to_owned();
+        let endpoints = self.inner.endpoints(image, false).await?;
+        let Some(endpoint) = endpoints.iter().rev().find(|endpoint| endpoint.trusted) else {
+            return Err(Error::NoHost { what });
+        };
+        let ask = Ask {
+            access,
+            method: Method::GET,
+            path: String::new(),
+            accept: None,
+            offset: 0,
+            what: &what,
+            patience: self.inner.config.progress_timeout,
+        };
+        ask.put_to(endpoint, &self.inner.authorizer).await?;
+        Ok(())
+    }
+
     /// Starts or resumes the transfer of a blob at byte `offset`. `size` from its descriptor lets
     /// a wrong answer be found early. The bytes are not verified here.
     pub async fn blob(

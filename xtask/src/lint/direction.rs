@@ -125,9 +125,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "berth-engine",
+        &[
+            "berth-lifecycle",
+            "berth-images",
+            "berth-network",
+            "berth-snapshots",
+            "berth-metadata",
+            "berth-registry",
+            "berth-unpack",
+            "berth-cgroups",
+            "berth-kernel",
+            "berth-names",
+        ],
+    ),
+    (
         "berthd",
         &[
             "berth-cri",
+            "berth-engine",
             "berth-streaming",
             "berth-lifecycle",
             "berth-images",

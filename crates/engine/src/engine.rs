@@ -1,0 +1,42 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_images::Images;
+use berth_lifecycle::Runtime;
+use berth_network::Network;
+
+use crate::events::Events;
+
+/// What every endpoint gets: the core, and what belongs to this door alone.
+pub struct Engine {
+    pub runtime: Runtime,
+    pub images: Arc<Images>,
+    pub network: Network,
+    pub(crate) events: Events,
+    pub facts: Facts,
+}
+
+/// What the door shows of the daemon behind it.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub version: String,
+    /// What survives a reboot.
+    pub root: PathBuf,
+    /// Directories of CDI files.
+    pub cdi_dirs: Vec<PathBuf>,
+    /// Runtimes that a container can ask for, and the one that it gets otherwise.
+    pub runtimes: Vec<String>,
+    pub default_runtime: String,
+}
+
+impl Engine {
+    pub fn new(runtime: Runtime, images: Arc<Images>, network: Network, facts: Facts) -> Arc<Self> {
+        Arc::new(Self {
+            runtime,
+            images,
+            network,
+            events: Events::default(),
+            facts,
+        })
+    }
+}

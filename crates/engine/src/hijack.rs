@@ -1,0 +1,92 @@
+//! The bare connection, after the head of an answer: attach and exec.
+//!
+//! A client that asks for an upgrade to `tcp` gets 101, and both sides may be closed on their own:
+//! a client that is at the end of its input still gets output. One that does not ask gets 200 and
+//! the output as the answer's body, unframed, to the end of the connection; its input is the
+//! request's body.
+
+use std::pin::Pin;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use futures::TryStreamExt;
+use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use http::{HeaderValue, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use crate::version::ApiVersion;
+use crate::{Error, Result};
+
+/// Bytes of output on their way to a client without upgrade.
+const PIPE: usize = 64 << 10;
+
+const RAW: &str = "application/vnd.docker.raw-stream";
+const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+
+/// What the client types, beginning with what came along with the request.
+pub type Input = Pin<Box<dyn AsyncRead + Send>>;
+/// What the client is shown. Shutting it down tells the client that there is no more.
+pub type Output = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// The media type of output with or without frames.
+pub fn media_type(terminal: bool, version: ApiVersion) -> &'static str {
+    if terminal || version < ApiVersion::new(42) {
+        RAW
+    } else {
+        MULTIPLEXED
+    }
+}
+
+/// The answer, and the two directions once the answer was sent.
+pub struct Hijacked {
+    pub response: Response,
+    pub streams: Pin<Box<dyn Future<Output = Result<(Input, Output)>> + Send>>,
+}
+
+/// Takes the request's connection over. The streams come only after the response was returned:
+/// await them in a task of their own.
+pub fn hijack(request: Request, media_type: &'static str) -> Hijacked {
+    let mut hijacked = if request.headers().contains_key(UPGRADE) {
+        upgraded(request)
+    } else {
+        bare(request)
+    };
+    let kind = HeaderValue::from_static(media_type);
+    hijacked.response.headers_mut().insert(CONTENT_TYPE, kind);
+    hijacked
+}
+
+fn upgraded(mut request: Request) -> Hijacked {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+    let upgraded = hyper::upgrade::on(&mut request);
+    let streams = async move {
+        let connection = TokioIo::new(upgraded.await.map_err(Error::Hijack)?);
+        let (input, output) = tokio::io::split(connection);
+        Ok((Box::pin(input) as Input, Box::pin(output) as Output))
+    };
+    Hijacked {
+        response,
+        streams: Box::pin(streams),
+    }
+}
+
+fn bare(request: Request) -> Hijacked {
+    let (output, shown) = tokio::io::duplex(PIPE);
+    let mut response = Response::new(Body::from_stream(ReaderStream::new(shown)));
+    // Without chunks: such clients read the connection itself.
+    *response.version_mut() = Version::HTTP_10;
+    let typed = request.into_body().into_data_stream();
+    let input = StreamReader::new(typed.map_err(std::io::Error::other));
+    let streams = async move { Ok((Box::pin(input) as Input, Box::pin(output) as Output)) };
+    Hijacked {
+        response,
+        streams: Box::pin(streams),
+    }
+}

@@ -1,0 +1,168 @@
+//! The query of a request, by Docker's rules.
+
+use std::str::FromStr;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use crate::{Error, Filters, Result};
+
+/// Parameters in their order; a key may come more than once.
+#[derive(Debug, Clone, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(text: &str) -> Self {
+        Self(
+            form_urlencoded::parse(text.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(name, _)| name == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Empty where the key is missing.
+    pub fn text(&self, key: &str) -> &str {
+        self.get(key).unwrap_or_default()
+    }
+
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Anything but an empty text, `0`, `no`, `false` and `none` is true.
+    pub fn flag(&self, key: &str) -> bool {
+        let value = self.text(key).trim().to_ascii_lowercase();
+        !matches!(value.as_str(), "" | "0" | "no" | "false" | "none")
+    }
+
+    pub fn flag_or(&self, key: &str, default: bool) -> bool {
+        match self.get(key) {
+            Some(_) => self.flag(key),
+            None => default,
+        }
+    }
+
+    /// `None` where the key is missing or empty.
+    pub fn number<T: FromStr>(&self, key: &str) -> Result<Option<T>> {
+        match self.text(key).trim() {
+            "" => Ok(None),
+            text => match text.parse() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(Error::bad(format!("{key}: {text:?} is no valid number"))),
+            },
+        }
+    }
+
+    pub fn filters(&self) -> Result<Filters> {
+        Filters::parse(self.text("filters"))
+    }
+}
+
+/// A moment as filters write it: Unix seconds, RFC 3339, or how long ago it was (`1h30m`).
+pub fn moment(text: &str) -> Result<OffsetDateTime> {
+    let bad = || {
+        Error::bad(format!(
+            "{text:?} is no time: write seconds, RFC 3339 or 24h"
+        ))
+    };
+    if let Ok(seconds) = text.parse::<f64>() {
+        let nanos = (seconds * 1e9) as i128;
+        return OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| bad());
+    }
+    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Ok(moment);
+    }
+    let ago = duration(text).ok_or_else(bad)?;
+    OffsetDateTime::now_utc().checked_sub(ago).ok_or_else(bad)
+}
+
+/// Go's durations: numbers with units, one after the other.
+fn duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(unit_end);
+        let scale = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        seconds += number.parse::<f64>().ok()? * scale;
+        rest = next;
+    }
+    (!text.is_empty()).then(|| Duration::seconds_f64(seconds))
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::parse(parts.uri.query().unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_true_follows_docker() {
+        for (text, expected) in [
+            ("", false),
+            ("a", false),
+            ("a=", false),
+            ("a=0", false),
+            ("a=No", false),
+            ("a=False", false),
+            ("a=none", false),
+            ("a=1", true),
+            ("a=true", true),
+            ("a=yes", true),
+            ("a=anything", true),
+        ] {
+            assert_eq!(Query::parse(text).flag("a"), expected, "{text:?}");
+        }
+        assert!(Query::parse("b=1").flag_or("a", true));
+        assert!(!Query::parse("a=0").flag_or("a", true));
+    }
+
+    #[test]
+    fn moments_are_read_in_three_forms() {
+        let at = |text| moment(text).unwrap().unix_timestamp();
+        assert_eq!(at("1700000000"), 1_700_000_000);
+        assert_eq!(at("2023-11-14T22:13:20Z"), 1_700_000_000);
+        assert_eq!(duration("1h30m"), Some(Duration::minutes(90)));
+        assert_eq!(duration("1.5s10ms"), Some(Duration::milliseconds(1510)));
+        for bad in ["", "x", "1x", "h", "yesterday"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_repeat_and_numbers_are_checked() {
+        let query = Query::parse("t=a%3A1&t=b+c&n=-4&bad=x");
+        assert_eq!(query.all("t").collect::<Vec<_>>(), ["a:1", "b c"]);
+        assert_eq!(query.number::<i64>("n").unwrap(), Some(-4));
+        assert_eq!(query.number::<i64>("absent").unwrap(), None);
+        assert!(query.number::<u64>("bad").is_err());
+    }
+}

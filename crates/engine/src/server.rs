@@ -1,0 +1,105 @@
+//! Connections, and what every answer has.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, Request, Uri};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tower::ServiceExt;
+use tracing::Instrument;
+
+use crate::version::{self, ApiVersion};
+use crate::{Engine, Error, Result, routes};
+
+/// For the head of a request to arrive once it began.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Serves until the future is dropped; connections end with it only if the daemon does.
+pub async fn serve(engine: Arc<Engine>, listener: UnixListener) {
+    let router = routes::all(Arc::clone(&engine));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a Docker client was not accepted");
+                // Out of descriptors, most likely: trying at once would only spin.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        tokio::spawn(converse(stream, router.clone(), Arc::clone(&engine)));
+    }
+}
+
+async fn converse(stream: UnixStream, router: Router, engine: Arc<Engine>) {
+    let answer = service_fn(move |request| {
+        let (router, engine) = (router.clone(), Arc::clone(&engine));
+        async move { Ok::<_, Infallible>(answer(request, router, &engine).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a Docker client's connection broke off");
+    }
+}
+
+async fn answer(request: Request<Incoming>, router: Router, engine: &Engine) -> Response {
+    let span =
+        tracing::info_span!("docker", method = %request.method(), path = request.uri().path());
+    let routed = async {
+        match with_version(request) {
+            Ok(request) => match router.oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Err(error) => error.into_response(),
+        }
+    };
+    let mut response = routed.instrument(span).await;
+    add_headers(&mut response, engine);
+    response
+}
+
+/// Takes the version out of the path.
+fn with_version(request: Request<Incoming>) -> Result<Request<Body>> {
+    let (version, rest) = version::negotiate(request.uri().path())?;
+    let mut target = rest.to_owned();
+    if let Some(query) = request.uri().query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    let uri = Uri::try_from(target).map_err(|_| Error::NoRoute)?;
+    let mut request = request.map(Body::new);
+    *request.uri_mut() = uri;
+    request.extensions_mut().insert::<ApiVersion>(version);
+    Ok(request)
+}
+
+/// By which clients learn, from any answer, whom they talk to.
+fn add_headers(response: &mut Response, engine: &Engine) {
+    let server = format!("Berth/{} (linux)", engine.facts.version);
+    let version = ApiVersion::MAX.to_string();
+    for (name, value) in [
+        ("api-version", version.as_str()),
+        ("docker-experimental", "false"),
+        ("ostype", "linux"),
+        ("server", server.as_str()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            let name = HeaderName::from_static(name);
+            response.headers_mut().insert(name, value);
+        }
+    }
+}

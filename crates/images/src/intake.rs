@@ -1,0 +1,481 @@
+//! Images that do not come from a registry: archives that are loaded or imported, and what is made
+//! of containers. Layer by layer, then the config; nothing is seen before all of it is on the disk.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use berth_metadata::schema::{IMAGES, REFERENCES, ReferenceRecord};
+use berth_names::{ChainId, Digest, ImageRef};
+use berth_registry::media_type::OCI_MANIFEST;
+use berth_snapshots::LayerInfo;
+use berth_unpack::{Compression, Decoder};
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::document::{Content, Document, Found};
+use crate::holds::{Hold, Item};
+use crate::images::{Shared, blocking};
+use crate::manifest::{self, Descriptor, MAX_CONFIG, MAX_MANIFEST};
+use crate::{Error, Image, Images, Result, catalog, pull};
+
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+const BUFFER: usize = 256 << 10;
+const BUSY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// A part of a file. Clones read on their own.
+#[derive(Debug, Clone)]
+pub struct Section {
+    file: Arc<File>,
+    offset: u64,
+    size: u64,
+}
+
+impl Section {
+    /// All that the file has now.
+    ///
+    /// # Errors
+    /// If its size cannot be asked.
+    pub fn whole(file: File) -> std::io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self {
+            file: Arc::new(file),
+            offset: 0,
+            size,
+        })
+    }
+
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    #[allow(dead_code)]
+    /// The part of this one that begins at `offset`; shorter where this one ends before.
+    pub(crate) fn part(&self, offset: u64, size: u64) -> Self {
+        let offset = offset.min(self.size);
+        Self {
+            file: Arc::clone(&self.file),
+            offset: self.offset + offset,
+            size: size.min(self.size - offset),
+        }
+    }
+
+    pub(crate) fn reader(&self) -> SectionReader {
+        SectionReader {
+            section: self.clone(),
+            at: 0,
+        }
+    }
+}
+
+/// Reads at places of its own: the file's is not moved.
+pub(crate) struct SectionReader {
+    section: Section,
+    at: u64,
+}
+
+impl SectionReader {
+    #[allow(dead_code)]
+    /// Of the next byte, in the section.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+}
+
+impl Read for SectionReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = self.section.size - self.at;
+        let wanted = buffer
+            .len()
+            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        let place = self.section.offset + self.at;
+        let count = self.section.file.read_at(buffer, place)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for SectionReader {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.section.size.checked_add_signed(by),
+        };
+        match target {
+            Some(at) if at <= self.section.size => {
+                self.at = at;
+                Ok(at)
+            }
+            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// An image on its way in. Dropped, it leaves nothing that is kept.
+pub struct Intake {
+    shared: Arc<Shared>,
+    layers: Vec<Descriptor>,
+    chain: Option<ChainId>,
+    diff_ids: Vec<Digest>,
+    holds: Vec<Hold>,
+}
+
+/// A layer that was looked through.
+struct Measured {
+    descriptor: Descriptor,
+    diff_id: Digest,
+}
+
+impl Images {
+    /// Begins to take an image in, on the layers of another if there is one.
+    ///
+    /// # Errors
+    /// If the base's manifest cannot be read.
+    pub async fn intake(&self, base: Option<&Image>) -> Result<Intake> {
+        let mut intake = Intake {
+            shared: Arc::clone(&self.shared),
+            layers: Vec::new(),
+            chain: None,
+            diff_ids: Vec::new(),
+            holds: Vec::new(),
+        };
+        if let Some(base) = base {
+            intake.stand_on(base).await?;
+        }
+        Ok(intake)
+    }
+
+    /// A file without a name, on the disk of the images: for archives that arrive.
+    pub async fn spool(&self) -> Result<File> {
+        let content = self.shared.content.clone();
+        blocking("make a file for an archive", move || {
+            content
+                .spool()
+                .map_err(Error::content("make a file for an archive"))
+        })
+        .await
+    }
+}
+
+impl Intake {
+    async fn stand_on(&mut self, base: &Image) -> Result<()> {
+        let catalog = self.shared.catalog();
+        let Some(record) = catalog.record(&base.id) else {
+            let problem = "it was removed meanwhile";
+            return Err(Error::invalid("image", &base.id, "layers", problem));
+        };
+        self.holds
+            .push(self.shared.holds.hold(pull::items(record)).await);
+        let (content, digest) = (self.shared.content.clone(), record.manifest.clone());
+        let read = blocking("read a manifest", move || {
+            let failed = Error::content("read a manifest");
+            let bytes = content.read(&digest, MAX_MANIFEST).map_err(failed)?;
+            manifest::manifest(&digest, "", &bytes)
+        });
+        self.layers = read.await?.layers;
+        let known = record.layers.iter();
+        self.diff_ids = known.map(|layer| layer.diff_id.clone()).collect();
+        self.chain = record.layers.last().map(|layer| layer.chain_id.clone());
+        Ok(())
+    }
+
+    /// Puts a layer on top: a tar archive, as it is, compressed by gzip or by zstd.
+    pub async fn layer(&mut self, archive: Section) -> Result<()> {
+        let measured = {
+            let archive = archive.clone();
+            blocking("look through a layer", move || measure(&archive)).await?
+        };
+        let Measured {
+            descriptor,
+            diff_id,
+        } = measured;
+        let chain = ChainId::of(self.chain.as_ref(), &diff_id);
+        let items = vec![
+            Item::Blob(descriptor.digest.clone()),
+            Item::Layer(chain.clone()),
+        ];
+        self.holds.push(self.shared.holds.hold(items).await);
+        let _layer = self.shared.layers.lock(chain.clone()).await;
+        let _blob = self.shared.blobs.lock(descriptor.digest.clone()).await;
+        let work = Work {
+            shared: Arc::clone(&self.shared),
+            archive,
+            descriptor: descriptor.clone(),
+            diff_id: diff_id.clone(),
+            chain: chain.clone(),
+            parent: self.chain.clone(),
+        };
+        blocking("take a layer in", move || work.run()).await?;
+        self.layers.push(descriptor);
+        self.diff_ids.push(diff_id);
+        self.chain = Some(chain);
+        Ok(())
+    }
+
+    /// The uncompressed archives' digests, bottom to top, as the config has to name them.
+    pub fn diff_ids(&self) -> &[Digest] {
+        &self.diff_ids
+    }
+
+    /// Makes the image with this config visible, under these names and those that it has already.
+    /// Returns its id.
+    ///
+    /// # Errors
+    /// If the config is not one for these layers, or not for this machine.
+    pub async fn finish(
+        self,
+        config: Bytes,
+        manifest: Option<Bytes>,
+        names: &[ImageRef],
+    ) -> Result<Digest> {
+        let id = Digest::sha256_of(&config);
+        if config.len() as u64 > MAX_CONFIG {
+            let problem = format!("{} bytes are more than {MAX_CONFIG}", config.len());
+            return Err(Error::invalid("config", &id, "size", problem));
+        }
+        let config = Document {
+            digest: id.clone(),
+            media_type: CONFIG_TYPE.to_owned(),
+            bytes: config,
+        };
+        let manifest = match manifest {
+            Some(bytes) => self.given(bytes)?,
+            None => self.made(&config),
+        };
+        let name = names.first().map_or(id.to_string(), ImageRef::to_string);
+        let host = &self.shared.config.platform;
+        let parsed = manifest::manifest(&manifest.digest, &manifest.media_type, &manifest.bytes)?;
+        let (_, plans) = manifest::plan(&name, &parsed, &config.bytes, host)?;
+        let chain = plans.last().map(|plan| plan.chain_id.clone());
+        if chain != self.chain || parsed.config.digest != id {
+            let problem = "they are not those of the archive";
+            return Err(Error::invalid("config", &id, "rootfs.diff_ids", problem));
+        }
+        let found = Found {
+            manifest: manifest.digest.clone(),
+            trail: vec![manifest.clone()],
+            content: Content::Image {
+                manifest: parsed,
+                config: config.clone(),
+            },
+        };
+        let record = pull::image_record(&found, &config, &plans)?;
+        let _hold = self.shared.holds.hold(pull::items(&record)).await;
+        let (shared, documents) = (Arc::clone(&self.shared), [manifest.clone(), config]);
+        blocking("store an image", move || {
+            for document in &documents {
+                let stored = shared.content.put(&document.digest, &document.bytes);
+                stored.map_err(Error::content("store a document"))?;
+            }
+            let synced = shared.snapshotter.sync();
+            synced.map_err(Error::snapshots("sync layers"))
+        })
+        .await?;
+        let names: Vec<_> = names.iter().map(catalog::key).collect();
+        self.shared
+            .change(move |catalog, batch| {
+                // What a registry gave is worth more than what an archive made of it.
+                let known = catalog.record(&id).cloned();
+                let mut record = known.unwrap_or(record);
+                record.pulled_at = SystemTime::now();
+                batch.put(IMAGES, &id, &record)?;
+                let reference = ReferenceRecord {
+                    image: id.clone(),
+                    target: record.manifest.clone(),
+                };
+                let references: Vec<_> = names
+                    .into_iter()
+                    .map(|name| (name, reference.clone()))
+                    .collect();
+                for (name, reference) in &references {
+                    batch.put(REFERENCES, name, reference)?;
+                }
+                Ok((catalog.with(&id, record, &references), id))
+            })
+            .await
+    }
+
+    /// The manifest that came with the layers.
+    fn given(&self, bytes: Bytes) -> Result<Document> {
+        let digest = Digest::sha256_of(&bytes);
+        let parsed = manifest::manifest(&digest, "", &bytes)?;
+        let same = parsed.layers.iter().map(|layer| &layer.digest);
+        if !same.eq(self.layers.iter().map(|layer| &layer.digest)) {
+            let problem = "they are not those of the archive";
+            return Err(Error::invalid("manifest", &digest, "layers", problem));
+        }
+        Ok(Document {
+            digest,
+            media_type: manifest::media_type(&bytes),
+            bytes,
+        })
+    }
+
+    fn made(&self, config: &Document) -> Document {
+        let layers = self.layers.iter().map(|layer| {
+            json!({
+                "mediaType": oci_type(&layer.media_type),
+                "digest": layer.digest,
+                "size": layer.size,
+            })
+        });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": {
+                "mediaType": CONFIG_TYPE,
+                "digest": config.digest,
+                "size": config.bytes.len(),
+            },
+            "layers": layers.collect::<Vec<_>>(),
+        });
+        let bytes = Bytes::from(manifest.to_string());
+        Document {
+            digest: Digest::sha256_of(&bytes),
+            media_type: OCI_MANIFEST.to_owned(),
+            bytes,
+        }
+    }
+}
+
+/// What an OCI manifest calls a layer that Docker's may have named.
+fn oci_type(media_type: &str) -> &str {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+        }
+        other => other,
+    }
+}
+
+/// Taking in one layer: as a blob, and unpacked. Blocks.
+struct Work {
+    shared: Arc<Shared>,
+    archive: Section,
+    descriptor: Descriptor,
+    diff_id: Digest,
+    chain: ChainId,
+    parent: Option<ChainId>,
+}
+
+impl Work {
+    fn run(self) -> Result<()> {
+        self.keep_blob()?;
+        let lookup = self.shared.snapshotter.layer(&self.chain);
+        if lookup
+            .map_err(Error::layer("look up", &self.chain))?
+            .is_some()
+        {
+            return Ok(());
+        }
+        self.unpack()
+    }
+
+    fn keep_blob(&self) -> Result<()> {
+        let failed = Error::content("store a layer");
+        let (content, digest) = (&self.shared.content, &self.descriptor.digest);
+        if content.has(digest).map_err(&failed)? == Some(self.descriptor.size) {
+            return Ok(());
+        }
+        let size = Some(self.descriptor.size);
+        let mut ingest = content
+            .ingest_within(digest, size, BUSY_PATIENCE)
+            .map_err(&failed)?;
+        ingest.restart().map_err(&failed)?;
+        let mut reader = self.archive.reader();
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            match reader.read(&mut buffer).map_err(reading)? {
+                0 => break,
+                count => ingest
+                    .write(buffer.get(..count).unwrap_or_default())
+                    .map_err(&failed)?,
+            }
+        }
+        ingest.commit().map(drop).map_err(&failed)
+    }
+
+    fn unpack(&self) -> Result<()> {
+        let snapshotter = &self.shared.snapshotter;
+        let draft = snapshotter
+            .begin_layer(&self.chain, self.parent.as_ref())
+            .map_err(Error::layer("begin", &self.chain))?;
+        let reader = self.archive.reader();
+        let options = &self.shared.config.unpack;
+        let applied =
+            berth_unpack::apply_compressed(reader, draft.dir_fd(), options).map_err(|source| {
+                Error::Unpack {
+                    digest: self.descriptor.digest.clone(),
+                    source,
+                }
+            })?;
+        if applied.diff_id != self.diff_id {
+            return Err(Error::DigestMismatch {
+                what: format!("the archive in layer {}", self.descriptor.digest),
+                expected: self.diff_id.clone(),
+                actual: applied.diff_id,
+            });
+        }
+        let info = LayerInfo {
+            diff_id: applied.diff_id,
+            size: applied.bytes,
+            inodes: applied.inodes,
+        };
+        snapshotter
+            .commit(draft, info)
+            .map_err(Error::layer("commit", &self.chain))
+    }
+}
+
+fn measure(archive: &Section) -> Result<Measured> {
+    let (digest, size) = hash(archive.reader())?;
+    let decoder = Decoder::new(archive.reader(), Default::default()).map_err(reading)?;
+    let (media_type, diff_id) = match decoder.compression() {
+        Compression::None => ("application/vnd.oci.image.layer.v1.tar", digest.clone()),
+        Compression::Gzip => (
+            "application/vnd.oci.image.layer.v1.tar+gzip",
+            hash(decoder)?.0,
+        ),
+        Compression::Zstd => (
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            hash(decoder)?.0,
+        ),
+    };
+    let descriptor = Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size,
+    };
+    Ok(Measured {
+        descriptor,
+        diff_id,
+    })
+}
+
+fn hash(mut reader: impl Read) -> Result<(Digest, u64)> {
+    let mut hasher = berth_content::Hasher::new(berth_names::Algorithm::Sha256);
+    let mut buffer = vec![0; BUFFER];
+    let mut size = 0;
+    loop {
+        match reader.read(&mut buffer).map_err(reading)? {
+            0 => return Ok((hasher.finish(), size)),
+            count => {
+                hasher.update(buffer.get(..count).unwrap_or_default());
+                size += count as u64;
+            }
+        }
+    }
+}
+
+fn reading(source: std::io::Error) -> Error {
+    Error::Archive {
+        operation: "reading a layer",
+        source,
+    }
+}

@@ -18,7 +18,7 @@ fn limits_hold() {
     let large = Tar::of([Entry::file("f", vec![0; 9000])]).end();
     let names: Vec<String> = (0..9).map(|n| format!("SCHILY.xattr.user.{n}")).collect();
     let records: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), &b"1"[..])).collect();
-    let attributes = Tar::new().pax(&records).add(&Entry::file("f", "")).end();
+    let attributes = Tar::new().pax(&records).entry(&Entry::file("f", "")).end();
     let limits = Limits::default;
     let cases = [
         (
@@ -110,7 +110,7 @@ fn a_deep_detour_through_links_ends() {
     // Each link leads to a deep path that begins with the next link.
     let links =
         (0..60).map(|n| Entry::symlink(format!("l{n}"), format!("l{}/{}", n + 1, "x/".repeat(40))));
-    let archive = Tar::of(links).add(&Entry::file("l0/f", "1")).end();
+    let archive = Tar::of(links).entry(&Entry::file("l0/f", "1")).end();
     let (_, outcome) = place.unpack(&archive, &Options::default());
     assert!(matches!(outcome, Err(Error::Refused { .. })), "{outcome:?}");
     canary.check("a deep detour");

@@ -7,30 +7,13 @@
 mod archive;
 mod canary;
 mod escapes;
-mod extensions;
-mod headers;
 mod limits;
-mod paths;
-mod sparse;
 
 use std::fs;
 
 use archive::*;
 use berth_unpack::Options;
 use canary::*;
-
-/// An archive whose meaning is doubtful: its name, its bytes, and what the error has to say.
-type Doubtful = (&'static str, Vec<u8>, &'static str);
-
-fn doubtful() -> Vec<Doubtful> {
-    [
-        headers::cases(),
-        extensions::cases(),
-        sparse::cases(),
-        paths::cases(),
-    ]
-    .concat()
-}
 
 fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
@@ -42,7 +25,7 @@ fn a_doubtful_archive_is_refused_with_a_reason() {
         return;
     };
     let canary = Canary::new(&place);
-    for (case, archive, reason) in doubtful() {
+    for (case, archive, reason) in berth_testkit::hostile::doubtful() {
         let (_, outcome) = place.unpack(&archive, &Options::default());
         canary.check(case);
         let Err(error) = outcome else {
@@ -63,9 +46,9 @@ fn cutting_an_archive_anywhere_neither_panics_nor_invents() {
     };
     let whole = Tar::new()
         .pax(&[("mtime", b"1.5")])
-        .add(&Entry::file("a", [1; 700]))
-        .add(&Entry::symlink("l".repeat(150), "t".repeat(150)))
-        .add(&Entry::dir("d"))
+        .entry(&Entry::file("a", [1; 700]))
+        .entry(&Entry::symlink("l".repeat(150), "t".repeat(150)))
+        .entry(&Entry::dir("d"))
         .end();
     for length in (0..whole.len()).step_by(97) {
         let (target, outcome) = place.unpack(&whole[..length], &Options::default());

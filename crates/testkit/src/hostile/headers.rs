@@ -1,7 +1,7 @@
 //! Headers that lie or that are of no kind we know.
 
 use super::Doubtful;
-use super::archive::*;
+use crate::archive::*;
 
 pub fn cases() -> Vec<Doubtful> {
     let ok = || Entry::file("ok", "data");
@@ -40,7 +40,7 @@ pub fn cases() -> Vec<Doubtful> {
         ),
         (
             "lone zero block",
-            Tar::new().raw(&[0; 512]).add(&ok()).end(),
+            Tar::new().raw(&[0; 512]).entry(&ok()).end(),
             "zero block",
         ),
         ("letters in size", with(124, b"0000000zz4\0\0"), "size"),

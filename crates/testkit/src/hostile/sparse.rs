@@ -1,13 +1,13 @@
 //! Sparse maps that do not describe their file.
 
 use super::Doubtful;
-use super::archive::*;
+use crate::archive::*;
 
 pub fn cases() -> Vec<Doubtful> {
     let sparse = |records: &[(&str, &[u8])]| {
         Tar::new()
             .pax(records)
-            .add(&Entry::file("s", [7; 512]))
+            .entry(&Entry::file("s", [7; 512]))
             .end()
     };
     vec![
@@ -90,7 +90,7 @@ pub fn cases() -> Vec<Doubtful> {
             "sparse directory",
             Tar::new()
                 .pax(&[("GNU.sparse.size", b"1")])
-                .add(&Entry::dir("d"))
+                .entry(&Entry::dir("d"))
                 .end(),
             "sparse",
         ),
@@ -111,7 +111,7 @@ pub fn cases() -> Vec<Doubtful> {
                     ("GNU.sparse.minor", b"0"),
                     ("GNU.sparse.realsize", b"9"),
                 ])
-                .add(&Entry::file(
+                .entry(&Entry::file(
                     "s",
                     "100000\n0\n".to_owned() + &"1\n".repeat(251),
                 ))
@@ -126,7 +126,7 @@ pub fn cases() -> Vec<Doubtful> {
                     ("GNU.sparse.minor", b"0"),
                     ("GNU.sparse.realsize", b"9"),
                 ])
-                .add(&Entry::file("s", "4000000000\n".repeat(60)))
+                .entry(&Entry::file("s", "4000000000\n".repeat(60)))
                 .end(),
             "exceeds",
         ),

@@ -1,7 +1,7 @@
 //! PAX records, GNU long names and extended attributes that contradict or overflow.
 
 use super::Doubtful;
-use super::archive::*;
+use crate::archive::*;
 
 pub fn cases() -> Vec<Doubtful> {
     let ok = || Entry::file("ok", "data");
@@ -15,7 +15,7 @@ pub fn cases() -> Vec<Doubtful> {
             "PAX size hides entries",
             Tar::new()
                 .pax(&[("size", b"1024")])
-                .add(&smuggling)
+                .entry(&smuggling)
                 .raw(&smuggled)
                 .end(),
             "disagree",
@@ -24,7 +24,7 @@ pub fn cases() -> Vec<Doubtful> {
             "PAX size of nothing",
             Tar::new()
                 .pax(&[("size", b"0")])
-                .add(&Entry::file("carrier", &smuggled))
+                .entry(&Entry::file("carrier", &smuggled))
                 .end(),
             "disagree",
         ),
@@ -32,59 +32,59 @@ pub fn cases() -> Vec<Doubtful> {
             "PAX size on a link",
             Tar::new()
                 .pax(&[("size", b"512")])
-                .add(&Entry::symlink("l", "x"))
+                .entry(&Entry::symlink("l", "x"))
                 .raw(&[0; 512])
                 .end(),
             "disagree",
         ),
         (
             "negative PAX size",
-            Tar::new().pax(&[("size", b"-1")]).add(&ok()).end(),
+            Tar::new().pax(&[("size", b"-1")]).entry(&ok()).end(),
             "size",
         ),
         (
             "PAX size of 2^64",
             Tar::new()
                 .pax(&[("size", b"18446744073709551616")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "size",
         ),
         (
             "PAX uid of all ones",
-            Tar::new().pax(&[("uid", b"4294967295")]).add(&ok()).end(),
+            Tar::new().pax(&[("uid", b"4294967295")]).entry(&ok()).end(),
             "uid",
         ),
         (
             "PAX uid of 2^32",
-            Tar::new().pax(&[("uid", b"4294967296")]).add(&ok()).end(),
+            Tar::new().pax(&[("uid", b"4294967296")]).entry(&ok()).end(),
             "uid",
         ),
         (
             "PAX uid with a sign",
-            Tar::new().pax(&[("uid", b"-0")]).add(&ok()).end(),
+            Tar::new().pax(&[("uid", b"-0")]).entry(&ok()).end(),
             "uid",
         ),
         (
             "PAX gid of words",
-            Tar::new().pax(&[("gid", b"root")]).add(&ok()).end(),
+            Tar::new().pax(&[("gid", b"root")]).entry(&ok()).end(),
             "gid",
         ),
         (
             "PAX mtime of words",
-            Tar::new().pax(&[("mtime", b"now")]).add(&ok()).end(),
+            Tar::new().pax(&[("mtime", b"now")]).entry(&ok()).end(),
             "mtime",
         ),
         (
             "NUL in PAX path",
-            Tar::new().pax(&[("path", b"a\0b")]).add(&ok()).end(),
+            Tar::new().pax(&[("path", b"a\0b")]).entry(&ok()).end(),
             "PAX record",
         ),
         (
             "NUL in PAX link",
             Tar::new()
                 .pax(&[("linkpath", b"a\0b")])
-                .add(&Entry::symlink("l", "x"))
+                .entry(&Entry::symlink("l", "x"))
                 .end(),
             "PAX record",
         ),
@@ -93,7 +93,7 @@ pub fn cases() -> Vec<Doubtful> {
             Tar::new()
                 .pax(&[("path", b"a")])
                 .pax(&[("path", b"b")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "twice",
         ),
@@ -102,7 +102,7 @@ pub fn cases() -> Vec<Doubtful> {
             Tar::new()
                 .long(b'L', b"a")
                 .long(b'L', b"b")
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "twice",
         ),
@@ -111,7 +111,7 @@ pub fn cases() -> Vec<Doubtful> {
             Tar::new()
                 .long(b'K', b"a")
                 .long(b'K', b"b")
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "twice",
         ),
@@ -120,7 +120,7 @@ pub fn cases() -> Vec<Doubtful> {
             Tar::new()
                 .pax(&[("path", b"a")])
                 .long(b'L', b"b")
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "twice",
         ),
@@ -129,7 +129,7 @@ pub fn cases() -> Vec<Doubtful> {
             Tar::new()
                 .pax(&[("linkpath", b"a")])
                 .long(b'K', b"b")
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "twice",
         ),
@@ -148,7 +148,7 @@ pub fn cases() -> Vec<Doubtful> {
             Tar::new()
                 .pax(&[("path", b"a")])
                 .extended(b'g', &[("comment", b"c")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "without an entry",
         ),
@@ -156,7 +156,7 @@ pub fn cases() -> Vec<Doubtful> {
             "global path",
             Tar::new()
                 .extended(b'g', &[("path", b"a")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "global",
         ),
@@ -164,7 +164,7 @@ pub fn cases() -> Vec<Doubtful> {
             "global size",
             Tar::new()
                 .extended(b'g', &[("size", b"0")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "global",
         ),
@@ -172,62 +172,62 @@ pub fn cases() -> Vec<Doubtful> {
             "global attribute",
             Tar::new()
                 .extended(b'g', &[("SCHILY.xattr.user.a", b"1")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "global",
         ),
         (
             "empty long name",
-            Tar::new().long(b'L', b"").add(&ok()).end(),
+            Tar::new().long(b'L', b"").entry(&ok()).end(),
             "long name",
         ),
         (
             "long name without its end",
             Tar::new()
-                .add(&Entry {
+                .entry(&Entry {
                     data: b"abc".to_vec(),
                     gnu: true,
                     ..Entry::new(b'L', "n")
                 })
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "long name",
         ),
         (
             "long name with two ends",
-            Tar::new().long(b'L', b"a\0b").add(&ok()).end(),
+            Tar::new().long(b'L', b"a\0b").entry(&ok()).end(),
             "long name",
         ),
         (
             "PAX length too long",
             Tar::new()
-                .add(&Entry {
+                .entry(&Entry {
                     data: b"99 a=b\n".to_vec(),
                     ..Entry::new(b'x', "n")
                 })
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "PAX record",
         ),
         (
             "PAX record without =",
             Tar::new()
-                .add(&Entry {
+                .entry(&Entry {
                     data: b"6 abc\n".to_vec(),
                     ..Entry::new(b'x', "n")
                 })
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "PAX record",
         ),
         (
             "PAX record without end",
             Tar::new()
-                .add(&Entry {
+                .entry(&Entry {
                     data: b"6 a=bc".to_vec(),
                     ..Entry::new(b'x', "n")
                 })
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "PAX record",
         ),
@@ -235,7 +235,7 @@ pub fn cases() -> Vec<Doubtful> {
             "giant PAX header",
             Tar::new()
                 .pax(&[("comment", &vec![b'x'; 2 << 20])])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "exceeds",
         ),
@@ -243,7 +243,7 @@ pub fn cases() -> Vec<Doubtful> {
             "overlay attribute",
             Tar::new()
                 .pax(&[("SCHILY.xattr.trusted.overlay.redirect", b"/etc")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "reserved",
         ),
@@ -251,7 +251,7 @@ pub fn cases() -> Vec<Doubtful> {
             "overlay attribute on a link",
             Tar::new()
                 .pax(&[("SCHILY.xattr.trusted.overlay.opaque", b"y")])
-                .add(&Entry::symlink("l", "x"))
+                .entry(&Entry::symlink("l", "x"))
                 .end(),
             "reserved",
         ),
@@ -259,20 +259,23 @@ pub fn cases() -> Vec<Doubtful> {
             "encoded overlay attribute",
             Tar::new()
                 .pax(&[("LIBARCHIVE.xattr.trusted.overlay%2eopaque", b"eQ==")])
-                .add(&Entry::dir("d"))
+                .entry(&Entry::dir("d"))
                 .end(),
             "reserved",
         ),
         (
             "attribute without a name",
-            Tar::new().pax(&[("SCHILY.xattr.", b"1")]).add(&ok()).end(),
+            Tar::new()
+                .pax(&[("SCHILY.xattr.", b"1")])
+                .entry(&ok())
+                .end(),
             "PAX record",
         ),
         (
             "capability of three bytes",
             Tar::new()
                 .pax(&[("SCHILY.xattr.security.capability", b"abc")])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "malformed",
         ),
@@ -280,7 +283,7 @@ pub fn cases() -> Vec<Doubtful> {
             "attribute beyond the kernel",
             Tar::new()
                 .pax(&[("SCHILY.xattr.user.a", &[b'x'; 65_537])])
-                .add(&ok())
+                .entry(&ok())
                 .end(),
             "exceeds",
         ),

@@ -1,7 +1,7 @@
 //! Names, links and whiteouts that lead nowhere good.
 
 use super::Doubtful;
-use super::archive::*;
+use crate::archive::*;
 
 pub fn cases() -> Vec<Doubtful> {
     let ok = || Entry::file("ok", "data");

@@ -50,6 +50,12 @@ pub(crate) fn start_writeback(file: &File, offset: u64, length: u64) {
     );
 }
 
+/// Lets the page cache drop what was read of a file.
+pub(crate) fn forget(file: &File) {
+    // Advice only.
+    let _ = rustix::fs::fadvise(file.as_fd(), 0, None, Advice::DontNeed);
+}
+
 pub(crate) fn sync(file: &File, path: &Path) -> Result<()> {
     step("sync")
         .and_then(|()| file.sync_data())

@@ -92,6 +92,7 @@ pub struct Config {
     pub bridge: Bridge,
     pub streaming: Streaming,
     pub pull: Pull,
+    pub scrub: Scrub,
     pub log: Log,
     pub trace: Trace,
     pub metrics: Metrics,
@@ -163,6 +164,16 @@ pub struct Pull {
     pub progress_timeout_secs: u64,
     /// Further attempts after the first.
     pub retries: u32,
+}
+
+/// Images are read again and compared with their digests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Scrub {
+    /// Seconds from the beginning of one round to that of the next; 0 means never.
+    pub every_secs: u64,
+    /// Bytes that are read in a second at most; 0 means as fast as the disk.
+    pub bytes_per_sec: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -242,6 +253,7 @@ impl Default for Config {
             bridge: Bridge::default(),
             streaming: Streaming::default(),
             pull: Pull::default(),
+            scrub: Scrub::default(),
             log: Log::default(),
             trace: Trace::default(),
             metrics: Metrics::default(),
@@ -324,6 +336,15 @@ impl Default for Pull {
             layers_at_once: 4,
             progress_timeout_secs: 30,
             retries: 5,
+        }
+    }
+}
+
+impl Default for Scrub {
+    fn default() -> Self {
+        Self {
+            every_secs: 7 * 24 * 3600,
+            bytes_per_sec: 8 << 20,
         }
     }
 }

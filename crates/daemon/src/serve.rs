@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use berth_cri::Facts;
-use berth_images::Images;
+use berth_images::{Images, Pace};
 use berth_lifecycle::Runtime;
 use berth_network::Network;
 use tokio::net::{UnixListener, UnixStream};
@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use crate::config::Config;
+use crate::config::{Config, Scrub};
 use crate::deadline::DeadlineLayer;
 use crate::metrics::calls::Calls;
 use crate::wiring::{self, House};
@@ -41,6 +41,9 @@ const SWEEP: Duration = Duration::from_secs(3600);
 
 /// Bytes on their way to one client; the kernel bounds it by `net.core.wmem_max`.
 const SEND_BUFFER: usize = 4 << 20;
+/// When it is first looked whether images are to be read again, and how often at most from then on.
+const SCRUB_FIRST: Duration = Duration::from_secs(600);
+const SCRUB_LEAST: Duration = Duration::from_secs(1);
 
 /// How often free memory is given back.
 const TIDY: Duration = Duration::from_secs(10);
@@ -59,6 +62,9 @@ pub async fn serve(config: &Config) -> Result<()> {
     tokio::spawn(heal(house.network.clone()));
     tokio::spawn(tidy());
     tokio::spawn(sweep(Arc::clone(&house.images)));
+    if config.scrub.every_secs > 0 {
+        tokio::spawn(scrub(Arc::clone(&house.images), config.scrub.clone()));
+    }
     tokio::spawn(collect(house.runtime.clone(), house.network.clone()));
     let calls = Calls::default();
     if let Some(address) = config.metrics.socket_address()? {
@@ -225,6 +231,23 @@ async fn sweep(images: Arc<Images>) {
         if let Err(error) = images.collect().await {
             tracing::warn!(error = error.report(), "image content was not collected");
         }
+    }
+}
+
+/// Reads all images again, slowly. A round that the last daemon began goes on first.
+async fn scrub(images: Arc<Images>, config: Scrub) {
+    let every = Duration::from_secs(config.every_secs);
+    let mut pause = SCRUB_FIRST.min(every);
+    loop {
+        tokio::time::sleep(pause).await;
+        let due = images.scrub_due(every);
+        if due.is_zero()
+            && let Err(error) = images.scrub(Pace(config.bytes_per_sec)).await
+        {
+            tracing::warn!(error = error.report(), "images were not read again");
+        }
+        // A clock that is set while a long sleep lasts would be noticed too late.
+        pause = due.clamp(SCRUB_LEAST, SCRUB_FIRST);
     }
 }
 

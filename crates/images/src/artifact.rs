@@ -191,16 +191,7 @@ async fn fetch(pull: Arc<Pull>, blob: Descriptor, cancel: CancellationToken) -> 
     if layer::has_blob(&pull, &blob).await? {
         return Ok(false);
     }
-    let (ingest, stream) = layer::begin(&pull, &blob, &cancel).await?;
-    let resumes = ingest.offset() > 0;
-    match layer::transfer(&pull, ingest, None, stream, &cancel).await {
-        Err(Error::DigestMismatch { .. }) if resumes => {
-            tracing::warn!(blob = %blob.digest, "resumed data was bad: fetched from its start");
-            let (ingest, stream) = layer::begin(&pull, &blob, &cancel).await?;
-            layer::transfer(&pull, ingest, None, stream, &cancel).await?;
-        }
-        done => done?,
-    }
+    layer::fetch(&pull, &blob, &cancel).await?;
     Ok(true)
 }
 

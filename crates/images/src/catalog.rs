@@ -130,6 +130,36 @@ impl Catalog {
         self.entries.values().map(|entry| &*entry.record)
     }
 
+    /// Records of images that are shown.
+    pub(crate) fn complete(&self) -> impl Iterator<Item = &ImageRecord> {
+        let shown = self.entries.values().filter(|entry| entry.complete);
+        shown.map(|entry| &*entry.record)
+    }
+
+    /// Whether a layer is an artifact's.
+    pub(crate) fn is_artifact(&self, layer: &ChainId) -> bool {
+        let mut artifacts = self
+            .records()
+            .filter(|record| record.artifact_type.is_some());
+        artifacts.any(|record| record.layers.iter().any(|known| known.chain_id == *layer))
+    }
+
+    /// The catalog with every image hidden that stands on a layer; `None` if there is none.
+    pub(crate) fn without_layer(&self, layer: &ChainId) -> Option<Self> {
+        let stands = |entry: &Entry| {
+            let mut layers = entry.record.layers.iter();
+            entry.complete && layers.any(|known| known.chain_id == *layer)
+        };
+        if !self.entries.values().any(stands) {
+            return None;
+        }
+        let mut next = self.clone();
+        for entry in next.entries.values_mut() {
+            entry.complete &= !stands(entry);
+        }
+        Some(next)
+    }
+
     /// The record, if the image is complete.
     pub(crate) fn record(&self, id: &Digest) -> Option<&ImageRecord> {
         self.entries

@@ -327,7 +327,8 @@ impl Images {
         self.shared.meters.clone()
     }
 
-    /// What images take. One look per blob and layer, not a walk over files.
+    /// What images take, in allocated blocks. One look per blob and layer: the files of a layer are
+    /// walked the first time only.
     pub async fn fs_usage(&self) -> Result<ImageUsage> {
         let shared = Arc::clone(&self.shared);
         blocking("count image usage", move || {
@@ -339,12 +340,25 @@ impl Images {
                 .snapshotter
                 .layers()
                 .map_err(Error::snapshots("list layers"))?;
-            let unpacked = layers
-                .iter()
-                .fold(FsUsage::default(), |sum, layer| FsUsage {
-                    bytes: sum.bytes + layer.info.size,
-                    inodes: sum.inodes + layer.info.inodes,
-                });
+            let catalog = shared.catalog();
+            let mut unpacked = FsUsage::default();
+            for layer in &layers {
+                // Their files are links to blobs, which are counted above.
+                if catalog.is_artifact(&layer.id) {
+                    unpacked.bytes += layer.info.size;
+                    unpacked.inodes += layer.info.inodes;
+                    continue;
+                }
+                match shared.snapshotter.layer_usage(&layer.id) {
+                    Ok(usage) => {
+                        unpacked.bytes += usage.bytes;
+                        unpacked.inodes += usage.inodes;
+                    }
+                    // Removed since it was listed.
+                    Err(berth_snapshots::Error::LayerMissing { .. }) => {}
+                    Err(error) => return Err(Error::layer("measure", &layer.id)(error)),
+                }
+            }
             Ok(ImageUsage {
                 blobs: FsUsage {
                     bytes: blobs.bytes,
@@ -360,6 +374,17 @@ impl Images {
 impl Shared {
     pub(crate) fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.read())
+    }
+
+    /// Shows no image any more that stands on this layer, until it is pulled again. From threads
+    /// that may block.
+    pub(crate) fn hide(&self, layer: &ChainId) {
+        let _turn = futures::executor::block_on(self.changing.lock());
+        let next = self.catalog().without_layer(layer);
+        if let Some(next) = next {
+            tracing::warn!(%layer, "images have lost a layer and are hidden until they are pulled again");
+            *self.catalog.write() = Arc::new(next);
+        }
     }
 
     /// Changes records and catalog together. `decide` sees the present catalog and returns the

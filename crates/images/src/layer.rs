@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use berth_content::Ingest;
+use berth_metadata::schema::LayerRecord;
 use berth_names::ChainId;
 use berth_registry::BlobStream;
 use berth_snapshots::{LayerDraft, LayerInfo};
@@ -16,6 +17,7 @@ use crate::bridge::{self, Piece, PieceSender};
 use crate::images::blocking;
 use crate::manifest::{Descriptor, LayerPlan};
 use crate::pull::Pull;
+use crate::scrub::repair::{self, Outcome};
 use crate::watch::Phase;
 use crate::{Error, Result};
 
@@ -41,7 +43,8 @@ pub(crate) async fn obtain(
         let _layer = pull
             .unless(&cancel, shared.layers.lock(plan.chain_id.clone()))
             .await?;
-        if has_layer(&pull, &plan.chain_id).await? {
+        let is_here = has_layer(&pull, &plan.chain_id).await?;
+        if is_here && has_blob(&pull, &plan.descriptor).await? {
             tracing::debug!("the layer is here already");
             pull.watch.set(&plan.descriptor.digest, Phase::Present);
             return Ok(false);
@@ -51,6 +54,11 @@ pub(crate) async fn obtain(
             .await?;
         // Last, so that whoever has a permit waits for nobody who needs one.
         let _permit = pull.unless(&cancel, shared.permits.acquire()).await?;
+        if is_here {
+            return restore_blob(&pull, &plan, &cancel)
+                .await
+                .map(|()| done(true));
+        }
         match fetch_and_unpack(&pull, &plan, &cancel).await? {
             Attempt::Done => Ok(done(true)),
             Attempt::StartOver(why) => {
@@ -63,6 +71,54 @@ pub(crate) async fn obtain(
         }
     };
     work.instrument(span).await
+}
+
+/// Fetches the blob of a layer that is here: it was found bad, and so may be what was made of it.
+async fn restore_blob(
+    pull: &Arc<Pull>,
+    plan: &LayerPlan,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    tracing::info!("the blob of a layer that is here is fetched again");
+    fetch(pull, &plan.descriptor, cancel).await?;
+    let (pull, plan) = (Arc::clone(pull), plan.clone());
+    blocking("compare layer", move || {
+        let layer = LayerRecord {
+            digest: plan.descriptor.digest,
+            diff_id: plan.diff_id,
+            chain_id: plan.chain_id.clone(),
+            size: plan.descriptor.size,
+        };
+        match repair::check_and_heal(&pull.shared, &layer)? {
+            Outcome::Good | Outcome::Healed => Ok(()),
+            Outcome::Retired => Err(Error::Layer {
+                operation: "it was bad and could not be made anew: try again",
+                source: berth_snapshots::Error::LayerMissing {
+                    layer: plan.chain_id.clone(),
+                },
+                layer: plan.chain_id,
+            }),
+        }
+    })
+    .await
+}
+
+/// Gets a blob without unpacking it.
+pub(crate) async fn fetch(
+    pull: &Pull,
+    blob: &Descriptor,
+    cancel: &CancellationToken,
+) -> Result<()> {
+    let (ingest, stream) = begin(pull, blob, cancel).await?;
+    let resumes = ingest.offset() > 0;
+    match transfer(pull, ingest, None, stream, cancel).await {
+        Err(Error::DigestMismatch { .. }) if resumes => {
+            tracing::warn!(blob = %blob.digest, "resumed data was bad: fetched from its start");
+            let (ingest, stream) = begin(pull, blob, cancel).await?;
+            transfer(pull, ingest, None, stream, cancel).await
+        }
+        done => done,
+    }
 }
 
 enum Attempt {

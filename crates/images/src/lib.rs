@@ -44,6 +44,8 @@ mod meters;
 mod names;
 mod platform;
 mod pull;
+mod scrub;
+mod values;
 mod watch;
 
 #[cfg(test)]
@@ -58,6 +60,7 @@ pub use intake::{Intake, Section};
 pub use meters::Meters;
 pub use names::{Reference, Untagged};
 pub use platform::Platform;
+pub use scrub::{Pace, Scrubbed};
 pub use watch::{LayerProgress, Phase, PullWatch};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

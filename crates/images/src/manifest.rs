@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 
 use crate::image::ImageConfig;
 use crate::platform::Platform;
-use crate::{Error, Result};
+use crate::{Error, Result, values};
 
 /// OverlayFS stacks no more.
 pub(crate) const MAX_LAYERS: usize = 500;
@@ -291,6 +291,7 @@ pub(crate) fn plan(
     }
     let digest = &manifest.config.digest;
     let invalid = |field: &str, problem: String| Error::invalid("config", digest, field, problem);
+    values::check("config", digest, bytes)?;
     let WithRootfs { config, rootfs } =
         serde_json::from_slice(bytes).map_err(|error| invalid("JSON", error.to_string()))?;
     if rootfs.kind != "layers" {
@@ -349,6 +350,7 @@ pub(crate) fn parse(
             format!("{} is more than {MAX_MANIFEST}", bytes.len()),
         ));
     }
+    values::check(kind, digest, bytes)?;
     let document: Document =
         serde_json::from_slice(bytes).map_err(|error| invalid("JSON", error.to_string()))?;
     if document.schema_version == Some(1) || document.fs_layers.is_some() {

@@ -271,3 +271,50 @@ fn a_config_must_fit_its_manifest_and_this_machine() {
         assert_eq!(error.kind(), expected, "{at}: {error}");
     }
 }
+
+/// Manifests, indexes and configs from honest ones, by chance.
+#[test]
+fn whatever_is_taken_for_a_document_keeps_to_the_limits() {
+    use berth_testkit::mutate::Mutants;
+    const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/document");
+    let index = json!({
+        "schemaVersion": 2, "mediaType": OCI_INDEX,
+        "manifests": [{ "mediaType": OCI_MANIFEST, "size": 5, "digest": hash("x"),
+            "annotations": { "a": "b" },
+            "platform": { "os": "linux", "architecture": "amd64", "variant": "v2" } }],
+    });
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "created": "2020-01-01T00:00:00Z",
+        "config": { "User": "7:8", "Env": ["A=b"], "Cmd": ["x"], "Volumes": { "/v": {} },
+            "ExposedPorts": { "80/tcp": {} }, "Healthcheck": { "Test": ["CMD"], "Interval": 1 } },
+        "rootfs": { "type": "layers", "diff_ids": [hash("one"), hash("two")] },
+    });
+    let documents = [sample(), index, config].map(|document| document.to_string());
+    let known = read(&sample()).unwrap();
+    Mutants::of(CORPUS)
+        .and(documents)
+        .words(&[
+            "\"manifests\":[]",
+            "null",
+            "{}",
+            "[[[[",
+            "\"mediaType\":",
+            OCI_INDEX,
+            "\\u0000",
+        ])
+        .show(|input| {
+            let digest = Digest::sha256_of(input);
+            if let Ok(manifest) = manifest(&digest, OCI_MANIFEST, input) {
+                let total: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
+                assert!(total <= MAX_LAYER && manifest.layers.len() <= MAX_LAYERS);
+                assert!(manifest.config.size <= MAX_CONFIG);
+            }
+            if let Ok(chosen) = choose("ref", &digest, OCI_INDEX, input, &host()) {
+                assert!(chosen.size <= MAX_LAYER);
+            }
+            if let Ok((_, plans)) = plan("ref", &known, input, &host()) {
+                assert_eq!(plans.len(), known.layers.len());
+            }
+            let _read_or_refused = crate::artifact::read(&digest, OCI_MANIFEST, input);
+        });
+}

@@ -25,6 +25,10 @@ pub struct Meters {
     collection_failures: Counter,
     collected: Labelled,
     collection_seconds: Histogram,
+    scrubs: Counter,
+    scrubbed: Labelled,
+    bad: Labelled,
+    healed: Counter,
 }
 
 impl Default for Meters {
@@ -40,6 +44,10 @@ impl Default for Meters {
             collection_failures: Counter::default(),
             collected: Family::default(),
             collection_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 9)),
+            scrubs: Counter::default(),
+            scrubbed: Family::default(),
+            bad: Family::default(),
+            healed: Counter::default(),
         }
     }
 }
@@ -106,6 +114,23 @@ impl Meters {
         }
     }
 
+    /// A round of reading everything again has ended.
+    pub(crate) fn scrubbed(&self) {
+        self.scrubs.inc();
+    }
+
+    pub(crate) fn read(&self, kind: &'static str, bytes: u64) {
+        self.scrubbed.get_or_create(&[("kind", kind)]).inc_by(bytes);
+    }
+
+    pub(crate) fn bad(&self, kind: &'static str) {
+        self.bad.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    pub(crate) fn healed(&self) {
+        self.healed.inc();
+    }
+
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "pulls_in_progress",
@@ -150,6 +175,27 @@ impl Meters {
             "Time of the collector's runs",
             Unit::Seconds,
             self.collection_seconds.clone(),
+        );
+        registry.register(
+            "image_scrubs",
+            "Rounds in which all images were read again",
+            self.scrubs.clone(),
+        );
+        registry.register_with_unit(
+            "image_scrubbed",
+            "Blobs and files of layers that were read again",
+            Unit::Bytes,
+            self.scrubbed.clone(),
+        );
+        registry.register(
+            "image_content_bad",
+            "Blobs and layers that were found damaged or missing",
+            self.bad.clone(),
+        );
+        registry.register(
+            "image_content_healed",
+            "Damaged layers that were made anew from their blob",
+            self.healed.clone(),
         );
     }
 }

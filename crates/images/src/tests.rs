@@ -3,6 +3,7 @@
 mod artifacts;
 mod failing;
 mod pulling;
+mod scrubbing;
 mod server;
 mod sharing;
 

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
@@ -191,17 +191,22 @@ fn clean_home(home: &str) -> String {
 
 fn bounded(root: BorrowedFd<'_>, path: &'static str) -> Result<String> {
     let failed = |source: io::Error| Error::ImageFile { path, source };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let opened: OwnedFd = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    // Looked at before it is opened: to open some devices is to do something (a watchdog begins to
+    // run, a tape rewinds), and an image can have any of them.
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let named: OwnedFd = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
         Ok(fd) => fd,
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
         Err(errno) => return Err(failed(errno.into())),
     };
-    let stat = rustix::fs::fstat(opened.as_fd()).map_err(|errno| failed(errno.into()))?;
+    let stat = rustix::fs::fstat(named.as_fd()).map_err(|errno| failed(errno.into()))?;
     if !rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file() {
         return Err(failed(io::Error::other("it is not a regular file")));
     }
+    let again = format!("/proc/self/fd/{}", named.as_raw_fd());
+    let opened = rustix::fs::open(again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let opened = opened.map_err(|errno| failed(errno.into()))?;
     let mut bytes = Vec::new();
     File::from(opened)
         .take(MAX_FILE + 1)
@@ -349,5 +354,49 @@ mod tests {
         )
         .unwrap();
         assert!(Database::read(root.as_fd()).is_err(), "a fifo");
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root: makes a device");
+            return;
+        }
+        std::fs::remove_file(&passwd).unwrap();
+        // No driver has it: to open it would be another error.
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &passwd,
+            rustix::fs::FileType::CharacterDevice,
+            Mode::RUSR,
+            rustix::fs::makedev(510, 77),
+        )
+        .unwrap();
+        let error = Database::read(root.as_fd()).unwrap_err();
+        assert!(
+            crate::error::chain(&error).contains("not a regular file"),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn whatever_a_database_says_numbers_stay_numbers_and_homes_are_plain() {
+        use berth_testkit::mutate::Mutants;
+        const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/passwd");
+        let known = database();
+        Mutants::of(CORPUS)
+            .and([known.passwd, known.group])
+            .words(&["::", ":x:0:0:", "\n1000:x:0:0::/:\n", "\u{85}", "\r", "u:"])
+            .show(|input| {
+                let text = String::from_utf8_lossy(input).into_owned();
+                let database = Database {
+                    passwd: text.clone(),
+                    group: text,
+                };
+                for (user, uid) in [("1000", 1000), ("4242", 4242)] {
+                    let resolved = database.resolve(&RunAs::default(), user).unwrap();
+                    assert_eq!(resolved.identity.uid, uid);
+                    assert!(!resolved.home.chars().any(char::is_control));
+                }
+                for user in ["u", "u:extra", "www-data"] {
+                    let _found_or_not = database.resolve(&RunAs::default(), user);
+                }
+            });
     }
 }

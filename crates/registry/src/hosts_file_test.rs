@@ -169,3 +169,46 @@ fn durations_are_gos() {
         );
     }
 }
+
+#[test]
+fn whatever_is_wrong_is_told_with_the_file_and_a_line_of_it() {
+    use berth_testkit::mutate::Mutants;
+    const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/hosts");
+    let whole = r#"
+server = "https://registry.example.com"
+ca = "server-ca.pem"
+[host."https://zulu.example.com:5000"]
+  capabilities = ["pull", "resolve"]
+  client = [["cert.pem", "key.pem"], ["both.pem", ""]]
+  dial_timeout = "1m1.5s"
+  override_path = true
+  [host."https://zulu.example.com:5000".header]
+    x-many = ["1", "2"]
+"#;
+    Mutants::of(CORPUS)
+        .and([whole, "", "skip_verify = true\n"])
+        .words(&[
+            "[host.\"\"]",
+            "https://",
+            "= [",
+            "\"\"\"",
+            "\u{feff}",
+            "1e999",
+            "-1h",
+            "\\x00",
+        ])
+        .show(|input| {
+            let text = String::from_utf8_lossy(input);
+            match parsed(&text) {
+                Ok(file) => {
+                    let urls = file.hosts.iter().filter_map(|host| host.url.as_ref());
+                    urls.for_each(|url| assert!(matches!(url.scheme(), "http" | "https"), "{url}"));
+                }
+                Err(error) => {
+                    let line = error.line.unwrap_or(1);
+                    assert!((1..=text.lines().count() + 1).contains(&line), "{error}");
+                    assert!(error.to_string().contains("hosts.toml"));
+                }
+            }
+        });
+}

@@ -138,6 +138,8 @@ macro_rules! snapshotter_contract {
             of_many_makers_of_one_key_one_wins
             racing_commits_of_one_layer_all_succeed
             removed_trees_are_purged
+            a_retired_layer_stays_for_those_who_have_it_and_makes_room_for_another
+            a_layer_is_measured_as_the_disk_counts
         );
     };
     (@cases $open:expr; $($case:ident)*) => {

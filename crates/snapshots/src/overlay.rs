@@ -10,6 +10,9 @@
 //!   active/<key>/              visible by rename
 //!     snapshot.json            Snapshot
 //!     upper/ work/             writable snapshots only
+//!     usage.json               what it takes, once somebody has asked
+//!   retired/<instance>/        a layer whose content was found bad, while snapshots stand on it
+//!     retired.json             Retirement
 //!   trash/<instance>           removed; deleted by `purge_trash`
 //!   empty/                     what a view of no layers shows
 //! ```
@@ -29,12 +32,13 @@
 
 mod layout;
 mod recovery;
+mod retirement;
 mod stack;
 mod tree;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -390,7 +394,40 @@ impl Snapshotter for Overlay {
         removed
     }
 
+    fn retire_layer(&self, id: &ChainId) -> Result<()> {
+        self.inner.retire(id)
+    }
+
+    fn layer_content(&self, id: &ChainId) -> Result<Option<OwnedFd>> {
+        if self.inner.state.lock().removing_layers.contains(id) {
+            return Ok(None);
+        }
+        let name = format!("{}/fs", layout::layer_name(id));
+        match self.inner.layout.layers.open(&name) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    fn layer_usage(&self, id: &ChainId) -> Result<Usage> {
+        let layers = &self.inner.layout.layers;
+        let name = layout::layer_name(id);
+        let record = format!("{name}/usage.json");
+        // One that is damaged is counted again.
+        if let Ok(Some(known)) = layers.read_record(&record) {
+            return Ok(known);
+        }
+        let Some(content) = self.layer_content(id)? else {
+            return Err(Error::LayerMissing { layer: id.clone() });
+        };
+        let counted = tree::measure(content).attempt("measuring", layers.path(&name))?;
+        // On a full disk it is counted every time.
+        let _ = layers.write_record(&record, &counted);
+        Ok(counted)
+    }
+
     fn purge_trash(&self) -> Result<u64> {
+        self.inner.discard_retired()?;
         tree::purge(self.inner.layout.trash.fd())
             .attempt("emptying", self.inner.layout.trash.path(""))
     }

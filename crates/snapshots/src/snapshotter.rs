@@ -157,6 +157,17 @@ pub trait Snapshotter: Send + Sync {
     /// The same for a layer; fails with `LayerInUse` while a snapshot stands on it.
     fn remove_layer(&self, id: &ChainId) -> Result<()>;
 
+    /// Takes a layer whose content is bad out of sight, so that a good one can be committed under
+    /// its id. Snapshots that stand on it keep what they have mounted; it goes with the last of
+    /// them. Mounted anew, they stand on whatever layer has the id then. Succeeds if there is none.
+    fn retire_layer(&self, id: &ChainId) -> Result<()>;
+
+    /// The content of a layer, for reading; `None` if there is no such layer.
+    fn layer_content(&self, id: &ChainId) -> Result<Option<OwnedFd>>;
+
+    /// What a layer takes on disk. Counted once: layers do not change.
+    fn layer_usage(&self, id: &ChainId) -> Result<Usage>;
+
     /// Deletes what is in the trash and returns how many inodes went. May take long.
     fn purge_trash(&self) -> Result<u64>;
 

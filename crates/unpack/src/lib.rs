@@ -13,6 +13,7 @@
 //! Layers come from strangers. Parsing is pure and apart from writing; what tools disagree on is
 //! refused; every name is resolved beneath the target; [`Limits`] bound time, memory and space.
 
+mod compare;
 mod decoder;
 mod entry;
 mod error;
@@ -32,6 +33,7 @@ use std::thread;
 
 use berth_names::Digest;
 
+pub use compare::{Compared, compare};
 pub use decoder::{Compression, Decoder};
 pub use error::{Error, HeaderFault, Refusal, Result};
 pub use options::{Applied, Limits, Options, RatioLimit};

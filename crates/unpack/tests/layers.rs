@@ -8,6 +8,7 @@ mod archive;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
@@ -37,19 +38,19 @@ fn owners_modes_and_times_are_as_the_archive_says() {
         return;
     };
     let archive = Tar::new()
-        .add(&Entry::dir("./").mode(0o1711).owner(3, 4))
-        .add(&Entry::dir("d").mode(0o2750).owner(5, 6))
-        .add(&Entry::file("d/setuid", "x").mode(0o4755).owner(7, 8))
+        .entry(&Entry::dir("./").mode(0o1711).owner(3, 4))
+        .entry(&Entry::dir("d").mode(0o2750).owner(5, 6))
+        .entry(&Entry::file("d/setuid", "x").mode(0o4755).owner(7, 8))
         .pax(&[
             ("mtime", b"1500000000.123456789"),
             ("uid", b"3000000"),
             ("gid", b"3000001"),
         ])
-        .add(&Entry::file("d/later", "x").mode(0o600))
-        .add(&Entry::symlink("d/link", "/no/where").owner(9, 10))
-        .add(&Entry::new(b'6', "d/fifo").mode(0o620))
-        .add(&Entry::device("d/null", 1, 3).mode(0o666))
-        .add(&Entry {
+        .entry(&Entry::file("d/later", "x").mode(0o600))
+        .entry(&Entry::symlink("d/link", "/no/where").owner(9, 10))
+        .entry(&Entry::new(b'6', "d/fifo").mode(0o620))
+        .entry(&Entry::device("d/null", 1, 3).mode(0o666))
+        .entry(&Entry {
             kind: b'4',
             ..Entry::device("d/disk", 7, 300)
         })
@@ -276,9 +277,9 @@ fn attributes_are_set_and_labels_of_other_hosts_left_out() {
             ),
             ("SCHILY.xattr.trusted.other", b"1"),
         ])
-        .add(&Entry::file("ping", "x").mode(0o755).owner(5, 6))
+        .entry(&Entry::file("ping", "x").mode(0o755).owner(5, 6))
         .pax(&[("LIBARCHIVE.xattr.user.enc%20oded", b"AQID")])
-        .add(&Entry::dir("d"))
+        .entry(&Entry::dir("d"))
         .end();
     let (root, applied) = place.good(&archive);
     assert_eq!(
@@ -304,9 +305,9 @@ fn global_times_apply_until_an_entry_has_its_own() {
     };
     let archive = Tar::new()
         .extended(b'g', &[("comment", b"0123abcd"), ("mtime", b"77")])
-        .add(&Entry::file("a", "x"))
+        .entry(&Entry::file("a", "x"))
         .pax(&[("mtime", b"88")])
-        .add(&Entry::file("b", "x"))
+        .entry(&Entry::file("b", "x"))
         .end();
     let (root, _) = place.good(&archive);
     assert_eq!(fs::metadata(root.join("a")).unwrap().mtime(), 77);
@@ -343,7 +344,6 @@ fn compressed_layers_have_the_digest_of_their_archive() {
     for layer in &layers {
         let target = place.target();
         let dir = fs::File::open(&target).unwrap();
-        use std::os::fd::AsFd;
         let applied = apply_compressed(&layer[..], dir.as_fd(), &Options::default()).unwrap();
         assert_eq!(applied.diff_id, Digest::sha256_of(&archive));
         assert_eq!(fs::read(target.join("f")).unwrap(), data);
@@ -355,7 +355,6 @@ fn compressed_layers_have_the_digest_of_their_archive() {
 
 #[test]
 fn a_failing_reader_is_told_apart_from_a_bad_archive() {
-    use std::os::fd::AsFd;
     struct Failing;
     impl Read for Failing {
         fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
@@ -528,5 +527,93 @@ fn compare(one: &Path, two: &Path, case: &str, xattrs: bool, format: &str) {
                 "{case}: {name:?}"
             );
         }
+    }
+}
+
+#[test]
+fn what_was_changed_since_is_told_by_a_comparison_with_the_archive() {
+    let Some(mut place) = Place::new() else {
+        return;
+    };
+    let sparse: [(&str, &[u8]); 2] = [
+        ("GNU.sparse.map", b"4096,512"),
+        ("GNU.sparse.size", b"8192"),
+    ];
+    let archive = Tar::new()
+        .entry(&Entry::dir("d").mode(0o750).owner(1, 2))
+        .entry(&Entry::file("d/f", vec![7; 300_000]).mode(0o4755))
+        .entry(&Entry::file("d/f", vec![8; 200_000]))
+        .entry(&Entry::hard_link("h", "d/f"))
+        .entry(&Entry::symlink("l", "d/f").owner(3, 4))
+        .entry(&Entry::device("null", 1, 3))
+        .entry(&Entry::new(b'6', "pipe"))
+        .entry(&Entry::file("d/.wh.gone", ""))
+        .entry(&Entry::file("d/.wh..wh..opq", ""))
+        .pax(&sparse)
+        .entry(&Entry::file("holes", [9; 512]))
+        .end();
+    let (root, applied) = place.good(&archive);
+    let compared = || {
+        let dir = fs::File::open(&root).unwrap();
+        let mut bytes = 0;
+        let found = berth_unpack::compare(&archive[..], dir.as_fd(), &Options::default(), |read| {
+            bytes += read;
+        })
+        .unwrap();
+        assert_eq!(found.diff_id, applied.diff_id);
+        let names: Vec<String> = found.told.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), found.differences);
+        (names, bytes)
+    };
+    assert_eq!(compared(), (Vec::new(), 200_512));
+
+    let restore = |path: &str| fs::copy(root.join("copy"), root.join(path)).map(drop);
+    fs::copy(root.join("d/f"), root.join("copy")).unwrap();
+    let mut flipped = fs::read(root.join("d/f")).unwrap();
+    flipped[150_000] ^= 1;
+    fs::write(root.join("d/f"), &flipped).unwrap();
+    assert_eq!(compared().0, ["d/f"]);
+    fs::write(root.join("d/f"), &flipped[..100]).unwrap();
+    assert_eq!(compared().0, ["d/f"]);
+    restore("d/f").unwrap();
+    assert!(compared().0.is_empty());
+
+    type Harm = fn(&std::path::Path);
+    let harms: [(&str, Harm); 8] = [
+        ("h", |root| {
+            fs::remove_file(root.join("h")).unwrap();
+            fs::write(root.join("h"), [8; 200_000]).unwrap();
+        }),
+        ("l", |root| {
+            fs::remove_file(root.join("l")).unwrap();
+            std::os::unix::fs::symlink("elsewhere", root.join("l")).unwrap();
+        }),
+        ("null", |root| fs::remove_file(root.join("null")).unwrap()),
+        ("pipe", |root| {
+            fs::remove_file(root.join("pipe")).unwrap();
+            fs::create_dir(root.join("pipe")).unwrap();
+        }),
+        ("d/gone", |root| {
+            fs::remove_file(root.join("d/gone")).unwrap()
+        }),
+        ("holes", |root| {
+            let file = fs::OpenOptions::new().write(true).open(root.join("holes"));
+            std::os::unix::fs::FileExt::write_at(&file.unwrap(), b"x", 4100)
+                .map(drop)
+                .unwrap();
+        }),
+        ("d", |root| {
+            rustix::fs::removexattr(root.join("d"), "trusted.overlay.opaque").unwrap();
+        }),
+        ("d/f", |root| {
+            std::os::unix::fs::chown(root.join("d/f"), Some(77), None).unwrap();
+        }),
+    ];
+    let mut expected = std::collections::BTreeSet::new();
+    for (name, harm) in harms {
+        harm(&root);
+        expected.insert(name.to_owned());
+        let found: std::collections::BTreeSet<String> = compared().0.into_iter().collect();
+        assert_eq!(found, expected, "after {name}");
     }
 }

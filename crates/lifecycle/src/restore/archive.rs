@@ -416,6 +416,53 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_taken_for_an_archive_writes_nowhere_else() {
+        use berth_testkit::mutate::Mutants;
+        const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/checkpoint");
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let mut members = whole();
+        members.push((DELETED, FILE, br#"["etc/old"]"#));
+        let seed = fs::read(archive(dir.path(), &members)).unwrap();
+        let beside = dir.path().join("archive.tar");
+        Mutants::of(CORPUS)
+            .and([seed])
+            .words(&[
+                "../",
+                "/",
+                "checkpoint/",
+                DIFF,
+                DELETED,
+                "spec.dump",
+                "[\"/..\"]",
+            ])
+            .show(|input| {
+                // Mutants of headers would all end at their checksum.
+                let mut bytes = input.to_vec();
+                for block in bytes.chunks_exact_mut(512) {
+                    if block[257..262] == *b"ustar" {
+                        let mut header = Header::new_gnu();
+                        header.as_mut_bytes().copy_from_slice(block);
+                        header.set_cksum();
+                        block.copy_from_slice(header.as_bytes());
+                    }
+                }
+                fs::write(&beside, &bytes).unwrap();
+                let aside = tempfile::tempdir_in(dir.path()).unwrap();
+                let (images, upper) = (aside.path().join("images"), aside.path().join("upper"));
+                fs::create_dir(&images).unwrap();
+                fs::create_dir(&upper).unwrap();
+                let file = open(&beside).unwrap();
+                let _named_or_not = base_images(&beside, &file);
+                let _read_or_refused = unpack(&beside, &file, aside.path(), &images, Some(&upper));
+                let names = |of: &Path| fs::read_dir(of).unwrap().count();
+                assert_eq!(names(dir.path()), 2);
+                assert!(names(aside.path()) <= 3);
+                let mut made = fs::read_dir(&images).unwrap();
+                assert!(made.all(|entry| entry.unwrap().file_type().unwrap().is_file()));
+            });
+    }
+
+    #[test]
     fn hostile_archives_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let long = format!("checkpoint/{}", "n".repeat(80));

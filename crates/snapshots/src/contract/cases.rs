@@ -390,3 +390,56 @@ pub fn removed_trees_are_purged(open: Open) {
     assert!(bench.store().purge_trash().unwrap() >= 8);
     assert_eq!(bench.store().purge_trash().unwrap(), 0);
 }
+
+pub fn a_retired_layer_stays_for_those_who_have_it_and_makes_room_for_another(open: Open) {
+    let Some(mut bench) = Bench::new(open) else {
+        return;
+    };
+    let layer = bench.layer(None, &[Item::File("f", "good")]);
+    let store = bench.store();
+    let (_held, held) = mounted(&store.prepare("user", std::slice::from_ref(&layer)).unwrap());
+    store.sync().unwrap();
+    store.retire_layer(&layer).unwrap();
+    store.retire_layer(&layer).unwrap();
+    assert_eq!(store.layer(&layer).unwrap(), None);
+    assert!(store.layer_content(&layer).unwrap().is_none());
+    assert!(matches!(
+        store.mounts("user"),
+        Err(Error::LayerMissing { .. })
+    ));
+    store.purge_trash().unwrap();
+    assert_eq!(read(&held, "f").as_deref(), Some("good"));
+
+    let again = bench.layer(None, &[Item::File("f", "good")]);
+    assert_eq!(again, layer);
+    bench.reopen();
+    let store = bench.store();
+    store.mounts("user").unwrap();
+    assert!(store.layer_content(&layer).unwrap().is_some());
+    store.purge_trash().unwrap();
+    assert_eq!(read(&held, "f").as_deref(), Some("good"));
+    assert!(matches!(
+        store.remove_layer(&layer),
+        Err(Error::LayerInUse { .. })
+    ));
+    store.remove("user").unwrap();
+    assert!(store.purge_trash().unwrap() > 0);
+    store.retire_layer(&layer).unwrap();
+    assert!(store.purge_trash().unwrap() > 0, "nothing stands on it");
+}
+
+pub fn a_layer_is_measured_as_the_disk_counts(open: Open) {
+    let Some(bench) = Bench::new(open) else {
+        return;
+    };
+    let layer = bench.layer(
+        None,
+        &[Item::Dir("d"), Item::File("d/f", "1"), Item::File("g", "")],
+    );
+    let usage = bench.store().layer_usage(&layer).unwrap();
+    assert_eq!(usage.inodes, 4);
+    assert!(usage.bytes >= 512 && usage.bytes % 512 == 0, "{usage:?}");
+    assert_eq!(bench.store().layer_usage(&layer).unwrap(), usage);
+    let none = ChainId::of(None, &Digest::sha256_of(b"none"));
+    assert!(bench.store().layer_usage(&none).is_err());
+}

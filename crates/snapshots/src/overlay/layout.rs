@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -179,6 +179,7 @@ pub(super) struct Layout {
     pub durable: Dir,
     pub drafts: Dir,
     pub active: Dir,
+    pub retired: Dir,
     pub trash: Dir,
     pub empty: Dir,
     /// Start of this process's use of the store: the first half of unique names.
@@ -216,6 +217,7 @@ impl Layout {
             durable: sub("durable")?,
             drafts: sub("drafts")?,
             active: sub("active")?,
+            retired: sub("retired")?,
             trash: sub("trash")?,
             empty: sub("empty")?,
             root,

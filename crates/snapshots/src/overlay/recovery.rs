@@ -26,6 +26,7 @@ pub(super) fn recover(layout: &Layout, boot_id: &str) -> Result<(State, Recovery
         layout.to_trash(&layout.drafts, &name)?;
         found.drafts += 1;
     }
+    retirement::recover(layout, boot_id)?;
     recover_layers(layout, boot_id, &mut state, &mut found)?;
     recover_snapshots(layout, &mut state, &mut found)?;
     Ok((state, found))

@@ -1,6 +1,5 @@
 //! From a list of layers to directories and mounts.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use super::layout::{Dir, Layout, layer_name};

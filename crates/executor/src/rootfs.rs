@@ -206,12 +206,19 @@ fn complain(context: &FilesystemContext) -> impl FnOnce(Errno) -> Failure {
     |errno| Failure::of(Step::MakeFilesystem, &context.complaint())(errno)
 }
 
+/// What mount(2) takes of options: a page with its end.
+const PAGE: usize = 4095;
+
 /// An overlay with one `lowerdir+` a layer, so that neither the number of
 /// layers nor the length of their paths is bound by one page. Kernels before
-/// 6.8 do not have that key; they get the whole list in one string. They say
-/// so when the key is set, or, where overlay still looks at its options as
-/// one string, when the mount is made.
+/// 6.8 do not have that key, unless somebody gave it to them; they get the
+/// whole list in one string, at once where it fits. They say so when the key
+/// is set, or, where overlay still looks at its options as one string, when
+/// the mount is made, and each time in their log.
 fn overlay(options: &MountOptions, place: &Path) -> Result<OwnedFd, Failure> {
+    if !berth_kernel::overlay_takes_single_layers() && one_string(options).len() <= PAGE {
+        return overlay_in_one_string(options, place);
+    }
     let failed = || Failure::at(Step::MountRoot, place);
     let context = FilesystemContext::open("overlay").map_err(failed())?;
     context.set("source", "overlay").map_err(failed())?;
@@ -235,8 +242,7 @@ fn overlay(options: &MountOptions, place: &Path) -> Result<OwnedFd, Failure> {
     }
 }
 
-fn overlay_in_one_string(options: &MountOptions, place: &Path) -> Result<OwnedFd, Failure> {
-    let failed = || Failure::at(Step::MountRoot, place);
+fn one_string(options: &MountOptions) -> String {
     let data: Vec<String> = options
         .data
         .iter()
@@ -247,7 +253,12 @@ fn overlay_in_one_string(options: &MountOptions, place: &Path) -> Result<OwnedFd
             None => key.clone(),
         })
         .collect();
-    let data = std::ffi::CString::new(data.join(",")).map_err(|_| failed()(Errno::INVAL))?;
+    data.join(",")
+}
+
+fn overlay_in_one_string(options: &MountOptions, place: &Path) -> Result<OwnedFd, Failure> {
+    let failed = || Failure::at(Step::MountRoot, place);
+    let data = std::ffi::CString::new(one_string(options)).map_err(|_| failed()(Errno::INVAL))?;
     berth_kernel::rustix::mount::mount(
         "overlay",
         place,

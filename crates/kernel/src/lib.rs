@@ -50,7 +50,7 @@ pub use mounts::{
 };
 pub use namespaces::{Namespace, NamespaceSet, join, open_namespace, pin_namespace, unshare};
 pub use nodes::{NodeKind, make_fifo, make_node};
-pub use overlay::mount_overlay;
+pub use overlay::{mount_overlay, overlay_takes_single_layers};
 pub use passing::{Received, peer_credentials, receive_with_fds, send_with_fds, socket_pair};
 pub use paths::{open_beneath, open_in_root, open_without_links, reopen};
 pub use rustix;

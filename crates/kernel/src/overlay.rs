@@ -20,10 +20,28 @@ pub fn mount_overlay(
     options: &[(&str, Option<&str>)],
     flags: MountFlags,
 ) -> Result<OwnedFd> {
+    if !overlay_takes_single_layers() {
+        return elsewhere(layers, options, flags);
+    }
     match layer_by_layer(layers, options, flags) {
         Err(Errno::INVAL) => elsewhere(layers, options, flags),
         made => made,
     }
+}
+
+/// Whether `lowerdir+` is worth an attempt: a kernel without it writes a line
+/// into its log each time. What does not look like a release is asked.
+#[must_use]
+pub fn overlay_takes_single_layers() -> bool {
+    let name = rustix::system::uname();
+    !name.release().to_str().is_ok_and(is_old)
+}
+
+/// Older than 6.8, by the first two numbers of a release.
+fn is_old(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) < (6, 8))
 }
 
 /// `EINVAL` on kernels without the key: from setting it, or, where overlay
@@ -101,6 +119,16 @@ fn in_one_string(
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn kernels_without_a_key_for_one_layer_are_known_by_their_release() {
+        for old in ["6.1.0-39-cloud-amd64", "5.14.0-503.el9", "6.7.12", "4.19"] {
+            assert!(is_old(old), "{old}");
+        }
+        for other in ["6.8.0-31-generic", "6.18.5", "7.0", "10.1", "6", "odd", ""] {
+            assert!(!is_old(other), "{other}");
+        }
+    }
 
     /// A kernel that has the key must not hide that the other way is broken.
     #[test]

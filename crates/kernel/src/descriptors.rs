@@ -4,8 +4,6 @@
 
 use crate::sys::{check, check_long};
 use crate::{Errno, Result};
-use rustix::fs::{MemfdFlags, SealFlags};
-use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -64,18 +62,4 @@ pub fn inherit(number: RawFd) -> Result<OwnedFd> {
     // SAFETY: the descriptor is open, and by this function's contract it came
     // with the process and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// A copy of an executable in sealed memory: what runs from it cannot be
-/// changed through `/proc/self/exe`. Close-on-exec.
-pub fn seal_executable(name: &str, content: &mut std::fs::File) -> std::io::Result<OwnedFd> {
-    content.seek(SeekFrom::Start(0))?;
-    let copy = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut file = std::fs::File::from(copy);
-    std::io::copy(content, &mut file)?;
-    rustix::fs::fcntl_add_seals(
-        &file,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
-    Ok(OwnedFd::from(file))
 }

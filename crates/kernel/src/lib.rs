@@ -35,7 +35,7 @@ pub use capabilities::{
     CapabilitySet, clear_ambient, drop_bounding, raise_ambient, set_capabilities,
 };
 pub use clone::{Clone3, Cloned, exit_now, is_single_threaded, pidfd_open, pidfd_send_signal};
-pub use descriptors::{close_on_exec_from, duplicate_onto, duplicate_to, inherit, seal_executable};
+pub use descriptors::{close_on_exec_from, duplicate_onto, duplicate_to, inherit};
 pub use execute::{Execution, executable_at};
 pub use heap::{limit_arenas, release_free_memory};
 pub use holder::{IdMapping, NamespaceHolder, mapped_ids};
@@ -46,7 +46,7 @@ pub use identity::{
 };
 pub use mounts::{
     AttributeChange, FilesystemContext, MountFlags, Propagation, attach, clone_tree, detach,
-    move_into, pick_filesystem, pivot_into, set_attributes, set_propagation,
+    move_into, pick_filesystem, pivot_into, read_only_view, set_attributes, set_propagation,
 };
 pub use namespaces::{Namespace, NamespaceSet, join, open_namespace, pin_namespace, unshare};
 pub use nodes::{NodeKind, make_fifo, make_node};

@@ -99,6 +99,19 @@ impl FilesystemContext {
     }
 }
 
+/// A detached, read-only mount of just the file at `path`. What is executed
+/// from it cannot be written through `/proc/<pid>/exe`, whoever gets hold of
+/// that link. It disappears with the last descriptor or process that uses it.
+pub fn read_only_view(path: &Path) -> Result<OwnedFd> {
+    let view = clone_tree(rustix::fs::CWD, path, false)?;
+    let change = AttributeChange {
+        set: MountFlags::MOUNT_ATTR_RDONLY | MountFlags::MOUNT_ATTR_NODEV,
+        ..AttributeChange::default()
+    };
+    set_attributes(&view, &change, None, false)?;
+    Ok(view)
+}
+
 /// The file system behind a mount, to be reconfigured.
 pub fn pick_filesystem<Fd: AsFd>(mount: Fd) -> Result<FilesystemContext> {
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;

@@ -40,6 +40,8 @@ pub struct Command {
     pub failure: &'static str,
     /// Exit status after an error.
     pub failed_status: u8,
+    /// Of containers, which may turn on this program.
+    pub starts_processes: bool,
     pub run: fn(&Global, &Journal, &Arguments) -> Result<u8>,
 }
 
@@ -61,6 +63,7 @@ const ONE: Command = Command {
     expected: "exactly 1",
     failure: "",
     failed_status: 1,
+    starts_processes: false,
     run: nothing,
 };
 
@@ -145,6 +148,7 @@ pub const ALL: &[Command] = &[
         about: "create a container",
         flags: CREATE,
         failure: "berth-oci create failed: ",
+        starts_processes: true,
         run: launch::create,
         ..ONE
     },
@@ -172,6 +176,7 @@ pub const ALL: &[Command] = &[
         expected: "a minimum of 1",
         failure: "exec failed: ",
         failed_status: 255,
+        starts_processes: true,
         run: exec::run,
         ..ONE
     },
@@ -214,6 +219,7 @@ pub const ALL: &[Command] = &[
         about: "restore a container from a checkpoint",
         flags: restore::FLAGS,
         failure: "berth-oci restore failed: ",
+        starts_processes: true,
         run: launch::restore,
         ..ONE
     },
@@ -228,6 +234,7 @@ pub const ALL: &[Command] = &[
         about: "create and run a container",
         flags: RUN,
         failure: "berth-oci run failed: ",
+        starts_processes: true,
         run: launch::run,
         ..ONE
     },

@@ -24,6 +24,7 @@ mod journal;
 mod launch;
 mod pid_file;
 mod process_spec;
+mod sealed;
 mod signal;
 mod state;
 mod store;
@@ -48,6 +49,9 @@ fn main() -> ExitCode {
             global,
             arguments,
         }) => {
+            if command.starts_processes {
+                sealed::ensure();
+            }
             let journal = match Journal::open(&global) {
                 Ok(journal) => journal,
                 Err(error) => return Journal::default().fatal("", &error, 1),

@@ -10,7 +10,6 @@ use tokio::process::Command;
 
 use crate::error::{Error, path_error};
 use crate::foreign::Link;
-use crate::seal;
 use crate::shim::{SOCKET_NAME, Shim};
 use crate::socket;
 use crate::types::Exit;
@@ -41,7 +40,7 @@ impl Launcher {
     pub fn new(shim_binary: &Path) -> Result<Self, Error> {
         let binary = std::fs::canonicalize(shim_binary)
             .map_err(path_error("find shim binary", shim_binary))?;
-        let sealed = match seal::read_only_view(&binary) {
+        let sealed = match berth_kernel::read_only_view(&binary) {
             Ok(view) => Some(view),
             Err(error) => {
                 tracing::warn!(%error, binary = %binary.display(), "the shim binary is not sealed");

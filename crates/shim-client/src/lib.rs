@@ -17,7 +17,6 @@ mod foreign;
 mod launcher;
 mod options;
 mod rpc;
-mod seal;
 mod shim;
 mod socket;
 mod types;

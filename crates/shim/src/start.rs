@@ -1,6 +1,7 @@
 //! `start` of the standard shim protocol: leaves a serving shim behind and
 //! prints its address.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -52,9 +53,17 @@ fn bind(socket: &Path) -> Result<UnixListener, Error> {
 }
 
 /// Runs this program again as `serve`, with the socket as its standard input.
+/// What a container executes may be this program, by a link of procfs: it is
+/// run from where nobody writes.
 fn spawn(args: &Args, socket: &Path, listener: UnixListener) -> Result<(), Error> {
     let log = crate::journal::open(Path::new("shim.log"))?;
-    Command::new("/proc/self/exe")
+    let own = Path::new("/proc/self/exe");
+    let view = berth_kernel::read_only_view(own);
+    let program = match &view {
+        Ok(view) => PathBuf::from(format!("/proc/self/fd/{}", view.as_raw_fd())),
+        Err(_) => own.to_owned(),
+    };
+    Command::new(program)
         .args(["-namespace", &args.namespace, "-id", &args.id, "-socket"])
         .arg(socket)
         .arg("serve")
@@ -63,7 +72,7 @@ fn spawn(args: &Args, socket: &Path, listener: UnixListener) -> Result<(), Error
         .stderr(Stdio::from(log))
         .spawn()
         .map(drop)
-        .map_err(|source| Error::path("execute", "/proc/self/exe", source))
+        .map_err(|source| Error::path("execute", own, source))
 }
 
 fn socket_dir(address: &Path) -> PathBuf {

@@ -199,3 +199,18 @@ async fn a_log_that_cannot_be_written_is_told_and_nothing_stays() {
     timeout(STEP, shim.gone()).await.expect("the shim ends");
     until("the copier ends", || copier(&bundle).is_none()).await;
 }
+
+/// Whoever gets hold of its program, such as a container that executes `/proc/self/exe`, gets one
+/// that nobody writes to.
+#[tokio::test]
+async fn a_shim_that_is_started_by_the_protocol_runs_from_where_nobody_writes() {
+    if !is_root() {
+        return;
+    }
+    let bundle = Bundle::new("sealed", "sleep 100", |_| {});
+    let shim = run(&bundle).await;
+    let (pid, _) = shim.pids_of_shim_and_init().await.unwrap();
+    let place = rustix::fs::statvfs(format!("/proc/{pid}/exe")).unwrap();
+    assert!(place.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    end(&bundle, &shim).await;
+}

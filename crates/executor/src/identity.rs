@@ -45,6 +45,15 @@ impl IdentityPlan {
         }
     }
 
+    /// The field and value of an id that is none: the kernel takes the highest
+    /// number for "as before", which is root.
+    pub(crate) fn nobodys_id(&self) -> Option<(&'static str, u32)> {
+        let gids = self.groups.iter().chain([&self.gid]);
+        gids.map(|gid| ("process.user.gid", *gid))
+            .chain([("process.user.uid", self.uid)])
+            .find(|(_, id)| *id == u32::MAX)
+    }
+
     /// Refuses ids that the user namespace does not have: becoming one would
     /// fail late and obscurely.
     pub(crate) fn check(&self, refuse: Refuse<'_>, user: &UserNamespace) -> Result<(), Error> {
@@ -152,6 +161,25 @@ fn bit(capability: Capability) -> CapabilitySet {
 mod tests {
     use super::*;
     use oci_spec::runtime::LinuxCapabilitiesBuilder;
+
+    #[test]
+    fn the_number_that_stands_for_no_change_is_nobodys_id() {
+        let plan = |uid, gid, groups: &[u32]| {
+            let mut user = User::default();
+            user.set_uid(uid).set_gid(gid);
+            user.set_additional_gids(Some(groups.to_vec()));
+            IdentityPlan::new(&user, None).nobodys_id()
+        };
+        let highest = u32::MAX;
+        assert_eq!(plan(0, 0, &[]), None);
+        assert_eq!(plan(1 << 31, highest - 1, &[5]), None);
+        assert_eq!(plan(highest, 0, &[]), Some(("process.user.uid", highest)));
+        assert_eq!(plan(1, highest, &[]), Some(("process.user.gid", highest)));
+        assert_eq!(
+            plan(1, 1, &[7, highest]),
+            Some(("process.user.gid", highest))
+        );
+    }
 
     #[test]
     fn inheritable_capabilities_need_an_ambient_twin() {

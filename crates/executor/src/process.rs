@@ -72,10 +72,14 @@ impl ProcessPlan {
                 feature: "process.execCPUAffinity",
             });
         }
+        let identity = IdentityPlan::new(process.user(), process.capabilities().as_ref());
+        if let Some((field, id)) = identity.nobodys_id() {
+            return Err(invalid((field, id.to_string(), "is not an id")));
+        }
         Ok(Self {
             program,
             cwd,
-            identity: IdentityPlan::new(process.user(), process.capabilities().as_ref()),
+            identity,
             limits: LimitsPlan::new(process).map_err(invalid)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             filter,

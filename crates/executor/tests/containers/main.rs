@@ -5,6 +5,7 @@
 //! its only thread. Arguments that are no flags select cases by a part of
 //! their name; `--measure` also times the whole life of a container.
 
+mod canary;
 mod copy_up;
 mod fixture;
 mod handover;
@@ -14,6 +15,7 @@ mod lifecycle;
 mod measure;
 mod notify;
 mod process;
+mod races;
 mod rootfs;
 mod user_namespace;
 
@@ -34,10 +36,20 @@ fn main() -> ExitCode {
             }
         };
     }
+    if arguments.first().is_some_and(|word| word == races::SWAPPER) {
+        return match races::swap(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("swapper: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let cases: Vec<Case> = [
         process::CASES,
         rootfs::CASES,
         hostile::CASES,
+        races::CASES,
         lifecycle::CASES,
         handover::CASES,
         user_namespace::CASES,

@@ -1,0 +1,269 @@
+//! Paths that change while a container is made of them: another process
+//! exchanges what is there with a link that leads out, again and again.
+//!
+//! Each round may end in a refusal or in a container; what counts is where
+//! that container's things are then, and that the canary is as it was.
+
+use crate::Case;
+use crate::canary::{self, Canary};
+use crate::fixture::{Bundle, Host, reap};
+use anyhow::{Context, Result, bail, ensure};
+use berth_executor::ProcessStdio;
+use berth_kernel::rustix::fs::{CWD, RenameFlags, renameat_with};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+pub const CASES: &[Case] = &[
+    (
+        "races::a_mount_point_that_turns_into_a_link_catches_no_mount",
+        mount_points,
+    ),
+    (
+        "races::a_working_directory_that_turns_into_a_link_is_inside",
+        working_directories,
+    ),
+    (
+        "races::masks_do_not_come_from_the_images_devices",
+        masked_paths,
+    ),
+    (
+        "races::a_console_that_turns_into_a_link_is_not_written_to",
+        consoles,
+    ),
+    ("races::settings_go_to_no_procfs_of_the_image", false_procfs),
+];
+
+/// The first argument of the process that exchanges.
+pub const SWAPPER: &str = "swap-paths";
+
+const ROUNDS: usize = 50;
+
+/// How the mount of a round is known in the container.
+const MARK: &str = "marked-by-test";
+
+/// Exchanges two names until it is killed, or has lost its parent.
+pub fn swap(arguments: &[String]) -> Result<()> {
+    let [_, one, other] = arguments else {
+        bail!("{SWAPPER} takes two paths");
+    };
+    let parent = std::os::unix::process::parent_id();
+    while std::os::unix::process::parent_id() == parent {
+        for _ in 0..1000 {
+            renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
+        }
+    }
+    Ok(())
+}
+
+/// The process that exchanges.
+struct Swapper(Child);
+
+impl Swapper {
+    fn start(one: &Path, other: &Path) -> Result<Self> {
+        let own = std::env::current_exe()?;
+        let mut command = Command::new(own);
+        Ok(Self(command.arg(SWAPPER).args([one, other]).spawn()?))
+    }
+
+    /// It must have been at work all the time.
+    fn end(mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("the exchange ended with {status}"),
+        }
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Makes containers while `one` and `other` change places. `judge` gets the
+/// output of each that ran; those that were refused left no cgroup.
+fn rounds(
+    host: &Host,
+    canary: &Canary,
+    (one, other): (&Path, &Path),
+    bundle: impl Fn() -> Result<Bundle>,
+    judge: impl Fn(&str) -> Result<()>,
+) -> Result<()> {
+    let swapper = Swapper::start(one, other)?;
+    let (mut ran, mut refused) = (0, 0);
+    for _ in 0..ROUNDS {
+        let bundle = bundle()?;
+        match bundle.run(host) {
+            Ok(outcome) => {
+                ran += 1;
+                judge(&outcome.stdout).with_context(|| format!("{outcome:?}"))?;
+            }
+            Err(_) => refused += 1,
+        }
+        ensure!(!host.cgroup_exists(&bundle.id), "left its cgroup");
+    }
+    swapper.end()?;
+    canary.check()?;
+    ensure!(ran > 0, "all {refused} were refused");
+    Ok(())
+}
+
+/// A volume with a directory and, beside it, a link.
+fn volume(name: &str, link: &Path) -> Result<(tempfile::TempDir, PathBuf, PathBuf)> {
+    let volume = tempfile::tempdir()?;
+    let (one, other) = (volume.path().join(name), volume.path().join("link"));
+    fs::create_dir(&one)?;
+    symlink(link, &other)?;
+    Ok((volume, one, other))
+}
+
+fn mount_points(host: &Host) -> Result<()> {
+    let canary = Canary::new()?;
+    for link in [canary.path().to_owned(), canary.climbing()] {
+        let (volume, one, other) = volume("place", &link)?;
+        let script = format!(
+            "grep -c ' - tmpfs {MARK} ' /proc/self/mountinfo; ls /vol/place/ {} 2>/dev/null",
+            canary.path().display()
+        );
+        let bundle = || {
+            let bundle = host.bundle(&script)?;
+            let shared = json!({"destination": "/vol", "type": "bind",
+                "source": volume.path(), "options": ["rbind"]});
+            let marked = json!({"destination": "/vol/place", "type": "tmpfs",
+                "source": MARK, "options": ["size=16k"]});
+            Ok(bundle.mount(shared).mount(marked))
+        };
+        rounds(host, &canary, (&one, &other), bundle, |output| {
+            // A mount that is not in its own tree would have landed elsewhere.
+            ensure!(output.starts_with("1\n"), "the mount is not there");
+            ensure!(!output.contains(canary::FILE), "it sees the host");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn working_directories(host: &Host) -> Result<()> {
+    let canary = Canary::new()?;
+    for link in [canary.climbing(), PathBuf::from("/proc/self/fd/3")] {
+        let (volume, one, other) = volume("work", &link)?;
+        let bundle = || {
+            let shared = json!({"destination": "/vol", "type": "bind",
+                "source": volume.path(), "options": ["rbind"]});
+            let bundle = host.bundle("pwd -P; ls . ..")?.mount(shared);
+            Ok(bundle.set("/process/cwd", json!("/vol/work/here")))
+        };
+        rounds(host, &canary, (&one, &other), bundle, |output| {
+            ensure!(output.starts_with('/'), "it is nowhere");
+            ensure!(!output.contains(canary::FILE), "it sees the host");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A root of its own that is no overlay: what the image holds can change
+/// below a container while it is made.
+fn plain_root(host: &Host) -> Result<tempfile::TempDir> {
+    let root = tempfile::tempdir()?;
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(host.base().join("."))
+        .arg(root.path())
+        .status()?;
+    ensure!(status.success(), "cp ended with {status}");
+    Ok(root)
+}
+
+/// In that root, with the image's own `/dev`.
+fn in_root(host: &Host, root: &Path, script: &str) -> Result<Bundle> {
+    let mut bundle = host.bundle(script)?.set("/root/path", json!(root));
+    bundle.rootfs.clear();
+    let mounts = bundle.config["mounts"].as_array().cloned();
+    let mut mounts = mounts.unwrap_or_default();
+    mounts.retain(|mount| {
+        let place = mount["destination"].as_str().unwrap_or_default();
+        !place.starts_with("/dev")
+    });
+    bundle.config["mounts"] = json!(mounts);
+    Ok(bundle)
+}
+
+fn masked_paths(host: &Host) -> Result<()> {
+    let canary = Canary::new()?;
+    for target in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/self/fd/3",
+        "/etc/passwd",
+    ] {
+        let root = plain_root(host)?;
+        let dev = root.path().join("dev");
+        let (one, other) = (dev.join("null"), dev.join("link"));
+        let mode = berth_kernel::rustix::fs::Mode::from_raw_mode(0o666);
+        let device = berth_kernel::rustix::fs::makedev(1, 3);
+        let kind = berth_kernel::rustix::fs::FileType::CharacterDevice;
+        berth_kernel::rustix::fs::mknodat(CWD, &one, kind, mode, device)?;
+        symlink(target, &other)?;
+        let bundle = || {
+            in_root(
+                host,
+                root.path(),
+                "stat -c %t:%T /proc/keys; wc -c </proc/keys",
+            )
+        };
+        rounds(host, &canary, (&one, &other), bundle, |output| {
+            ensure!(output == "1:3\n0\n", "not masked by the null device");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn consoles(host: &Host) -> Result<()> {
+    let canary = Canary::new()?;
+    let root = plain_root(host)?;
+    let dev = root.path().join("dev");
+    let (one, other) = (dev.join("console"), dev.join("link"));
+    fs::write(&one, "")?;
+    symlink(canary.climbing().join(canary::FILE), &other)?;
+    let swapper = Swapper::start(&one, &other)?;
+    for _ in 0..ROUNDS {
+        let script = "echo through the console > /dev/console";
+        let bundle = in_root(host, root.path(), script)?.set("/process/terminal", json!(true));
+        if let Ok(mut container) = bundle.create_with(host, ProcessStdio::Terminal) {
+            let _master = container.take_terminal();
+            let _may_fail = container.start();
+            container.delete(true)?;
+            reap(container.pid())?;
+        }
+        ensure!(!host.cgroup_exists(&bundle.id), "left its cgroup");
+    }
+    swapper.end()?;
+    canary.check()
+}
+
+fn false_procfs(host: &Host) -> Result<()> {
+    let canary = Canary::new()?;
+    let root = plain_root(host)?;
+    let (one, other) = (root.path().join("proc"), root.path().join("link"));
+    let false_setting = root.path().join("false/sys/net/ipv4");
+    fs::create_dir_all(&false_setting)?;
+    fs::write(false_setting.join("ip_forward"), "0")?;
+    symlink("/false", &other)?;
+    let bundle = || {
+        let bundle = in_root(host, root.path(), "cat /proc/sys/net/ipv4/ip_forward")?;
+        Ok(bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})))
+    };
+    // What it reads there may be the image's: where the directory went, its procfs went.
+    rounds(host, &canary, (&one, &other), bundle, |_| Ok(()))?;
+    let untouched = fs::read_to_string(false_setting.join("ip_forward"))?;
+    ensure!(
+        untouched == "0",
+        "the setting went to the image: {untouched}"
+    );
+    Ok(())
+}

@@ -1,4 +1,4 @@
-//! Ids that Berth gives to pods and containers: 256 random bits in lowercase hexadecimal, the form
+//! Ids that Berth gives to pods, containers and networks: 256 random bits in lowercase hexadecimal, the form
 //! that kubelets, log shippers and cgroup parsers expect.
 
 use std::fmt;
@@ -90,6 +90,16 @@ id_type!(
     /// Names a container.
     ContainerId,
     "container"
+);
+id_type!(
+    /// Names a network that containers join.
+    NetworkId,
+    "network"
+);
+id_type!(
+    /// Names a container's place on a network.
+    EndpointId,
+    "endpoint"
 );
 
 /// The first twelve characters, as people write ids.

@@ -8,5 +8,5 @@ mod id;
 mod reference;
 
 pub use digest::{Algorithm, ChainId, Digest, DigestError};
-pub use id::{ContainerId, IdError, SandboxId, short};
+pub use id::{ContainerId, EndpointId, IdError, NetworkId, SandboxId, short};
 pub use reference::{ImageRef, ReferenceError};

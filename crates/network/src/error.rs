@@ -1,10 +1,10 @@
 //! Everything that can go wrong with a pod's network.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use berth_names::SandboxId;
+use berth_names::{ContainerId, NetworkId, SandboxId};
 
 use crate::netlink::Refusal;
 use crate::pod::Protocol;
@@ -153,12 +153,113 @@ pub enum Error {
         remaining: usize,
         source: Box<Error>,
     },
+
+    #[error("network {reference} not found")]
+    NetworkNotFound { reference: String },
+
+    #[error("network {reference} is ambiguous: {count} networks found by it, use a longer id")]
+    NetworkAmbiguous { reference: String, count: usize },
+
+    #[error("network with name {name} already exists")]
+    NetworkExists { name: String },
+
+    #[error("operation is not permitted on predefined {name} network: cannot {operation} it")]
+    NetworkPredefined {
+        name: String,
+        operation: &'static str,
+    },
+
+    #[error("only one instance of \"{driver}\" network is allowed")]
+    NetworkSingle { driver: String },
+
+    #[error("network driver {driver:?} is not there: networks are of the driver \"bridge\"")]
+    NetworkDriverUnknown { driver: String },
+
+    #[error("network {name} id {id} has active endpoints: {endpoints}")]
+    NetworkInUse {
+        name: String,
+        id: NetworkId,
+        /// The containers' names.
+        endpoints: String,
+    },
+
+    #[error("invalid network: {reason}")]
+    NetworkInvalid { reason: String },
+
+    #[error("Pool overlaps with other one on this address space: {subnet} with network {network}")]
+    SubnetOverlap { subnet: Subnet, network: String },
+
+    #[error("all predefined address pools have been fully subnetted")]
+    PoolsExhausted,
+
+    #[error("invalid endpoint on network {network}: {reason}")]
+    EndpointInvalid { network: String, reason: String },
+
+    #[error("Address already in use: {address} on network {network}")]
+    AddressTaken { address: IpAddr, network: String },
+
+    #[error("endpoint with name {container} already exists in network {network}")]
+    AlreadyConnected { container: String, network: String },
+
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected { container: String, network: String },
+
+    #[error("Bind for {} failed: port is already allocated", SocketAddr::new(*.address, *.port))]
+    PortAllocated {
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+        holder: ContainerId,
+    },
+
+    #[error("Bind for {address} failed: all ports from {first} to {last} are allocated")]
+    PortsExhausted {
+        address: IpAddr,
+        first: u16,
+        last: u16,
+    },
+
     /// Only ever in builds for tests.
     #[error(transparent)]
     Fault(#[from] berth_faults::Injected),
 }
 
+/// Whose fault a failure is, for doors that answer with a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    NotFound,
+    /// Something of that name or place is there already.
+    Conflict,
+    /// The request can never succeed.
+    Invalid,
+    /// Not now, or not with this object: others use it, or it is always there.
+    InUse,
+    /// The host or the kernel said no.
+    Internal,
+}
+
 impl Error {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NetworkNotFound { .. } | Self::NetworkDriverUnknown { .. } => ErrorKind::NotFound,
+            Self::NotConnected { .. } => ErrorKind::NotFound,
+            Self::NetworkExists { .. } => ErrorKind::Conflict,
+            Self::NetworkInvalid { .. }
+            | Self::NetworkAmbiguous { .. }
+            | Self::EndpointInvalid { .. }
+            | Self::InvalidPod { .. }
+            | Self::InvalidBridge { .. }
+            | Self::SysctlRefused { .. } => ErrorKind::Invalid,
+            Self::NetworkPredefined { .. }
+            | Self::NetworkSingle { .. }
+            | Self::NetworkInUse { .. }
+            | Self::SubnetOverlap { .. }
+            | Self::AddressTaken { .. }
+            | Self::AlreadyConnected { .. } => ErrorKind::InUse,
+            _ => ErrorKind::Internal,
+        }
+    }
+
     /// Gathers a teardown's failures into its result; the first one speaks.
     pub(crate) fn gather(sandbox: &SandboxId, mut failures: Vec<Self>) -> Result<()> {
         if failures.is_empty() {

@@ -156,7 +156,7 @@ impl Records {
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -176,7 +176,28 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>> {
         })
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_then(path, value, |_| Ok(()))
+}
+
+/// For what outlives the boot: it is on the disk before it is visible, and visible for good.
+pub(crate) fn write_durably<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    write_then(path, value, |file| file.sync_all())?;
+    let synced = path
+        .parent()
+        .map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all());
+    synced.map_err(|source| Error::Io {
+        operation: "sync",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write_then<T: Serialize>(
+    path: &Path,
+    value: &T,
+    settle: impl Fn(&fs::File) -> io::Result<()>,
+) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|source| Error::RecordGarbled {
         path: path.to_owned(),
         source,
@@ -190,6 +211,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
             .mode(0o600)
             .open(&partial)?;
         file.write_all(&bytes)?;
+        settle(&file)?;
         berth_faults::passing("network.record.before-rename");
         fs::rename(&partial, path)
     };
@@ -200,7 +222,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     })
 }
 
-fn set_aside(path: &Path, error: &Error) {
+pub(crate) fn set_aside(path: &Path, error: &Error) {
     let aside = path.with_extension("damaged");
     let moved = fs::rename(path, &aside).is_ok();
     tracing::warn!(path = %path.display(), moved, ?error, "a network record is unreadable");

@@ -34,7 +34,7 @@ pub(super) fn ensure(
 ) -> Result<Device> {
     check(config)?;
     let name = config.name.as_str();
-    let existing = find(config, route)?;
+    let existing = find(name, route)?;
     let subnets = choose_subnets(config, records, route, existing.as_ref())?;
     let mtu = match (config.mtu, &existing) {
         (Some(mtu), _) => mtu,
@@ -45,6 +45,23 @@ pub(super) fn ensure(
         .iter()
         .filter_map(|s| Some((s.nth(1)?, s.prefix())))
         .collect();
+    let index = stand(name, existing, &gateways, mtu, route)?;
+    allow_forwarding(name, &subnets)?;
+    Ok(Device {
+        index,
+        mtu,
+        subnets,
+    })
+}
+
+/// Makes the bridge unless it is there, gives it the host's addresses and brings it up.
+pub(crate) fn stand(
+    name: &str,
+    existing: Option<LinkInfo>,
+    gateways: &[(IpAddr, u8)],
+    mtu: u32,
+    route: &mut Route,
+) -> Result<u32> {
     let link = match existing {
         Some(link) => link,
         None => {
@@ -54,7 +71,7 @@ pub(super) fn ensure(
             route
                 .create_bridge(name, mac, mtu)
                 .map_err(|source| refused("create the bridge", name, source))?;
-            find(config, route)?.ok_or_else(|| {
+            find(name, route)?.ok_or_else(|| {
                 refused("create the bridge", name, rustix::io::Errno::NODEV.into())
             })?
         }
@@ -62,23 +79,18 @@ pub(super) fn ensure(
     settle_ipv6(name);
     for (gateway, prefix) in gateways {
         route
-            .add_address(link.index, gateway, prefix)
+            .add_address(link.index, *gateway, *prefix)
             .map_err(|source| refused("give the bridge its address", name, source))?;
     }
     route
         .set_up(link.index)
         .map_err(|source| refused("bring the bridge up", name, source))?;
-    allow_forwarding(name, &subnets)?;
-    Ok(Device {
-        index: link.index,
-        mtu,
-        subnets,
-    })
+    Ok(link.index)
 }
 
 /// A MAC that follows from the address: whoever remembers the address's neighbour entry keeps being
 /// right when the address has moved on to another pod.
-pub(super) fn mac_of(address: IpAddr) -> [u8; 6] {
+pub(crate) fn mac_of(address: IpAddr) -> [u8; 6] {
     let low: [u8; 4] = match address {
         IpAddr::V4(address) => address.octets(),
         IpAddr::V6(address) => (u128::from(address) as u32).to_be_bytes(),
@@ -86,8 +98,7 @@ pub(super) fn mac_of(address: IpAddr) -> [u8; 6] {
     [MAC_PREFIX[0], MAC_PREFIX[1], low[0], low[1], low[2], low[3]]
 }
 
-pub(super) fn find(config: &BridgeConfig, route: &mut Route) -> Result<Option<LinkInfo>> {
-    let name = config.name.as_str();
+pub(crate) fn find(name: &str, route: &mut Route) -> Result<Option<LinkInfo>> {
     let link = route
         .link(name)
         .map_err(|source| refused("look up the bridge", name, source))?;
@@ -143,23 +154,8 @@ fn choose_subnets(
     }
     let name = config.name.as_str();
     let own = existing.map(|link| link.index);
-    let addresses = route
-        .addresses()
-        .map_err(|source| refused("list addresses", name, source))?;
-    let routes = route
-        .routes()
-        .map_err(|source| refused("list routes", name, source))?;
-    let occupied: Vec<Subnet> = routes
-        .iter()
-        .filter(|route| Some(route.index) != own)
-        .filter_map(|route| route.destination)
-        .chain(
-            addresses
-                .iter()
-                .filter(|address| Some(address.index) != own)
-                .map(|a| a.subnet),
-        )
-        .collect();
+    let occupied = occupied(|index| Some(index) == own, route)
+        .map_err(|source| refused("list routes and addresses", name, source))?;
     let free = |subnet: &Subnet| !occupied.iter().any(|taken| taken.overlaps(subnet));
 
     let remembered = records
@@ -168,6 +164,9 @@ fn choose_subnets(
     if let Some(choice) = remembered.filter(|choice| choice.subnets.iter().all(free)) {
         return Ok(choice.subnets);
     }
+    let addresses = route
+        .addresses()
+        .map_err(|source| refused("list addresses", name, source))?;
     let inherited = addresses
         .iter()
         .find(|address| Some(address.index) == own && address.subnet.is_ipv4())
@@ -176,6 +175,24 @@ fn choose_subnets(
         .or_else(|| candidates().find(free))
         .ok_or(Error::NoFreeSubnet)?;
     remember(config, records, vec![subnet])
+}
+
+/// What the host routes or is reached by, less what is on our `own` interfaces.
+pub(crate) fn occupied(
+    own: impl Fn(u32) -> bool,
+    route: &mut Route,
+) -> std::result::Result<Vec<Subnet>, Refusal> {
+    let routes = route.routes()?;
+    let routed = routes
+        .iter()
+        .filter(|route| !own(route.index))
+        .filter_map(|route| route.destination);
+    let addresses = route.addresses()?;
+    let reached = addresses
+        .iter()
+        .filter(|address| !own(address.index))
+        .map(|address| address.subnet);
+    Ok(routed.chain(reached).collect())
 }
 
 fn remember(config: &BridgeConfig, records: &Records, subnets: Vec<Subnet>) -> Result<Vec<Subnet>> {
@@ -198,7 +215,7 @@ fn candidates() -> impl Iterator<Item = Subnet> {
 }
 
 /// What the host's default route can carry.
-fn uplink_mtu(route: &mut Route) -> std::result::Result<u32, Refusal> {
+pub(crate) fn uplink_mtu(route: &mut Route) -> std::result::Result<u32, Refusal> {
     let uplink = route
         .routes()?
         .into_iter()
@@ -217,13 +234,13 @@ fn uplink_mtu(route: &mut Route) -> std::result::Result<u32, Refusal> {
 /// neighbours. And a link-local address need not be searched for duplicates, because it follows
 /// from a MAC that we made unique: meanwhile it would be unusable, and a hairpin port would reflect
 /// the search and have it find itself. Hosts without IPv6 have no such files, and need none.
-pub(super) fn settle_ipv6(name: &str) {
+pub(crate) fn settle_ipv6(name: &str) {
     for knob in ["accept_ra", "accept_dad"] {
         let _ = set(&format!("net/ipv6/conf/{name}/{knob}"), "0");
     }
 }
 
-fn allow_forwarding(name: &str, subnets: &[Subnet]) -> Result<()> {
+pub(crate) fn allow_forwarding(name: &str, subnets: &[Subnet]) -> Result<()> {
     if subnets.iter().any(Subnet::is_ipv4) {
         set("net/ipv4/ip_forward", "1")?;
         // Published ports answer on 127.0.0.1 too; the firewall's guard keeps pods out.
@@ -250,7 +267,7 @@ fn keep_router_advertisements() -> Result<()> {
     Ok(())
 }
 
-fn set(name: &str, value: &str) -> Result<()> {
+pub(crate) fn set(name: &str, value: &str) -> Result<()> {
     let path = Path::new("/proc/sys").join(name);
     // Reading first lets a host with a read-only /proc/sys serve, if it is set up already.
     match fs::read_to_string(&path) {
@@ -272,7 +289,7 @@ fn unwritable(path: &Path, source: io::Error) -> Error {
     }
 }
 
-pub(super) fn refused(operation: &'static str, object: &str, source: Refusal) -> Error {
+pub(crate) fn refused(operation: &'static str, object: &str, source: Refusal) -> Error {
     Error::Kernel {
         operation,
         object: object.to_owned(),

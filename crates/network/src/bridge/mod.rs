@@ -9,10 +9,8 @@
 //!
 //! A failed `attach` runs the same undo as `detach`.
 
-mod addresses;
-mod device;
+pub(crate) mod device;
 mod endpoint;
-mod ports;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,15 +19,15 @@ use std::sync::Arc;
 use berth_names::SandboxId;
 use parking_lot::Mutex;
 
-use self::addresses::Pool;
 use self::device::Device;
 use self::endpoint::Endpoint;
-use self::ports::Ports;
+use crate::addresses::Pool;
 use crate::config::BridgeConfig;
 use crate::error::{Error, Result};
-use crate::firewall::{Element, Firewall, Plan, concerns_flows};
+use crate::firewall::{Element, Entry, Firewall, Plan, concerns_flows};
 use crate::netlink::Route;
 use crate::pod::{Attachment, PodNetwork, PortMapping};
+use crate::ports::{self, Ports, Taken};
 use crate::record::{BridgeAttachment, Driver, Record, Records};
 
 pub(crate) struct Bridge {
@@ -51,13 +49,13 @@ struct Standing {
     name: String,
     device: Mutex<Device>,
     index: Mutex<Index>,
-    firewall: Mutex<Firewall>,
+    firewall: Mutex<Firewall<Plan>>,
 }
 
 /// Who has what; memory only.
 struct Index {
-    pools: Vec<Pool>,
-    ports: Ports,
+    pools: Vec<Pool<SandboxId>>,
+    ports: Ports<SandboxId>,
 }
 
 impl Bridge {
@@ -122,10 +120,8 @@ impl Bridge {
                 continue;
             };
             index.restore(&record.sandbox, attachment);
-            elements.insert(
-                record.sandbox.clone(),
-                elements_of(&attachment.addresses, &attachment.ports),
-            );
+            let ports = elements_of(&attachment.addresses, &attachment.ports);
+            elements.insert(record.sandbox.clone(), entries_of(&ports));
         }
         let plan = Plan {
             bridge: config.name.clone(),
@@ -191,7 +187,7 @@ impl Bridge {
         standing
             .firewall
             .lock()
-            .publish(&pod.id, elements.clone())?;
+            .publish(&pod.id, entries_of(&elements))?;
         berth_faults::at("network.attach.after-table")?;
         self.forget_flows(standing, &elements)?;
         let device = standing.device.lock().clone();
@@ -271,7 +267,7 @@ impl Bridge {
             return Ok(false);
         };
         let config = self.config.lock().clone();
-        let found = device::find(&config, &mut self.route.lock())?;
+        let found = device::find(&config.name, &mut self.route.lock())?;
         let index = standing.device.lock().index;
         let lost = found.is_none_or(|link| link.index != index || !link.up);
         if lost {
@@ -313,7 +309,13 @@ impl Bridge {
 
 impl Index {
     fn take(&mut self, sandbox: &SandboxId, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
-        self.ports.take(sandbox, ports)?;
+        self.ports
+            .take(sandbox, ports)
+            .map_err(|Taken { mapping, holder }| Error::PortTaken {
+                port: mapping.host_port,
+                protocol: mapping.protocol,
+                holder,
+            })?;
         let mut addresses = Vec::with_capacity(self.pools.len());
         for pool in &mut self.pools {
             match pool.take(sandbox) {
@@ -381,7 +383,11 @@ fn check_families(
     })
 }
 
-fn elements_of(addresses: &[IpAddr], ports: &[PortMapping]) -> Vec<Element> {
+fn entries_of(elements: &[Element]) -> Vec<Entry> {
+    elements.iter().map(Entry::from).collect()
+}
+
+pub(crate) fn elements_of(addresses: &[IpAddr], ports: &[PortMapping]) -> Vec<Element> {
     let leads_to = |mapping: &PortMapping, address: IpAddr| {
         mapping
             .host_ip

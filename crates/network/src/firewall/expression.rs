@@ -12,7 +12,7 @@ pub(super) const fn word(n: u32) -> u32 {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
@@ -48,6 +48,13 @@ pub(super) enum Verdict {
     Goto(&'static str),
 }
 
+/// Whether what is looked up has to be in a set.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Member {
+    Of,
+    NotOf,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Compare {
     Equal,
@@ -62,6 +69,9 @@ const DATA_VERDICT: u16 = 2;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_DESTINATION: u32 = 1 << 1;
 const CONNTRACK_DNAT: u32 = 1 << 5;
+/// Bits of the states "established" and "related".
+const CONNTRACK_FOLLOWING: u32 = 1 << 1 | 1 << 2;
+const LOOKUP_INVERTED: u32 = 1;
 const NAT_DESTINATION: u32 = 1;
 
 /// One rule's expressions, appended in order.
@@ -189,6 +199,38 @@ impl Rule<'_> {
         })
     }
 
+    fn lookup(self, how: Member, set: &str) -> Self {
+        self.expression("lookup", |e| {
+            e.string(1, set).network_number(2, R1);
+            if matches!(how, Member::NotOf) {
+                e.network_number(5, LOOKUP_INVERTED);
+            }
+        })
+    }
+
+    /// The interface that the packet came by is in a set of names.
+    pub(super) fn input_in(self, how: Member, set: &str) -> Self {
+        self.meta(libc::NFT_META_IIFNAME, R1).lookup(how, set)
+    }
+
+    pub(super) fn output_in(self, how: Member, set: &str) -> Self {
+        self.meta(libc::NFT_META_OIFNAME, R1).lookup(how, set)
+    }
+
+    /// The interfaces by which the packet came and goes are a pair of the set.
+    pub(super) fn crossing_in(self, set: &str) -> Self {
+        self.meta(libc::NFT_META_IIFNAME, R1)
+            .meta(libc::NFT_META_OIFNAME, R2)
+            .lookup(Member::Of, set)
+    }
+
+    /// The packet's source is in a set of subnets of `family`, which `family` must have checked.
+    pub(super) fn source_of(self, family: Family, set: &str) -> Self {
+        let at = family.source_offset();
+        self.payload(libc::NFT_PAYLOAD_NETWORK_HEADER, at, family.width(), R1)
+            .lookup(Member::Of, set)
+    }
+
     pub(super) fn dnat(self, family: Family, address: u32, port: u32) -> Self {
         self.expression("nat", |e| {
             e.network_number(1, NAT_DESTINATION)
@@ -226,6 +268,16 @@ impl Rule<'_> {
         .compare(Compare::Different, R1, &[0; 4])
     }
 
+    /// The packet belongs to a connection that is there, or to one that is related to it.
+    pub(super) fn established(self) -> Self {
+        self.expression("ct", |e| {
+            e.network_number(1, R1)
+                .network_number(2, libc::NFT_CT_STATE as u32);
+        })
+        .mask(R1, &CONNTRACK_FOLLOWING.to_ne_bytes())
+        .compare(Compare::Different, R1, &[0; 4])
+    }
+
     pub(super) fn verdict(self, verdict: Verdict) -> Self {
         self.expression("immediate", |e| {
             e.network_number(1, libc::NFT_REG_VERDICT as u32)
@@ -245,7 +297,7 @@ impl Rule<'_> {
 }
 
 /// An interface name as the kernel compares it: 16 bytes, padded with zeros.
-fn interface(name: &str) -> [u8; 16] {
+pub(super) fn interface(name: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     let length = name.len().min(15);
     bytes[..length].copy_from_slice(&name.as_bytes()[..length]);

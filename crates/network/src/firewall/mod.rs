@@ -1,46 +1,49 @@
-//! Published ports and masquerading, by one nftables table of our own over raw netlink. A pod is
-//! entries in maps, never a rule: the rules are the same for one pod and for a thousand.
+//! Published ports, masquerading and isolation, by nftables tables of our own over raw netlink. A pod
+//! is entries in maps, never a rule: the rules are the same for one pod and for a thousand.
 
 mod expression;
 mod flows;
+mod networks;
+mod pods;
 mod table;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use berth_names::SandboxId;
 use rustix::io::Errno;
 
 pub(crate) use flows::concerned as concerns_flows;
-pub(crate) use table::{Element, Plan};
+pub(crate) use networks::{NetworksPlan, Owner, Traits};
+pub(crate) use pods::Plan;
+pub(crate) use table::{Element, Entry, Layout};
 
 use crate::error::{Error, Result};
 use crate::netlink::{Channel, Refusal, wire};
 
 const GENERATION_ID: u16 = 1;
 
-/// The table and what it ought to hold.
-pub(crate) struct Firewall {
+/// A table and what it ought to hold.
+pub(crate) struct Firewall<L: Layout> {
     channel: Channel,
-    plan: Plan,
-    elements: HashMap<SandboxId, Vec<Element>>,
+    layout: L,
+    entries: HashMap<L::Owner, Vec<Entry>>,
     rules: usize,
     /// The ruleset's generation at which the table was last seen whole.
     seen: Option<u32>,
 }
 
-impl Firewall {
+impl<L: Layout> Firewall<L> {
     /// Opens a socket in the calling thread's network namespace, and makes the table with the
     /// entries given. A table left by an earlier daemon is replaced without a gap.
-    pub(crate) fn install(plan: Plan, elements: HashMap<SandboxId, Vec<Element>>) -> Result<Self> {
+    pub(crate) fn install(layout: L, entries: HashMap<L::Owner, Vec<Entry>>) -> Result<Self> {
         let channel = Channel::open(libc::NETLINK_NETFILTER).map_err(|source| Error::Socket {
             protocol: "netfilter",
             source,
         })?;
         let mut firewall = Self {
             channel,
-            plan,
-            elements,
+            layout,
+            entries,
             rules: 0,
             seen: None,
         };
@@ -48,39 +51,39 @@ impl Firewall {
         Ok(firewall)
     }
 
-    /// Publishes a pod's ports, all or none.
-    pub(crate) fn publish(&mut self, sandbox: &SandboxId, elements: Vec<Element>) -> Result<()> {
-        if elements.is_empty() {
+    /// Adds an owner's entries, all or none; it must not have any.
+    pub(crate) fn publish(&mut self, owner: &L::Owner, entries: Vec<Entry>) -> Result<()> {
+        if entries.is_empty() {
             return Ok(());
         }
-        let requests = self.plan.add_elements(&elements);
-        self.elements.insert(sandbox.clone(), elements);
+        let requests = table::add(&self.layout, entries.iter());
+        self.entries.insert(owner.clone(), entries);
         let refusal = match self.commit(requests) {
             Ok(()) => return Ok(()),
             Err(refusal) => refusal,
         };
-        // Somebody flushed our table: the whole of it is made anew, this pod's entries with it.
+        // Somebody flushed our table: the whole of it is made anew, these entries with it.
         let result = match refusal.errno() {
             Errno::NOENT => self.reinstall(),
-            _ => Err(self.error("publish the pod's ports", refusal)),
+            _ => Err(self.error("add to the table", refusal)),
         };
         if result.is_err() {
-            self.elements.remove(sandbox);
+            self.entries.remove(owner);
         }
         result
     }
 
-    /// Takes a pod's ports back; entries that are gone already are no failure.
-    pub(crate) fn withdraw(&mut self, sandbox: &SandboxId) -> Result<()> {
-        let Some(elements) = self.elements.remove(sandbox) else {
+    /// Takes an owner's entries back; those that are gone already are no failure.
+    pub(crate) fn withdraw(&mut self, owner: &L::Owner) -> Result<()> {
+        let Some(entries) = self.entries.remove(owner) else {
             return Ok(());
         };
-        match self.commit(self.plan.delete_elements(&elements)) {
+        match self.commit(table::delete(&self.layout, entries.iter())) {
             Ok(()) => Ok(()),
             Err(refusal) if refusal.errno() == Errno::NOENT => self.reinstall(),
             Err(refusal) => {
-                let error = self.error("withdraw the pod's ports", refusal);
-                self.elements.insert(sandbox.clone(), elements);
+                let error = self.error("remove from the table", refusal);
+                self.entries.insert(owner.clone(), entries);
                 Err(error)
             }
         }
@@ -120,7 +123,7 @@ impl Firewall {
 
     /// Removes the table; its absence is success.
     pub(crate) fn remove(&mut self) -> Result<()> {
-        match self.commit(vec![self.plan.remove()]) {
+        match self.commit(vec![table::delete_table(&self.layout.table())]) {
             Err(refusal) if refusal.errno() != Errno::NOENT => {
                 Err(self.error("remove the table", refusal))
             }
@@ -130,15 +133,18 @@ impl Firewall {
 
     fn whole(&mut self) -> bool {
         // An unreadable table counts as damaged: making it anew tells what is wrong.
-        if self.count(self.plan.list_rules(), |_| 1) != Some(self.rules) {
+        let table = self.layout.table();
+        if self.count(table::list_rules(&table), |_| 1) != Some(self.rules) {
             return false;
         }
-        let mut wanted = [0usize; table::MAPS.len()];
-        for element in self.elements.values().flatten() {
-            wanted[element.map()] += 1;
+        let sets = self.layout.sets();
+        let mut wanted = vec![0usize; sets.len()];
+        for entry in self.entries.values().flatten() {
+            wanted[entry.set()] += entry.elements();
         }
-        table::MAPS.iter().zip(wanted).all(|(map, wanted)| {
-            self.count(self.plan.list_elements(map), listed_elements) == Some(wanted)
+        sets.iter().zip(wanted).all(|(set, wanted)| {
+            let listing = table::list_elements(&table, set);
+            self.count(listing, listed_elements) == Some(wanted)
         })
     }
 
@@ -151,9 +157,9 @@ impl Firewall {
     }
 
     fn reinstall(&mut self) -> Result<()> {
-        let (mut requests, rules) = self.plan.install();
-        let all: Vec<_> = self.elements.values().flatten().copied().collect();
-        requests.extend(self.plan.add_elements(&all));
+        let (mut requests, rules) = table::install(&self.layout);
+        let all = self.entries.values().flatten();
+        requests.extend(table::add(&self.layout, all));
         self.commit(requests)
             .map_err(|refusal| self.error("install the table", refusal))?;
         self.rules = rules;
@@ -168,7 +174,7 @@ impl Firewall {
     fn error(&self, operation: &'static str, source: Refusal) -> Error {
         Error::Kernel {
             operation,
-            object: format!("nftables table inet {}", self.plan.table()),
+            object: format!("nftables table inet {}", self.layout.table()),
             source,
         }
     }

@@ -1,21 +1,15 @@
-//! The requests that make up our nftables table. Numbers are attribute kinds of
-//! `linux/netfilter/nf_tables.h`.
+//! The requests that make up an nftables table of ours, and what all of them have in common: the
+//! maps of published ports. Numbers are attribute kinds of `linux/netfilter/nf_tables.h`.
 //!
 //! ```text
-//! table inet berth_<bridge>
-//!   map ports_v4, ports_v6               proto . port           : pod address . pod port
-//!   map bound_ports_v4, bound_ports_v6   address . proto . port : pod address . pod port
-//!   chain guard        prerouting, raw      pods must not reach 127.0.0.0/8 of the host
-//!   chain prerouting   dstnat               to this host: goto host_ports
-//!   chain output       dstnat               to this host: goto host_ports
-//!   chain host_ports                        the four maps
-//!   chain postrouting  srcnat               localhost, hairpin, and pods to the world
-//!   chain forward      filter               what crosses the bridge is accepted
+//! map ports_v4, ports_v6               proto . port           : address . port
+//! map bound_ports_v4, bound_ports_v6   address . proto . port : address . port
 //! ```
 
+use std::hash::Hash;
 use std::net::IpAddr;
 
-use super::expression::{Compare, Family, R1, R2, Rule, Verdict, word};
+use super::expression::{Family, R1, R2, Rule, Verdict, word};
 use crate::netlink::wire::Message;
 use crate::pod::Protocol;
 use crate::subnet::Subnet;
@@ -29,40 +23,146 @@ const TYPE_IPV4: u32 = 7;
 const TYPE_IPV6: u32 = 8;
 const TYPE_PROTOCOL: u32 = 12;
 const TYPE_PORT: u32 = 13;
+const TYPE_INTERFACE: u32 = 41;
 const TYPE_BITS: u32 = 6;
+
+/// Tells the nft tool that a name's bytes are in the host's order (`NFTNL_UDATA_SET_KEYBYTEORDER`, its
+/// length, `BYTEORDER_HOST_ENDIAN`); without it, it lists them as empty.
+const HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
+
+/// An interface name in a key.
+const NAME_WIDTH: u32 = 16;
+/// `NFT_SET_ELEM_INTERVAL_END`: the element is the first address behind a range.
+const INTERVAL_END: u32 = 1;
 
 /// Elements in one message: an attribute's length has 16 bits.
 const CHUNK: usize = 400;
 
-pub(super) const MAPS: [Map; 4] = [
-    Map {
-        name: "ports_v4",
-        family: Family::V4,
-        bound: false,
-    },
-    Map {
-        name: "ports_v6",
-        family: Family::V6,
-        bound: false,
-    },
-    Map {
-        name: "bound_ports_v4",
-        family: Family::V4,
-        bound: true,
-    },
-    Map {
-        name: "bound_ports_v6",
-        family: Family::V6,
-        bound: true,
-    },
-];
+/// A table: which sets it has, and rules that are the same however much is in them.
+pub(crate) trait Layout {
+    /// Whose entries are added and removed together.
+    type Owner: Clone + Eq + Hash;
+
+    fn table(&self) -> String;
+
+    /// The maps of `PORT_MAPS` first.
+    fn sets(&self) -> &'static [Set];
+
+    fn rules(&self, table: &str, out: &mut Vec<Message>);
+}
+
+/// A set or a map.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Set {
+    pub name: &'static str,
+    pub holds: Holds,
+}
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Map {
-    pub name: &'static str,
-    family: Family,
-    /// Whether the host's address is part of the key.
-    bound: bool,
+pub(crate) enum Holds {
+    /// A map of published ports; `bound` has the host's address in its key.
+    Ports { family: Family, bound: bool },
+    /// The names of interfaces.
+    Interfaces,
+    /// An interface that a packet came by, and the one that it leaves by.
+    InterfacePairs,
+    /// Ranges of addresses.
+    Subnets(Family),
+}
+
+pub(super) const PORT_MAPS: [Set; 4] = [
+    port_map("ports_v4", Family::V4, false),
+    port_map("ports_v6", Family::V6, false),
+    port_map("bound_ports_v4", Family::V4, true),
+    port_map("bound_ports_v6", Family::V6, true),
+];
+
+pub(super) const fn port_map(name: &'static str, family: Family, bound: bool) -> Set {
+    let holds = Holds::Ports { family, bound };
+    Set { name, holds }
+}
+
+/// What a set of a layout holds: one element, or the two ends of a range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The set's index among the layout's.
+    set: usize,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    /// Of a range: the first address behind it.
+    end: Option<Vec<u8>>,
+}
+
+impl Entry {
+    pub(super) fn interface(set: usize, name: &str) -> Self {
+        Self::plain(set, super::expression::interface(name).to_vec())
+    }
+
+    pub(super) fn pair(set: usize, from: &str, to: &str) -> Self {
+        let names = [from, to].map(super::expression::interface);
+        Self::plain(set, names.concat())
+    }
+
+    pub(super) fn subnet(set: usize, subnet: Subnet) -> Self {
+        let behind = subnet.nth(subnet.last_offset()).and_then(following);
+        Self {
+            end: behind.map(octets),
+            ..Self::plain(set, octets(subnet.base()))
+        }
+    }
+
+    fn plain(set: usize, key: Vec<u8>) -> Self {
+        Self {
+            set,
+            key,
+            value: None,
+            end: None,
+        }
+    }
+
+    pub(super) fn set(&self) -> usize {
+        self.set
+    }
+
+    /// How many elements the kernel counts.
+    pub(super) fn elements(&self) -> usize {
+        1 + usize::from(self.end.is_some())
+    }
+
+    fn write(&self, list: &mut Message) {
+        list.nest(1, |item| {
+            item.nest(1, |key| _ = key.bytes(1, &self.key));
+            if let Some(value) = &self.value {
+                item.nest(2, |data| _ = data.bytes(1, value));
+            }
+        });
+        if let Some(end) = &self.end {
+            list.nest(1, |item| {
+                item.nest(1, |key| _ = key.bytes(1, end))
+                    .network_number(3, INTERVAL_END);
+            });
+        }
+    }
+}
+
+impl From<&Element> for Entry {
+    fn from(element: &Element) -> Self {
+        Self {
+            value: Some(element.value()),
+            ..Self::plain(element.map(), element.key())
+        }
+    }
+}
+
+fn following(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => u32::from(address)
+            .checked_add(1)
+            .map(|next| IpAddr::V4(next.into())),
+        IpAddr::V6(address) => u128::from(address)
+            .checked_add(1)
+            .map(|next| IpAddr::V6(next.into())),
+    }
 }
 
 /// One entry of a map: a port of the host and where it leads.
@@ -76,8 +176,8 @@ pub(crate) struct Element {
 }
 
 impl Element {
-    /// The map's index in `MAPS`.
-    pub(super) fn map(&self) -> usize {
+    /// The map's index in `PORT_MAPS`.
+    fn map(&self) -> usize {
         usize::from(self.pod_ip.is_ipv6()) + 2 * usize::from(self.host_ip.is_some())
     }
 
@@ -95,165 +195,99 @@ impl Element {
     }
 }
 
-/// What the rules depend on.
-#[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub bridge: String,
-    pub subnets: Vec<Subnet>,
-    pub masquerade: bool,
+/// Everything: whatever the table held before is replaced in the same transaction. Returns how many
+/// rules there are with it.
+pub(super) fn install(layout: &impl Layout) -> (Vec<Message>, usize) {
+    let table = layout.table();
+    let mut requests = vec![new_table(&table), delete_table(&table), new_table(&table)];
+    requests.extend(
+        layout
+            .sets()
+            .iter()
+            .enumerate()
+            .map(|(at, set)| new_set(&table, set, at)),
+    );
+    requests.push(chain(&table, "host_ports", None));
+    for (name, hook) in HOOKS {
+        requests.push(chain(&table, name, Some(*hook)));
+    }
+    let before = requests.len();
+    layout.rules(&table, &mut requests);
+    let rules = requests.len() - before;
+    (requests, rules)
 }
 
-impl Plan {
-    pub(super) fn table(&self) -> String {
-        format!("berth_{}", self.bridge)
-    }
+/// The requests that add entries.
+pub(super) fn add<'a>(
+    layout: &impl Layout,
+    entries: impl Iterator<Item = &'a Entry> + Clone,
+) -> Vec<Message> {
+    change(layout, libc::NFT_MSG_NEWSETELEM, CREATE, entries)
+}
 
-    /// Everything: whatever the table held before is replaced in the same transaction. Returns how
-    /// many rules there are with it.
-    pub(super) fn install(&self) -> (Vec<Message>, usize) {
-        let table = self.table();
-        let mut requests = vec![new_table(&table), delete_table(&table), new_table(&table)];
-        requests.extend(
-            MAPS.iter()
-                .enumerate()
-                .map(|(at, map)| new_map(&table, map, at)),
-        );
-        requests.push(chain(&table, "host_ports", None));
-        for (name, hook) in HOOKS {
-            requests.push(chain(&table, name, Some(*hook)));
+pub(super) fn delete<'a>(
+    layout: &impl Layout,
+    entries: impl Iterator<Item = &'a Entry> + Clone,
+) -> Vec<Message> {
+    change(layout, libc::NFT_MSG_DELSETELEM, 0, entries)
+}
+
+fn change<'a>(
+    layout: &impl Layout,
+    kind: libc::c_int,
+    flags: u16,
+    entries: impl Iterator<Item = &'a Entry> + Clone,
+) -> Vec<Message> {
+    let table = layout.table();
+    let mut requests = Vec::new();
+    for (index, set) in layout.sets().iter().enumerate() {
+        let of_set: Vec<_> = entries.clone().filter(|entry| entry.set == index).collect();
+        for chunk in of_set.chunks(CHUNK) {
+            let mut message = request(kind, flags);
+            message
+                .string(1, &table)
+                .string(2, set.name)
+                .nest(3, |list| chunk.iter().for_each(|entry| entry.write(list)));
+            requests.push(message);
         }
-        let before = requests.len();
-        self.rules(&table, &mut requests);
-        let rules = requests.len() - before;
-        (requests, rules)
     }
+    requests
+}
 
-    fn rules(&self, table: &str, out: &mut Vec<Message>) {
-        let bridge = self.bridge.as_str();
-        let mut add = |chain: &str, build: &dyn Fn(Rule<'_>)| out.push(rule(table, chain, build));
-        // route_localnet lets the host's own 127.0.0.1 reach published ports; this keeps it from
-        // letting pods reach what listens on the host's 127.0.0.1 only.
-        add("guard", &|rule| {
-            _ = rule
-                .input_interface(Compare::Equal, bridge)
-                .family(Family::V4)
-                .destination_in(Compare::Equal, Family::V4, &[127, 0, 0, 0], 8)
-                .verdict(Verdict::Drop);
-        });
-        for chain in ["prerouting", "output"] {
-            add(chain, &|rule| {
-                _ = rule.for_this_host().verdict(Verdict::Goto("host_ports"))
-            });
-        }
-        // The address's own mapping is more particular than the one for all addresses.
-        for map in [MAPS[2], MAPS[0], MAPS[3], MAPS[1]] {
-            add("host_ports", &|rule| translate(rule, map));
-        }
-        add("postrouting", &|rule| {
-            _ = rule
-                .output_interface(Compare::Equal, bridge)
-                .family(Family::V4)
-                .source_in(Compare::Equal, Family::V4, &[127, 0, 0, 0], 8)
-                .masquerade();
-        });
-        for subnet in &self.subnets {
-            let family = if subnet.is_ipv4() {
-                Family::V4
-            } else {
-                Family::V6
-            };
-            let (base, prefix) = (octets(subnet.base()), subnet.prefix());
-            // A pod that reaches a pod of its own subnet by a published port: without this the
-            // answer would go straight to it, from an address that it never spoke to.
-            add("postrouting", &|rule| {
-                _ = rule
-                    .output_interface(Compare::Equal, bridge)
-                    .family(family)
-                    .source_in(Compare::Equal, family, &base, prefix)
-                    .was_dnatted()
-                    .masquerade();
-            });
-            if !self.masquerade {
-                continue;
-            }
-            let (multicast, bits): (&[u8], u8) = match family {
-                Family::V4 => (&[224, 0, 0, 0], 4),
-                Family::V6 => (&[255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
-            };
-            add("postrouting", &|rule| {
-                _ = rule
-                    .family(family)
-                    .source_in(Compare::Equal, family, &base, prefix)
-                    .output_interface(Compare::Different, bridge)
-                    .destination_in(Compare::Different, family, multicast, bits)
-                    .masquerade();
-            });
-        }
-        add("forward", &|rule| {
-            _ = rule
-                .input_interface(Compare::Equal, bridge)
-                .verdict(Verdict::Accept);
-        });
-        add("forward", &|rule| {
-            _ = rule
-                .output_interface(Compare::Equal, bridge)
-                .verdict(Verdict::Accept);
-        });
+pub(super) fn list_rules(table: &str) -> Message {
+    let mut message = request(libc::NFT_MSG_GETRULE, libc::NLM_F_DUMP as u16);
+    message.string(1, table);
+    message
+}
+
+pub(super) fn list_elements(table: &str, set: &Set) -> Message {
+    let mut message = request(libc::NFT_MSG_GETSETELEM, libc::NLM_F_DUMP as u16);
+    message.string(1, table).string(2, set.name);
+    message
+}
+
+/// The rules by which what arrives for this host is led by the maps of published ports.
+pub(super) fn lead_to_ports(table: &str, out: &mut Vec<Message>) {
+    for chain in ["prerouting", "output"] {
+        out.push(rule(table, chain, &|rule| {
+            _ = rule.for_this_host().verdict(Verdict::Goto("host_ports"))
+        }));
     }
-
-    pub(super) fn add_elements(&self, elements: &[Element]) -> Vec<Message> {
-        self.elements(libc::NFT_MSG_NEWSETELEM, CREATE, elements)
-    }
-
-    pub(super) fn delete_elements(&self, elements: &[Element]) -> Vec<Message> {
-        self.elements(libc::NFT_MSG_DELSETELEM, 0, elements)
-    }
-
-    fn elements(&self, kind: libc::c_int, flags: u16, elements: &[Element]) -> Vec<Message> {
-        let mut requests = Vec::new();
-        for (index, map) in MAPS.iter().enumerate() {
-            let of_map: Vec<_> = elements
-                .iter()
-                .filter(|element| element.map() == index)
-                .collect();
-            for chunk in of_map.chunks(CHUNK) {
-                let mut message = request(kind, flags);
-                message
-                    .string(1, &self.table())
-                    .string(2, map.name)
-                    .nest(3, |list| {
-                        for element in chunk {
-                            list.nest(1, |item| {
-                                item.nest(1, |key| _ = key.bytes(1, &element.key()))
-                                    .nest(2, |value| _ = value.bytes(1, &element.value()));
-                            });
-                        }
-                    });
-                requests.push(message);
-            }
-        }
-        requests
-    }
-
-    pub(super) fn list_rules(&self) -> Message {
-        let mut message = request(libc::NFT_MSG_GETRULE, libc::NLM_F_DUMP as u16);
-        message.string(1, &self.table());
-        message
-    }
-
-    pub(super) fn list_elements(&self, map: &Map) -> Message {
-        let mut message = request(libc::NFT_MSG_GETSETELEM, libc::NLM_F_DUMP as u16);
-        message.string(1, &self.table()).string(2, map.name);
-        message
-    }
-
-    pub(super) fn remove(&self) -> Message {
-        delete_table(&self.table())
+    // The address's own mapping is more particular than the one for all addresses.
+    for (name, family, bound) in [
+        ("bound_ports_v4", Family::V4, true),
+        ("ports_v4", Family::V4, false),
+        ("bound_ports_v6", Family::V6, true),
+        ("ports_v6", Family::V6, false),
+    ] {
+        out.push(rule(table, "host_ports", &|rule| {
+            translate(rule, name, family, bound);
+        }));
     }
 }
 
 /// The hook, the priority (lower runs earlier) and the type of a base chain.
-type Hook = (libc::c_int, i32, &'static str);
+pub(super) type Hook = (libc::c_int, i32, &'static str);
 
 const HOOKS: &[(&str, Hook)] = &[
     ("guard", (libc::NF_INET_PRE_ROUTING, -300, "filter")),
@@ -264,18 +298,14 @@ const HOOKS: &[(&str, Hook)] = &[
 ];
 
 /// The lookup key is built in registers side by side, each field padded to four bytes.
-fn translate(rule: Rule<'_>, map: Map) {
-    let rule = rule.family(map.family);
-    let rule = match (map.bound, map.family) {
-        (true, Family::V4) => rule
-            .destination(map.family, R1)
-            .protocol(word(1))
-            .port(word(2)),
-        (true, Family::V6) => rule.destination(map.family, R1).protocol(R2).port(word(5)),
+fn translate(rule: Rule<'_>, map: &str, family: Family, bound: bool) {
+    let rule = rule.family(family);
+    let rule = match (bound, family) {
+        (true, Family::V4) => rule.destination(family, R1).protocol(word(1)).port(word(2)),
+        (true, Family::V6) => rule.destination(family, R1).protocol(R2).port(word(5)),
         (false, _) => rule.protocol(R1).port(word(1)),
     };
-    rule.map(map.name)
-        .dnat(map.family, R1, word(map.family.width() / 4));
+    rule.map(map).dnat(family, R1, word(family.width() / 4));
 }
 
 /// Asks for the ruleset's generation, which every change of any table moves.
@@ -302,19 +332,19 @@ fn request(kind: libc::c_int, flags: u16) -> Message {
     Message::new(SUBSYSTEM | kind as u16, flags, &header)
 }
 
-fn new_table(name: &str) -> Message {
+pub(super) fn new_table(name: &str) -> Message {
     let mut message = request(libc::NFT_MSG_NEWTABLE, CREATE);
     message.string(1, name);
     message
 }
 
-fn delete_table(name: &str) -> Message {
+pub(super) fn delete_table(name: &str) -> Message {
     let mut message = request(libc::NFT_MSG_DELTABLE, 0);
     message.string(1, name);
     message
 }
 
-fn chain(table: &str, name: &str, hook: Option<Hook>) -> Message {
+pub(super) fn chain(table: &str, name: &str, hook: Option<Hook>) -> Message {
     let mut message = request(libc::NFT_MSG_NEWCHAIN, CREATE);
     message.string(1, table).string(3, name);
     if let Some((hook, priority, kind)) = hook {
@@ -330,7 +360,7 @@ fn chain(table: &str, name: &str, hook: Option<Hook>) -> Message {
     message
 }
 
-fn rule(table: &str, chain: &str, build: &dyn Fn(Rule<'_>)) -> Message {
+pub(super) fn rule(table: &str, chain: &str, build: &dyn Fn(Rule<'_>)) -> Message {
     let mut message = request(libc::NFT_MSG_NEWRULE, APPEND);
     message
         .string(1, table)
@@ -339,31 +369,51 @@ fn rule(table: &str, chain: &str, build: &dyn Fn(Rule<'_>)) -> Message {
     message
 }
 
-fn new_map(table: &str, map: &Map, id: usize) -> Message {
-    let address = match map.family {
-        Family::V4 => TYPE_IPV4,
-        Family::V6 => TYPE_IPV6,
+fn new_set(table: &str, set: &Set, id: usize) -> Message {
+    let (flags, key_type, key_length) = match set.holds {
+        Holds::Ports { family, bound } => {
+            let plain = TYPE_PROTOCOL << TYPE_BITS | TYPE_PORT;
+            let (head, length) = match bound {
+                true => (address_type(family) << (2 * TYPE_BITS), family.width()),
+                false => (0, 0),
+            };
+            (libc::NFT_SET_MAP, head | plain, length + 8)
+        }
+        Holds::Interfaces => (0, TYPE_INTERFACE, NAME_WIDTH),
+        Holds::InterfacePairs => (
+            0,
+            TYPE_INTERFACE << TYPE_BITS | TYPE_INTERFACE,
+            2 * NAME_WIDTH,
+        ),
+        Holds::Subnets(family) => (libc::NFT_SET_INTERVAL, address_type(family), family.width()),
     };
-    let mut key_type = TYPE_PROTOCOL << TYPE_BITS | TYPE_PORT;
-    let mut key_length = 8;
-    if map.bound {
-        key_type |= address << (2 * TYPE_BITS);
-        key_length += map.family.width();
-    }
     let mut message = request(libc::NFT_MSG_NEWSET, CREATE);
     message
         .string(1, table)
-        .string(2, map.name)
-        .network_number(3, libc::NFT_SET_MAP as u32)
+        .string(2, set.name)
+        .network_number(3, flags as u32)
         .network_number(4, key_type)
-        .network_number(5, key_length)
-        .network_number(6, address << TYPE_BITS | TYPE_PORT)
-        .network_number(7, map.family.width() + 4)
-        .network_number(10, id as u32 + 1);
+        .network_number(5, key_length);
+    if let Holds::Ports { family, .. } = set.holds {
+        message
+            .network_number(6, address_type(family) << TYPE_BITS | TYPE_PORT)
+            .network_number(7, family.width() + 4);
+    }
+    message.network_number(10, id as u32 + 1);
+    if let Holds::Interfaces = set.holds {
+        message.bytes(13, &HOST_ORDER);
+    }
     message
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+fn address_type(family: Family) -> u32 {
+    match family {
+        Family::V4 => TYPE_IPV4,
+        Family::V6 => TYPE_IPV6,
+    }
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

@@ -18,6 +18,7 @@ const VETH_INFO_PEER: u16 = 1;
 const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const BRIDGE_PORT_HAIRPIN: u16 = 4;
+const BRIDGE_PORT_ISOLATED: u16 = 33;
 const BRIDGE_FORWARD_DELAY: u16 = 1;
 const BRIDGE_STP_STATE: u16 = 5;
 
@@ -159,13 +160,25 @@ impl Route {
     /// pod that reaches itself by a published port or a service needs that: the translated packet is
     /// then bridged, not routed.
     pub(crate) fn set_hairpin(&mut self, name: &str) -> Result<(), Refusal> {
+        self.set_bridge_port(name, &[BRIDGE_PORT_HAIRPIN])
+    }
+
+    /// The same, and keeps the port from exchanging frames with others that are set so: they reach
+    /// the bridge itself only.
+    pub(crate) fn set_isolated(&mut self, name: &str) -> Result<(), Refusal> {
+        self.set_bridge_port(name, &[BRIDGE_PORT_HAIRPIN, BRIDGE_PORT_ISOLATED])
+    }
+
+    fn set_bridge_port(&mut self, name: &str, switches: &[u16]) -> Result<(), Refusal> {
         let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(0, 0, 0));
         message
             .string(libc::IFLA_IFNAME, name)
             .nest(libc::IFLA_LINKINFO, |info| {
                 info.string(INFO_SLAVE_KIND, "bridge")
                     .nest(INFO_SLAVE_DATA, |data| {
-                        _ = data.bytes(BRIDGE_PORT_HAIRPIN, &[1])
+                        for switch in switches {
+                            data.bytes(*switch, &[1]);
+                        }
                     });
             });
         self.channel.ask(message)
@@ -187,6 +200,17 @@ impl Route {
             .string(libc::IFLA_IFNAME, name)
             .number(libc::IFLA_MASTER, index);
         self.channel.ask(message)
+    }
+
+    /// Takes an interface down; its absence is success.
+    pub(crate) fn set_down(&mut self, name: &str) -> Result<(), Refusal> {
+        let header = link_header(0, 0, libc::IFF_UP as u32);
+        let mut message = Message::new(libc::RTM_NEWLINK, 0, &header);
+        message.string(libc::IFLA_IFNAME, name);
+        match self.channel.ask(message) {
+            Err(refusal) if refusal.errno() == Errno::NODEV => Ok(()),
+            other => other,
+        }
     }
 
     /// Removes an interface; its absence is success.

@@ -1,0 +1,311 @@
+//! Connecting containers and letting them go.
+//!
+//! ```text
+//!            attach: take, record, bridge, ports, cable, inside
+//!   (none) ------------------------------------------------------> attached
+//!          <------------------------------------------------------
+//!            detach, release: ports, cable, record, give back
+//! ```
+//!
+//! Everything blocks and may leave its thread in the container's namespace: callers give it one.
+
+use std::collections::HashMap;
+
+use berth_names::{ContainerId, NetworkId};
+
+use super::member::{Endpoint, EndpointRequest, Member, Membership};
+use super::standing::{Description, entries};
+use super::state::Net;
+use super::{Inner, cable, endpoint_id, publish};
+use crate::error::{Error, Result};
+use crate::firewall::Owner;
+use crate::ports::hold;
+
+impl Inner {
+    pub(super) fn attach(
+        &self,
+        member: &Member,
+        reference: &str,
+        request: EndpointRequest,
+    ) -> Result<Membership> {
+        let id = endpoint_id()?;
+        let (before, mut next) = {
+            let mut state = self.state.lock();
+            let before = state.members.get(&member.id).cloned();
+            let next = state.join(member, reference, request, id)?;
+            // From here on nobody removes the network.
+            state.members.insert(member.id.clone(), next.clone());
+            (before, next)
+        };
+        let connected = self.connect(before.as_ref(), &mut next);
+        match connected {
+            Ok(()) => Ok(next),
+            Err(error) => {
+                if let Err(left) = self.undo(before, &next) {
+                    tracing::warn!(container = %member.id, ?left, "a failed attachment is not undone yet");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn connect(&self, before: Option<&Membership>, next: &mut Membership) -> Result<()> {
+        let Some(endpoint) = next.endpoints.last().cloned() else {
+            return Ok(());
+        };
+        self.allocate(next)?;
+        self.store.put_membership(next)?;
+        berth_faults::at("networks.attach.after-record")?;
+        if !endpoint.interface.is_empty() {
+            let net = self.description(&endpoint.network)?;
+            let bridge = self.standing.bridge(&net)?;
+            // The table belongs to the host's namespace by its socket; a refused port costs no
+            // interface.
+            self.standing.publish(before, next)?;
+            berth_faults::at("networks.attach.after-table")?;
+            let netns = &next.member.netns;
+            cable::plug(&self.standing.route, bridge, net.isolated, &endpoint, netns)?;
+            berth_faults::at("networks.attach.after-cable")?;
+            cable::configure(next, Some(&endpoint))?;
+        }
+        let mut state = self.state.lock();
+        state.members.insert(next.member.id.clone(), next.clone());
+        Ok(())
+    }
+
+    /// Finds host ports once the container has a gateway. It keeps them until it ends, whichever
+    /// network they are published by.
+    fn allocate(&self, next: &mut Membership) -> Result<()> {
+        if next.member.ports.is_empty() || !next.ports.is_empty() {
+            return Ok(());
+        }
+        let gateway = (next.endpoints.iter()).find(|e| Some(&e.network) == next.gateway.as_ref());
+        let Some(gateway) = gateway else {
+            return Ok(());
+        };
+        let binding = {
+            let state = self.state.lock();
+            let net = state.networks.get(&gateway.network);
+            net.and_then(|net| net.options.host_binding)
+        };
+        let allocated = publish::allocate(&self.state, &next.member, gateway, binding)?;
+        next.ports = allocated.ports;
+        self.held
+            .lock()
+            .insert(next.member.id.clone(), allocated.held);
+        Ok(())
+    }
+
+    fn description(&self, network: &NetworkId) -> Result<Description> {
+        let state = self.state.lock();
+        let net = state.networks.get(network);
+        net.map(Description::of)
+            .ok_or_else(|| Error::NetworkNotFound {
+                reference: network.to_string(),
+            })
+    }
+
+    /// Takes back what an attachment that failed may have done.
+    fn undo(&self, before: Option<Membership>, next: &Membership) -> Result<()> {
+        let Some(endpoint) = next.endpoints.last() else {
+            return Ok(());
+        };
+        let Some(before) = before else {
+            return self.let_go(next, true);
+        };
+        self.standing.publish(Some(next), &before)?;
+        if !endpoint.interface.is_empty() {
+            cable::unplug(&self.standing.route, endpoint)?;
+        }
+        self.store.put_membership(&before)?;
+        if before.ports.is_empty() {
+            self.give_ports_back(&next.member.id);
+        }
+        self.forget(endpoint, before);
+        Ok(())
+    }
+
+    pub(super) fn detach(&self, container: &ContainerId, reference: &str) -> Result<()> {
+        let (before, next) = {
+            let state = self.state.lock();
+            let net = state.find(reference)?;
+            let network = &net.definition.id;
+            let before = state.members.get(container).cloned();
+            match (before, state.without(container, network)) {
+                (Some(before), Some(next)) => (before, next),
+                (before, _) => {
+                    return Err(Error::NotConnected {
+                        container: before
+                            .map_or_else(|| container.to_string(), |known| known.member.name),
+                        network: net.name().to_owned(),
+                    });
+                }
+            }
+        };
+        if next.endpoints.is_empty() {
+            return self.let_go(&before, true);
+        }
+        let gone = before
+            .endpoints
+            .iter()
+            .find(|endpoint| !next.endpoints.contains(endpoint));
+        let Some(gone) = gone else {
+            return Ok(());
+        };
+        self.standing.publish(Some(&before), &next)?;
+        if !gone.interface.is_empty() {
+            cable::unplug(&self.standing.route, gone)?;
+        }
+        self.store.put_membership(&next)?;
+        self.forget(gone, next.clone());
+        cable::configure(&next, None)
+    }
+
+    pub(super) fn release(&self, container: &ContainerId) -> Result<()> {
+        let known = self.state.lock().members.get(container).cloned();
+        match known {
+            Some(membership) => self.let_go(&membership, false),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back everything that a container has. Every step runs whatever became of the others;
+    /// but what a failed step left in use is not given to anybody else.
+    fn let_go(&self, membership: &Membership, unplug: bool) -> Result<()> {
+        let container = &membership.member.id;
+        let mut failures = Vec::new();
+        failures.extend(self.standing.withdraw(membership).err());
+        berth_faults::passing("networks.release.after-table");
+        for endpoint in membership
+            .endpoints
+            .iter()
+            .filter(|e| !e.interface.is_empty())
+        {
+            let route = &self.standing.route;
+            let gone = match unplug {
+                true => cable::unplug(route, endpoint),
+                false => cable::cut(route, endpoint),
+            };
+            failures.extend(gone.err());
+        }
+        if failures.is_empty() {
+            failures.extend(self.store.remove_membership(container).err());
+        }
+        if failures.is_empty() {
+            self.give_ports_back(container);
+            let mut state = self.state.lock();
+            state.members.remove(container);
+            for net in state.networks.values_mut() {
+                net.release(container);
+            }
+            return Ok(());
+        }
+        Err(failures.remove(0))
+    }
+
+    fn give_ports_back(&self, container: &ContainerId) {
+        // The sockets before the numbers: who is given one next binds it.
+        self.held.lock().remove(container);
+        self.state.lock().ports.release(container);
+    }
+
+    /// Gives an endpoint's addresses back; `rest` are the container's networks from now on.
+    fn forget(&self, endpoint: &Endpoint, rest: Membership) {
+        let mut state = self.state.lock();
+        if let Some(net) = state.networks.get_mut(&endpoint.network) {
+            net.release(&rest.member.id);
+        }
+        state.members.insert(rest.member.id.clone(), rest);
+    }
+
+    /// Takes up the containers of an earlier daemon: addresses, ports, bridges and the table.
+    pub(super) fn resume(&self) -> Result<()> {
+        let memberships = self.store.memberships()?;
+        if memberships.is_empty() {
+            return Ok(());
+        }
+        let links = (self.standing.route.lock().links())
+            .map_err(|source| crate::bridge::device::refused("list", "interfaces", source))?;
+        let cables = links.into_iter().map(|link| link.name).collect();
+        let mut table = HashMap::new();
+        for membership in memberships {
+            let membership = self.restore(membership, &cables);
+            let owner = Owner::Container(membership.member.id.clone());
+            table.insert(owner, entries(&membership));
+            self.hold_again(&membership);
+        }
+        let nets: Vec<Description> = {
+            let state = self.state.lock();
+            let used = |net: &&Net| state.on(&net.definition.id).next().is_some();
+            let bridges = state.networks.values().filter(used).map(Description::of);
+            bridges.filter(|net| !net.interface.is_empty()).collect()
+        };
+        for net in &nets {
+            table.insert(Owner::Network(net.id.clone()), net.entries.clone());
+        }
+        self.standing.install(table)?;
+        for net in &nets {
+            if let Err(error) = self.standing.bridge(net) {
+                tracing::error!(
+                    ?error,
+                    "the network of running containers cannot be restored"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// An endpoint whose cable was never made, because the daemon died meanwhile, is none.
+    fn restore(
+        &self,
+        mut membership: Membership,
+        cables: &std::collections::HashSet<String>,
+    ) -> Membership {
+        let mut state = self.state.lock();
+        membership.endpoints.retain(|endpoint| {
+            let whole =
+                endpoint.interface.is_empty() || cables.contains(&cable::host_name(endpoint));
+            whole && state.networks.contains_key(&endpoint.network)
+        });
+        membership.gateway = super::state::gateway(&membership.endpoints);
+        for endpoint in &membership.endpoints {
+            if let Some(net) = state.networks.get_mut(&endpoint.network) {
+                net.restore(&membership.member.id, endpoint);
+            }
+        }
+        for port in &membership.ports {
+            state.ports.restore(&membership.member.id, &port.mapping());
+        }
+        let id = membership.member.id.clone();
+        state.members.insert(id, membership.clone());
+        membership
+    }
+
+    /// Takes the host's ports again. One that somebody else has taken meanwhile still leads to the
+    /// container.
+    fn hold_again(&self, membership: &Membership) {
+        let held = membership.ports.iter().filter_map(|port| {
+            hold(port.protocol, port.host_ip, port.host_port)
+                .inspect_err(|error| tracing::warn!(%error, "a published port is in use"))
+                .ok()
+                .flatten()
+        });
+        let held = held.collect();
+        self.held.lock().insert(membership.member.id.clone(), held);
+    }
+
+    pub(super) fn heal(&self) -> Result<bool> {
+        let nets: Vec<Description> = {
+            let state = self.state.lock();
+            state.networks.values().map(Description::of).collect()
+        };
+        self.standing.heal(&nets, |network| {
+            let state = self.state.lock();
+            let isolated = nets.iter().any(|net| net.id == *network && net.isolated);
+            state
+                .on(network)
+                .map(|(_, endpoint)| (cable::host_name(endpoint), isolated))
+                .collect()
+        })
+    }
+}

@@ -153,6 +153,7 @@ fn of_registry(error: &berth_registry::Error) -> StatusCode {
         // not tell which it is, and clients pull on 404 alone.
         Registry::NotFound { .. } | Registry::Unauthorized { .. } => StatusCode::NOT_FOUND,
         Registry::BadCredentials(_) => StatusCode::BAD_REQUEST,
+        Registry::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

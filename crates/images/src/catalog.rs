@@ -111,6 +111,18 @@ impl Catalog {
         next
     }
 
+    /// Repositories whose images have a blob.
+    pub(crate) fn repositories_with<'a>(
+        &'a self,
+        blob: &'a Digest,
+    ) -> impl Iterator<Item = ImageRef> + 'a {
+        self.references.iter().filter_map(move |(name, reference)| {
+            let entry = self.entries.get(&reference.image)?;
+            let has = entry.record.blobs.contains(blob);
+            has.then(|| ImageRef::parse(name).ok())?
+        })
+    }
+
     /// What a name means, and its canonical form.
     pub(crate) fn reference(&self, name: &ImageRef) -> Option<(String, &ReferenceRecord)> {
         let key = key(name);

@@ -11,6 +11,15 @@ pub enum Error {
         #[source]
         source: Box<berth_registry::Error>,
     },
+    #[error("pushing {reference}")]
+    Push {
+        reference: String,
+        #[source]
+        source: Box<berth_registry::Error>,
+    },
+    /// What was to be pushed is not here.
+    #[error("An image does not exist locally with the tag: {reference}")]
+    Missing { reference: String },
     /// No manifest of an index is for this machine.
     #[error("{reference} has no manifest for {wanted}; it has {offered}")]
     NoPlatform {
@@ -108,8 +117,8 @@ pub enum ErrorKind {
 impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Registry { source, .. } => registry_kind(source),
-            Error::NoPlatform { .. } => ErrorKind::NotFound,
+            Error::Registry { source, .. } | Error::Push { source, .. } => registry_kind(source),
+            Error::NoPlatform { .. } | Error::Missing { .. } => ErrorKind::NotFound,
             Error::Invalid { .. } => ErrorKind::Invalid,
             Error::DigestMismatch { .. } => ErrorKind::DigestMismatch,
             Error::Unpack { source, .. } if source.is_out_of_space() => ErrorKind::NoSpace,

@@ -51,7 +51,6 @@ impl Section {
         self.size
     }
 
-    #[allow(dead_code)]
     /// The part of this one that begins at `offset`; shorter where this one ends before.
     pub(crate) fn part(&self, offset: u64, size: u64) -> Self {
         let offset = offset.min(self.size);
@@ -74,14 +73,6 @@ impl Section {
 pub(crate) struct SectionReader {
     section: Section,
     at: u64,
-}
-
-impl SectionReader {
-    #[allow(dead_code)]
-    /// Of the next byte, in the section.
-    pub(crate) fn position(&self) -> u64 {
-        self.at
-    }
 }
 
 impl Read for SectionReader {
@@ -473,7 +464,7 @@ fn hash(mut reader: impl Read) -> Result<(Digest, u64)> {
     }
 }
 
-fn reading(source: std::io::Error) -> Error {
+pub(crate) fn reading(source: std::io::Error) -> Error {
     Error::Archive {
         operation: "reading a layer",
         source,

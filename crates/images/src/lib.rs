@@ -25,6 +25,7 @@
 //! on them. What is being pulled is held in memory; after a crash it is garbage, except partial
 //! blobs, which are resumed for a day.
 
+mod archive;
 mod artifact;
 mod bridge;
 mod catalog;
@@ -46,11 +47,13 @@ mod platform;
 mod pull;
 mod scrub;
 mod values;
+mod push;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub use archive::{Chosen, Loaded};
 pub use collect::Collected;
 pub use error::{Error, ErrorKind};
 pub use holds::Hold;
@@ -61,6 +64,7 @@ pub use meters::Meters;
 pub use names::{Reference, Untagged};
 pub use platform::Platform;
 pub use scrub::{Pace, Scrubbed};
+pub use push::{PushPhase, PushProgress, PushWatch, PushedImage};
 pub use watch::{LayerProgress, Phase, PullWatch};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

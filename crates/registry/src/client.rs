@@ -18,7 +18,7 @@ use crate::{Credentials, Error, Resolved, Result};
 /// Asks registries. Clones share connections and tokens. Needs a tokio runtime with time and I/O.
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
@@ -103,10 +103,7 @@ impl Client {
     pub async fn ping(&self, image: &ImageRef, credentials: &Credentials) -> Result<()> {
         let access = Access::new(image, credentials);
         let what = image.domain().to_owned();
-        let endpoints = self.inner.endpoints(image, false).await?;
-        let Some(endpoint) = endpoints.iter().rev().find(|endpoint| endpoint.trusted) else {
-            return Err(Error::NoHost { what });
-        };
+        let endpoint = self.own_endpoint(image).await?;
         let ask = Ask {
             access,
             method: Method::GET,
@@ -116,8 +113,13 @@ impl Client {
             what: &what,
             patience: self.inner.config.progress_timeout,
         };
-        ask.put_to(endpoint, &self.inner.authorizer).await?;
+        ask.put_to(&endpoint, &self.inner.authorizer).await?;
         Ok(())
+    }
+
+    /// The longest wait for any sign of life.
+    pub(crate) fn patience(&self) -> std::time::Duration {
+        self.inner.config.progress_timeout
     }
 
     /// Starts or resumes the transfer of a blob at byte `offset`. `size` from its descriptor lets
@@ -212,7 +214,11 @@ impl Client {
 }
 
 impl Inner {
-    async fn endpoints(self: &Arc<Self>, image: &ImageRef, for_tag: bool) -> Result<Vec<Endpoint>> {
+    pub(crate) async fn endpoints(
+        self: &Arc<Self>,
+        image: &ImageRef,
+        for_tag: bool,
+    ) -> Result<Vec<Endpoint>> {
         let (inner, domain) = (self.clone(), image.domain().to_owned());
         let mut endpoints =
             blocking(move || hosts::endpoints(&inner.config, &inner.transports, &domain)).await?;

@@ -11,7 +11,7 @@ pub enum Error {
     #[error("{what} was not found at {host}")]
     NotFound { what: String, host: String },
     /// Missing, wrong or insufficient credentials.
-    #[error("{host} does not authorize pulling {what}: {reason}")]
+    #[error("{host} does not authorize access to {what}: {reason}")]
     Unauthorized {
         what: String,
         host: String,
@@ -93,6 +93,17 @@ pub enum Error {
     /// Static text: what was given is a secret.
     #[error("bad registry credentials: {0}")]
     BadCredentials(&'static str),
+    #[error("{host} has no {operation}")]
+    Unsupported {
+        host: String,
+        operation: &'static str,
+    },
+    /// What was to be pushed cannot be read.
+    #[error("{what} cannot be read here")]
+    Source {
+        what: String,
+        source: std::io::Error,
+    },
     #[error("the runtime is shutting down")]
     ShuttingDown,
 }
@@ -107,6 +118,8 @@ pub enum Fault {
     Stalled(Duration),
     #[error("the transfer ended at byte {at} of {size}")]
     Truncated { at: u64, size: u64 },
+    #[error("it has forgotten an upload under way")]
+    UploadLost,
     #[error("it answered {status}{message}")]
     Status {
         status: http::StatusCode,

@@ -1,5 +1,5 @@
-//! Distribution client: finds out what a reference means and fetches manifests and blobs from
-//! registries that speak the OCI distribution protocol (Docker Registry v2).
+//! Distribution client: finds out what a reference means, fetches manifests and blobs from
+//! registries, and pushes them to registries, that speak the OCI distribution protocol (Docker Registry v2).
 //!
 //! # Where requests go
 //!
@@ -40,8 +40,10 @@ mod error;
 mod hosts;
 mod hosts_file;
 mod manifest;
+mod push;
 mod request;
 mod retry;
+mod search;
 mod transport;
 
 pub use blob::BlobStream;
@@ -51,5 +53,7 @@ pub use credentials::{Credentials, Secret};
 pub use error::{Error, Fault};
 pub use hosts_file::{HostsError, Problem};
 pub use manifest::{Resolved, media_type};
+pub use push::{Pushed, Upload};
+pub use search::Found;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -3,13 +3,18 @@
 mod changes;
 mod delete;
 mod describe;
+mod distribution;
 mod failure;
 mod history;
 mod import;
-mod list;
+pub mod list;
+mod load;
 mod name;
 mod prune;
 mod pull;
+mod push;
+mod save;
+mod search;
 mod spool;
 mod tag;
 
@@ -23,13 +28,18 @@ use axum::routing::{get, post};
 use berth_images::Image;
 use http::Method;
 
+use crate::registry_auth::RegistryAuth;
 use crate::{ApiVersion, Engine, Error, Query, Result};
 
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new()
         .route("/images/json", get(list::list))
         .route("/images/create", post(pull::create))
+        .route("/images/get", get(save::many))
+        .route("/images/load", post(load::load))
         .route("/images/prune", post(prune::prune))
+        .route("/images/search", get(search::search))
+        .route("/distribution/{*rest}", get(distribution::distribution))
         .route("/images/{*rest}", axum::routing::any(of_one))
 }
 
@@ -39,6 +49,7 @@ async fn of_one(
     Path(rest): Path<String>,
     version: ApiVersion,
     query: Query,
+    RegistryAuth(credentials): RegistryAuth,
     request: Request,
 ) -> Result<Response> {
     let (name, action) = rest.rsplit_once('/').unwrap_or((&rest, ""));
@@ -49,6 +60,8 @@ async fn of_one(
         (&Method::GET | &Method::HEAD, "history") => history::history(&engine, name)
             .await
             .map(IntoResponse::into_response),
+        (&Method::GET | &Method::HEAD, "get") => save::save(&engine, &[name]),
+        (&Method::POST, "push") => push::push(engine, name, &query, credentials).await,
         (&Method::POST, "tag") => tag::tag(&engine, name, &query)
             .await
             .map(IntoResponse::into_response),

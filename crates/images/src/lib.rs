@@ -45,9 +45,9 @@ mod meters;
 mod names;
 mod platform;
 mod pull;
+mod push;
 mod scrub;
 mod values;
-mod push;
 mod watch;
 
 #[cfg(test)]
@@ -63,8 +63,8 @@ pub use intake::{Intake, Section};
 pub use meters::Meters;
 pub use names::{Reference, Untagged};
 pub use platform::Platform;
-pub use scrub::{Pace, Scrubbed};
 pub use push::{PushPhase, PushProgress, PushWatch, PushedImage};
+pub use scrub::{Pace, Scrubbed};
 pub use watch::{LayerProgress, Phase, PullWatch};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

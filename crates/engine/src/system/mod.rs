@@ -1,6 +1,7 @@
 //! What concerns the whole daemon.
 
 mod auth;
+mod df;
 mod host;
 mod info;
 mod ping;
@@ -19,4 +20,5 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/version", get(version::version))
         .route("/info", get(info::info))
         .route("/auth", post(auth::auth))
+        .route("/system/df", get(df::df))
 }

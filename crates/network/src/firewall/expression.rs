@@ -231,6 +231,23 @@ impl Rule<'_> {
             .lookup(Member::Of, set)
     }
 
+    pub(super) fn protocol_equal(self, protocol: u8) -> Self {
+        self.protocol(R1).compare(Compare::Equal, R1, &[protocol])
+    }
+
+    pub(super) fn port_equal(self, port: u16) -> Self {
+        self.port(R1)
+            .compare(Compare::Equal, R1, &port.to_be_bytes())
+    }
+
+    /// Puts a value into a register.
+    pub(super) fn immediate(self, register: u32, value: &[u8]) -> Self {
+        self.expression("immediate", |e| {
+            e.network_number(1, register)
+                .nest(2, |data| _ = data.bytes(DATA_VALUE, value));
+        })
+    }
+
     pub(super) fn dnat(self, family: Family, address: u32, port: u32) -> Self {
         self.expression("nat", |e| {
             e.network_number(1, NAT_DESTINATION)

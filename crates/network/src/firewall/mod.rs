@@ -5,6 +5,7 @@ mod expression;
 mod flows;
 mod networks;
 mod pods;
+mod resolver;
 mod table;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 pub(crate) use flows::concerned as concerns_flows;
 pub(crate) use networks::{NetworksPlan, Owner, Traits};
 pub(crate) use pods::Plan;
+pub(crate) use resolver::redirect_resolver;
 pub(crate) use table::{Element, Entry, Layout};
 
 use crate::error::{Error, Result};

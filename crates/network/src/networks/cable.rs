@@ -71,11 +71,13 @@ pub(super) fn cut(host: &Mutex<Route>, endpoint: &Endpoint) -> Result<()> {
         .map_err(|source| refused("take the container's interface down", &name, source))
 }
 
-/// Sets a new endpoint up inside, and the default routes of all. Leaves the calling thread in the
-/// container's namespace: only for a thread that ends soon.
+/// Leaves the calling thread in the container's namespace: only for a thread that ends soon.
+pub(super) fn enter(netns: &Path) -> Result<()> {
+    threads::enter_netns(&threads::open_netns(netns)?, netns)
+}
+
+/// Sets a new endpoint up, and the default routes of all, from inside.
 pub(super) fn configure(membership: &Membership, fresh: Option<&Endpoint>) -> Result<()> {
-    let netns = &membership.member.netns;
-    threads::enter_netns(&threads::open_netns(netns)?, netns)?;
     let mut route = Route::open().map_err(|source| Error::Socket {
         protocol: "route",
         source,

@@ -66,11 +66,21 @@ impl Inner {
             let netns = &next.member.netns;
             cable::plug(&self.standing.route, bridge, net.isolated, &endpoint, netns)?;
             berth_faults::at("networks.attach.after-cable")?;
+            cable::enter(netns)?;
             cable::configure(next, Some(&endpoint))?;
+            self.serve_names_here(next)?;
         }
-        let mut state = self.state.lock();
-        state.members.insert(next.member.id.clone(), next.clone());
+        self.remember(next.clone());
         Ok(())
+    }
+
+    /// What a container's networks are from now on, for everybody who asks.
+    pub(super) fn remember(&self, membership: Membership) {
+        self.resolving.directory.set(&membership);
+        let mut state = self.state.lock();
+        state
+            .members
+            .insert(membership.member.id.clone(), membership);
     }
 
     /// Finds host ports once the container has a gateway. It keeps them until it ends, whichever
@@ -158,6 +168,7 @@ impl Inner {
         }
         self.store.put_membership(&next)?;
         self.forget(gone, next.clone());
+        cable::enter(&next.member.netns)?;
         cable::configure(&next, None)
     }
 
@@ -173,6 +184,9 @@ impl Inner {
     /// but what a failed step left in use is not given to anybody else.
     fn let_go(&self, membership: &Membership, unplug: bool) -> Result<()> {
         let container = &membership.member.id;
+        self.resolving.directory.remove(container);
+        // Its sockets would keep the namespace.
+        self.resolvers.lock().remove(container);
         let mut failures = Vec::new();
         failures.extend(self.standing.withdraw(membership).err());
         berth_faults::passing("networks.release.after-table");
@@ -211,11 +225,13 @@ impl Inner {
 
     /// Gives an endpoint's addresses back; `rest` are the container's networks from now on.
     fn forget(&self, endpoint: &Endpoint, rest: Membership) {
-        let mut state = self.state.lock();
-        if let Some(net) = state.networks.get_mut(&endpoint.network) {
+        if let Some(net) = self.state.lock().networks.get_mut(&endpoint.network) {
             net.release(&rest.member.id);
         }
-        state.members.insert(rest.member.id.clone(), rest);
+        if !self.resolves(&rest) {
+            self.resolvers.lock().remove(&rest.member.id);
+        }
+        self.remember(rest);
     }
 
     /// Takes up the containers of an earlier daemon: addresses, ports, bridges and the table.
@@ -228,11 +244,15 @@ impl Inner {
             .map_err(|source| crate::bridge::device::refused("list", "interfaces", source))?;
         let cables = links.into_iter().map(|link| link.name).collect();
         let mut table = HashMap::new();
+        let mut resolving = Vec::new();
         for membership in memberships {
             let membership = self.restore(membership, &cables);
             let owner = Owner::Container(membership.member.id.clone());
             table.insert(owner, entries(&membership));
             self.hold_again(&membership);
+            if self.resolves(&membership) {
+                resolving.push(membership);
+            }
         }
         let nets: Vec<Description> = {
             let state = self.state.lock();
@@ -252,6 +272,7 @@ impl Inner {
                 );
             }
         }
+        resolving.iter().for_each(|it| self.serve_names_again(it));
         Ok(())
     }
 
@@ -276,8 +297,8 @@ impl Inner {
         for port in &membership.ports {
             state.ports.restore(&membership.member.id, &port.mapping());
         }
-        let id = membership.member.id.clone();
-        state.members.insert(id, membership.clone());
+        drop(state);
+        self.remember(membership.clone());
         membership
     }
 

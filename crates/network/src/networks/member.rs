@@ -84,7 +84,8 @@ pub struct Member {
     pub netns: PathBuf,
     /// Published by the network that is its gateway.
     pub ports: Vec<PortRequest>,
-    /// Its own resolver settings. Without servers, names are asked of the host's.
+    /// Its own resolver settings, for as long as it runs. Without servers, names are asked of the
+    /// host's.
     pub dns: Dns,
 }
 

@@ -5,7 +5,7 @@
 //!   create / remove / find / list          attach / detach / release
 //!               definition, options, ipam ── state ── publish (the host's ports)
 //!                                store        │
-//!                                         standing (bridges, the table), cable
+//!                             standing (bridges, the table), cable, dns
 //! ```
 //!
 //! A definition outlives the boot, a container's place does not. What is asked for is decided in
@@ -16,8 +16,10 @@ mod cable;
 mod config;
 mod connect;
 mod definition;
+mod dns;
 mod ipam;
 mod member;
+mod names;
 mod options;
 mod publish;
 mod standing;
@@ -64,6 +66,10 @@ struct Inner {
     standing: Standing,
     /// The sockets that keep others off the containers' published ports.
     held: Mutex<HashMap<ContainerId, Vec<OwnedFd>>>,
+    /// What the containers' resolvers answer from, and they themselves.
+    resolving: Arc<dns::Shared>,
+    resolvers: Mutex<HashMap<ContainerId, dns::Server>>,
+    runtime: tokio::runtime::Handle,
     /// One network is made or removed at a time: each looks at what the others have.
     changing: tokio::sync::Mutex<()>,
     /// One operation at a time on one container.
@@ -97,9 +103,12 @@ impl Networks {
     /// Reads what there is, and makes the predefined networks' definitions if need be. Must be
     /// called in the host's network namespace, which is served for good. Blocking. Nothing is
     /// touched on the host unless containers of an earlier daemon are there: their networks are then
-    /// made whole.
+    /// made whole. The caller's runtime serves their resolvers.
     pub fn open(config: NetworksConfig) -> Result<Self> {
         options::check_interface("bridge", &config.bridge)?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| Error::NotReady {
+            reason: error.to_string(),
+        })?;
         let inner = Arc::new(Inner {
             store: Store::open(&config.record_dir, &config.state_dir)?,
             state: Mutex::new(State {
@@ -108,6 +117,9 @@ impl Networks {
             }),
             standing: Standing::open(&config.bridge)?,
             held: Mutex::default(),
+            resolving: Arc::new(dns::Shared::new(config.resolv_conf.clone())),
+            resolvers: Mutex::default(),
+            runtime,
             changing: tokio::sync::Mutex::default(),
             turns: Mutex::default(),
             config,
@@ -476,7 +488,7 @@ fn endpoint_id() -> Result<EndpointId> {
     random().map(EndpointId::from_random)
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
     let mut bits = [0; N];
     rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()).map_err(|errno| {
         Error::Io {

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::operator::Task;
 
+const INTERFACE_NAME_LIMIT: usize = 15;
+const DOCKER_SUFFIX: &str = "-d";
 const DEFAULT_FILE: &str = "/etc/berth/berthd.toml";
 
 /// Berth's daemon: runs pods for a kubelet through the Container Runtime Interface.
@@ -90,6 +92,7 @@ pub struct Config {
     /// Runtime handlers by the name that a RuntimeClass gives, beside `berth`.
     pub runtimes: BTreeMap<String, RuntimeHandler>,
     pub bridge: Bridge,
+    pub docker: Docker,
     pub streaming: Streaming,
     pub pull: Pull,
     pub scrub: Scrub,
@@ -127,6 +130,26 @@ pub struct Bridge {
     pub name: String,
     /// At most one of each family; empty chooses a range that no route of the host touches.
     pub subnets: Vec<String>,
+}
+
+/// What belongs to the Docker API alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Docker {
+    /// Interface of the network `bridge`; many daemons on a host need one each. Empty: the pods'
+    /// with `-d` behind its name.
+    pub bridge: String,
+    /// For networks that ask for no subnet; empty means Docker's own ranges.
+    pub address_pools: Vec<AddressPool>,
+}
+
+/// A range that is cut into subnets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AddressPool {
+    pub base: String,
+    /// Bits of each subnet's prefix.
+    pub size: u8,
 }
 
 /// Where exec, attach and port-forward are served; the kubelet is told URLs there.
@@ -251,6 +274,7 @@ impl Default for Config {
             default_runtime: "berth".into(),
             runtimes: BTreeMap::new(),
             bridge: Bridge::default(),
+            docker: Docker::default(),
             streaming: Streaming::default(),
             pull: Pull::default(),
             scrub: Scrub::default(),
@@ -374,6 +398,18 @@ impl Config {
 
     pub fn serves_docker(&self) -> bool {
         self.docker_socket != Path::new("none")
+    }
+
+    /// The interface of Docker's network `bridge`.
+    pub fn docker_bridge(&self) -> String {
+        if !self.docker.bridge.is_empty() {
+            return self.docker.bridge.clone();
+        }
+        let longest = INTERFACE_NAME_LIMIT - DOCKER_SUFFIX.len();
+        let name = &self.bridge.name;
+        // Names side by side differ at their ends most often.
+        let begin = name.len().saturating_sub(longest);
+        format!("{}{DOCKER_SUFFIX}", name.get(begin..).unwrap_or(name))
     }
 
     fn take(&mut self, flags: Flags) {

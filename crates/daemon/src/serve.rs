@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use berth_cri::Facts;
 use berth_images::{Images, Pace};
 use berth_lifecycle::Runtime;
-use berth_network::Network;
+use berth_network::{Network, Networks};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt;
@@ -59,7 +59,7 @@ pub async fn serve(config: &Config) -> Result<()> {
     let events = house.runtime.clone();
     let listener = listen(&config.socket, CRI_MODE).await?;
     let docker = docker(config, &house).await?;
-    tokio::spawn(heal(house.network.clone()));
+    tokio::spawn(heal(house.network.clone(), house.networks.clone()));
     tokio::spawn(tidy());
     tokio::spawn(sweep(Arc::clone(&house.images)));
     if config.scrub.every_secs > 0 {
@@ -192,14 +192,16 @@ impl Drop for Ending {
     }
 }
 
-async fn heal(network: Network) {
+async fn heal(network: Network, networks: Networks) {
     let mut every = tokio::time::interval(HEAL);
     loop {
         every.tick().await;
-        match network.heal().await {
-            Ok(true) => tracing::warn!("the network's rules were gone: restored"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the network's rules cannot be checked"),
+        for healed in [network.heal().await, networks.heal().await] {
+            match healed {
+                Ok(true) => tracing::warn!("the network's rules were gone: restored"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the network's rules cannot be checked"),
+            }
         }
     }
 }

@@ -12,7 +12,9 @@ use berth_cri::StreamDoor;
 use berth_engine::Engine;
 use berth_images::Images;
 use berth_lifecycle::{Parts, Runtime};
-use berth_network::{BridgeConfig, Network, NetworkConfig, Subnet};
+use berth_network::{
+    AddressPool, BridgeConfig, Network, NetworkConfig, Networks, NetworksConfig, Subnet,
+};
 use berth_registry::RegistryConfig;
 use berth_shim_client::Launcher;
 use berth_snapshots::{Overlay, Snapshotter};
@@ -26,13 +28,14 @@ pub struct House {
     pub runtime: Runtime,
     pub images: Arc<Images>,
     pub network: Network,
+    pub networks: Networks,
     pub store: berth_metadata::Meters,
 }
 
 /// Opens everything and takes over what runs.
 pub async fn open(config: &Config) -> Result<House> {
     let blocking = config.clone();
-    let (parts, network) = tokio::task::spawn_blocking(move || rooms(&blocking))
+    let (parts, network, networks) = tokio::task::spawn_blocking(move || rooms(&blocking))
         .await
         .context("opening was cut short")??;
     let images = Arc::clone(&parts.images);
@@ -52,11 +55,12 @@ pub async fn open(config: &Config) -> Result<House> {
         runtime,
         images,
         network,
+        networks,
         store,
     })
 }
 
-fn rooms(config: &Config) -> Result<(Parts, Network)> {
+fn rooms(config: &Config) -> Result<(Parts, Network, Networks)> {
     private_dir(&config.root)?;
     private_dir(&config.state)?;
     for below in ["pods", "containers", "network"] {
@@ -108,7 +112,9 @@ fn rooms(config: &Config) -> Result<(Parts, Network)> {
         cgroups,
         store,
     };
-    Ok((parts, network))
+    let networks = Networks::open(networks_config(config)?)
+        .context("cannot open the networks of Docker's containers")?;
+    Ok((parts, network, networks))
 }
 
 /// The server of exec, attach and port-forward, listening.
@@ -159,6 +165,7 @@ pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
         house.runtime.clone(),
         Arc::clone(&house.images),
         house.network.clone(),
+        house.networks.clone(),
         facts,
     )
 }
@@ -250,6 +257,34 @@ fn network_config(config: &Config) -> Result<NetworkConfig> {
             config.state.join("network"),
         )
     })
+}
+
+fn networks_config(config: &Config) -> Result<NetworksConfig> {
+    let pools = config.docker.address_pools.iter().map(|pool| {
+        let wrong = || {
+            format!(
+                "docker.address-pools: {:?} cannot be cut into subnets of {} bits",
+                pool.base, pool.size
+            )
+        };
+        let base = pool.base.parse::<Subnet>().with_context(wrong)?;
+        let most = if base.is_ipv4() { 30 } else { 126 };
+        if !(base.prefix()..=most).contains(&pool.size) {
+            bail!(wrong());
+        }
+        Ok(AddressPool {
+            base,
+            size: pool.size,
+        })
+    });
+    let mut found =
+        NetworksConfig::new(config.root.join("networks"), config.state.join("networks"));
+    found.bridge = config.docker_bridge();
+    let pools = pools.collect::<Result<Vec<_>>>()?;
+    if !pools.is_empty() {
+        found.pools = pools;
+    }
+    Ok(found)
 }
 
 /// Others may pass through, to what a container's user must reach, but list nothing.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use berth_images::Images;
 use berth_lifecycle::Runtime;
-use berth_network::Network;
+use berth_network::{Network, Networks};
 
 use crate::events::Events;
 
@@ -12,6 +12,8 @@ pub struct Engine {
     pub runtime: Runtime,
     pub images: Arc<Images>,
     pub network: Network,
+    /// The networks that containers of this door join.
+    pub networks: Networks,
     pub(crate) events: Events,
     pub facts: Facts,
 }
@@ -30,11 +32,18 @@ pub struct Facts {
 }
 
 impl Engine {
-    pub fn new(runtime: Runtime, images: Arc<Images>, network: Network, facts: Facts) -> Arc<Self> {
+    pub fn new(
+        runtime: Runtime,
+        images: Arc<Images>,
+        network: Network,
+        networks: Networks,
+        facts: Facts,
+    ) -> Arc<Self> {
         Arc::new(Self {
             runtime,
             images,
             network,
+            networks,
             events: Events::default(),
             facts,
         })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use berth_images::ErrorKind;
+use berth_network::ErrorKind as NetworkKind;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
@@ -77,6 +78,8 @@ pub enum Error {
     #[error(transparent)]
     Registry(#[from] berth_registry::Error),
     #[error(transparent)]
+    Networks(#[from] berth_network::Error),
+    #[error(transparent)]
     Lifecycle(#[from] berth_lifecycle::Error),
     /// A bug here, contained in this request.
     #[error("{operation} panicked")]
@@ -111,6 +114,7 @@ impl Error {
             Self::SharedImages(error) => of_images(error),
             Self::Registry(error) => of_registry(error),
             Self::Lifecycle(error) => of_lifecycle(error),
+            Self::Networks(error) => of_networks(error),
             Self::Hijack(_) | Self::Io { .. } | Self::Stored { .. } | Self::Panicked { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -155,6 +159,16 @@ fn of_registry(error: &berth_registry::Error) -> StatusCode {
         Registry::BadCredentials(_) => StatusCode::BAD_REQUEST,
         Registry::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn of_networks(error: &berth_network::Error) -> StatusCode {
+    match error.kind() {
+        NetworkKind::NotFound => StatusCode::NOT_FOUND,
+        NetworkKind::Conflict => StatusCode::CONFLICT,
+        NetworkKind::Invalid => StatusCode::BAD_REQUEST,
+        NetworkKind::InUse => StatusCode::FORBIDDEN,
+        NetworkKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

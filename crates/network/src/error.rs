@@ -175,11 +175,13 @@ pub enum Error {
     #[error("network driver {driver:?} is not there: networks are of the driver \"bridge\"")]
     NetworkDriverUnknown { driver: String },
 
-    #[error("network {name} id {id} has active endpoints: {endpoints}")]
+    #[error(
+        "error while removing network: network {name} id {id} has active endpoints ({endpoints})"
+    )]
     NetworkInUse {
         name: String,
         id: NetworkId,
-        /// The containers' names.
+        /// The containers.
         endpoints: String,
     },
 

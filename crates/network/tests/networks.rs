@@ -355,6 +355,30 @@ fn networks_are_found_by_name_id_and_its_beginning() {
 }
 
 #[test]
+fn the_default_network_moves_out_of_the_way_as_long_as_nobody_is_on_it() {
+    on_own_host(|host| async move {
+        let networks = open(&host);
+        let subnet = || networks.find("bridge").unwrap().definition.subnets[0].subnet;
+        assert_eq!(subnet().to_string(), "172.17.0.0/16");
+        run("ip", &["link", "add", "up0", "type", "dummy"]);
+        run("ip", &["addr", "add", "172.17.5.1/24", "dev", "up0"]);
+        let pods = [host.pod(1), host.pod(2)];
+        let first = join(&networks, &pods[0], "first", "bridge").await;
+        assert_eq!(ip(&first).to_string(), "172.18.0.2");
+        run("ip", &["addr", "add", "172.18.5.1/24", "dev", "up0"]);
+        let second = join(&networks, &pods[1], "second", "bridge").await;
+        assert_eq!(ip(&second).to_string(), "172.18.0.3");
+        drop(networks);
+        let networks = open(&host);
+        let kept = networks.find("bridge").unwrap();
+        assert_eq!(
+            kept.definition.subnets[0].subnet.to_string(),
+            "172.18.0.0/16"
+        );
+    });
+}
+
+#[test]
 fn a_daemon_that_was_killed_finds_its_containers_networks_as_they_were() {
     if !installed("nft") {
         return;

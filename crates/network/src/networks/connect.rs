@@ -29,6 +29,7 @@ impl Inner {
         request: EndpointRequest,
     ) -> Result<Membership> {
         let id = endpoint_id()?;
+        self.choose_again(reference)?;
         let (before, mut next) = {
             let mut state = self.state.lock();
             let before = state.members.get(&member.id).cloned();

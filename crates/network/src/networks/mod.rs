@@ -316,6 +316,35 @@ impl Inner {
         Ok(definition)
     }
 
+    /// Gives the default network another subnet if its own has come to be routed elsewhere since it
+    /// was chosen: a node moves, and daemons side by side choose alike. Not while it is in use.
+    fn choose_again(&self, reference: &str) -> Result<()> {
+        let present = Arc::clone(&self.state.lock().find(reference)?.definition);
+        let unused = |state: &State| state.on(&present.id).next().is_none();
+        if present.name != BRIDGE
+            || self.standing.stands(&present.id)
+            || !unused(&self.state.lock())
+        {
+            return Ok(());
+        }
+        let routed = self.routed(&present.interface)?;
+        let collides = |subnet: &NetworkSubnet| routed.iter().any(|r| r.overlaps(&subnet.subnet));
+        if !present.subnets.iter().any(collides) {
+            return Ok(());
+        }
+        let mut occupied = self.state.lock().occupied(routed);
+        occupied.networks.retain(|(_, name)| name != BRIDGE);
+        let mut definition = NetworkDefinition::clone(&present);
+        definition.subnets = vec![ipam::next_free(true, &self.config.pools, &occupied)?];
+        self.store.put_network(&definition)?;
+        let net = Net::new(definition)?;
+        let mut state = self.state.lock();
+        if unused(&state) {
+            state.networks.insert(net.definition.id.clone(), net);
+        }
+        Ok(())
+    }
+
     fn create(&self, wanted: &NewNetwork) -> Result<Created> {
         wanted.check()?;
         let options = options::BridgeOptions::parse(&wanted.options)?;
@@ -451,7 +480,10 @@ fn removable(state: &State, definition: &NetworkDefinition) -> Result<()> {
     }
     let names: Vec<_> = state
         .on(&definition.id)
-        .map(|(member, _)| member.name.clone())
+        .map(|(member, _)| {
+            let id = berth_names::short(member.id.as_str());
+            format!("name:{:?} id:{id:?}", member.name)
+        })
         .collect();
     if names.is_empty() {
         return Ok(());

@@ -65,6 +65,11 @@ impl Standing {
         Ok(bridge)
     }
 
+    /// Whether a network's bridge was found or made.
+    pub(super) fn stands(&self, network: &NetworkId) -> bool {
+        self.bridges.lock().contains_key(network)
+    }
+
     fn make(&self, net: &Description) -> Result<Bridge> {
         let name = net.interface.as_str();
         let mut route = self.route.lock();

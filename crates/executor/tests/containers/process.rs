@@ -27,6 +27,10 @@ pub const CASES: &[Case] = &[
     ("a_missing_program_is_named", missing_program),
     ("a_working_directory_is_made_and_entered", working_directory),
     ("a_filter_holds_with_and_without_new_privileges", filter),
+    (
+        "a_program_is_found_behind_a_filter_that_knows_older_calls_only",
+        older_filter,
+    ),
 ];
 
 fn exit_codes(host: &Host) -> Result<()> {
@@ -312,6 +316,26 @@ fn working_directory(host: &Host) -> Result<()> {
     std::os::unix::fs::chown(bundle.upper("home/sailor"), Some(1000), Some(1000))?;
     let output = bundle.output(host)?;
     ensure!(output == "/home/sailor\n", "{output}");
+    Ok(())
+}
+
+fn older_filter(host: &Host) -> Result<()> {
+    for names in [
+        vec!["faccessat2"],
+        vec!["faccessat2", "faccessat", "access"],
+    ] {
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}],
+        });
+        let bundle = host
+            .bundle("echo found")?
+            .set("/process/noNewPrivileges", json!(false))
+            .set("/linux/seccomp", profile);
+        let output = bundle.output(host)?;
+        ensure!(output == "found\n", "{names:?}: {output}");
+    }
     Ok(())
 }
 

@@ -42,8 +42,9 @@ usage: cargo xtask <command>
   kubelet [--with-containerd]
                    only the kubelet suite: static pods, restarts, a reboot; or how
                    soon its pods are ready, in turns with a containerd
-  oci [checkpoint] only the oci suite: the same specifications through berth-oci,
-                   runc and crun; or only its checkpoints
+  oci [checkpoint|validation]
+                   only the oci suite: the same specifications through berth-oci,
+                   runc and crun; or only its checkpoints or validation programs
   vm [cgroupfs|systemd]
                    only the vm suite: cgroup v2 alone, in machines of their own,
                    without systemd and with it
@@ -109,6 +110,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
         }
         ["oci"] => Ok(report(suites::oci::run()?)),
         ["oci", "checkpoint"] => Ok(report(suites::oci::run_checkpoints()?)),
+        ["oci", "validation"] => Ok(report(suites::oci::run_validation()?)),
         ["vm"] => {
             prepare()?;
             Ok(report(suites::vm::run_all()?))

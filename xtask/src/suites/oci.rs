@@ -6,6 +6,7 @@ mod differences;
 mod features;
 pub mod runtime;
 mod specs;
+mod validation;
 
 use std::path::Path;
 
@@ -31,12 +32,7 @@ pub fn run() -> Result<Tally> {
     }
     artefacts::build_oci()?;
     let ours = ours();
-    let runc = Runtime {
-        name: "runc",
-        program: tools::ensure(Tool::Runc)?,
-        without_unified: false,
-        own_ways: |_| false,
-    };
+    let runc = runc()?;
     let features = features::compare(&ours.program, &runc.program);
     tally.check("features are runc's but for those that are known", features);
     let place = tempfile::tempdir().context("making a place for bundles")?;
@@ -46,8 +42,16 @@ pub fn run() -> Result<Tally> {
         Some(crun) => tally += compare(place.path(), &cases, &ours, &crun)?,
         None => tally.skip("crun", "is not installed"),
     }
+    tally += validation::run(place.path(), &ours, &runc)?;
     tally += checkpoint::run_all()?;
     Ok(tally)
+}
+
+/// Validation programs alone.
+pub fn run_validation() -> Result<Tally> {
+    artefacts::build_oci()?;
+    let place = tempfile::tempdir().context("making a place for bundles")?;
+    validation::run(place.path(), &ours(), &runc()?)
 }
 
 /// Checkpoints alone.
@@ -63,6 +67,15 @@ pub fn ours() -> Runtime {
         without_unified: false,
         own_ways: |_| false,
     }
+}
+
+fn runc() -> Result<Runtime> {
+    Ok(Runtime {
+        name: "runc",
+        program: tools::ensure(Tool::Runc)?,
+        without_unified: false,
+        own_ways: |_| false,
+    })
 }
 
 /// Debian's, which refuses hybrid hosts whose unified tree has controllers.

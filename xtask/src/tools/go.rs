@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::command::run;
+use crate::command::{run, stdout};
 use crate::workspace;
 
 /// A program that suites run.
@@ -24,10 +24,12 @@ pub enum Tool {
     /// containerd's shim for runc and crun, which runtime handlers of the suites use.
     ContainerdShim,
     Runc,
+    /// A directory with the validation programs of the OCI and what they need beside them.
+    RuntimeTools,
     Kubelet,
 }
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool::Crictl,
     Tool::Critest,
     Tool::Ginkgo,
@@ -35,6 +37,7 @@ const TOOLS: [Tool; 8] = [
     Tool::Containerd,
     Tool::ContainerdShim,
     Tool::Runc,
+    Tool::RuntimeTools,
     Tool::Kubelet,
 ];
 
@@ -50,6 +53,11 @@ const PLUGINS: &[&str] = &[
 /// Snapshotters that need C libraries are left out.
 const CONTAINERD: &[&str] = &["build", "-tags", "no_btrfs no_devmapper no_zfs"];
 
+const RUNTIME_TOOLS: &str = "github.com/opencontainers/runtime-tools";
+
+/// The only one for machines of 64 bits.
+const VALIDATION_ROOT: &str = "rootfs-amd64.tar.gz";
+
 fn containerd(program: &str) -> String {
     format!("github.com/containerd/containerd/v2/cmd/{program}")
 }
@@ -64,6 +72,7 @@ impl Tool {
             Tool::Containerd => "containerd",
             Tool::ContainerdShim => "containerd-shim-runc-v2",
             Tool::Runc => "runc",
+            Tool::RuntimeTools => "runtime-tools",
             Tool::Kubelet => "kubelet",
         }
     }
@@ -86,6 +95,7 @@ impl Tool {
                 ("tools/containerd", "github.com/containerd/containerd/v2")
             }
             Tool::Runc => ("tools/runc", "github.com/opencontainers/runc"),
+            Tool::RuntimeTools => ("tools/runtime-tools", RUNTIME_TOOLS),
             Tool::Kubelet => ("kubelet", "k8s.io/kubernetes"),
         }
     }
@@ -121,6 +131,7 @@ impl Tool {
                 out,
                 "github.com/opencontainers/runc",
             ),
+            Tool::RuntimeTools => self.build_validation(out),
             // It reports this version; a build without one calls itself v0.0.0.
             Tool::Kubelet => {
                 let version = format!(
@@ -130,6 +141,26 @@ impl Tool {
                 self.go(&["build", "-ldflags", &version], out, ".")
             }
         }
+    }
+
+    /// The programs look where they are started for what runs inside, and for a root.
+    fn build_validation(self, out: &Path) -> Result<()> {
+        fs::create_dir(out).with_context(|| format!("creating {}", out.display()))?;
+        for packages in ["cmd/runtimetest", "validation/..."] {
+            let packages = format!("{RUNTIME_TOOLS}/{packages}");
+            self.go(&["build", "-ldflags", "-s -w"], out, &packages)?;
+        }
+        let module = stdout(Command::new("go").current_dir(self.directory()).args([
+            "list",
+            "-m",
+            "-f",
+            "{{.Dir}}",
+            RUNTIME_TOOLS,
+        ]))?;
+        let root = Path::new(module.trim()).join(VALIDATION_ROOT);
+        fs::copy(&root, out.join(VALIDATION_ROOT))
+            .with_context(|| format!("copying {}", root.display()))
+            .map(drop)
     }
 
     fn go(self, subcommand: &[&str], out: &Path, package: &str) -> Result<()> {

@@ -27,6 +27,8 @@ pub struct Ingest {
     resumed: bool,
     /// Set once an operation failed in a way that leaves the file's contents unknown.
     poisoned: bool,
+    /// The path is no longer this file's.
+    settled: bool,
 }
 
 impl Ingest {
@@ -50,6 +52,7 @@ impl Ingest {
             written_back: 0,
             resumed: false,
             poisoned: false,
+            settled: false,
         };
         ingest.hash_present()?;
         if let Some(size) = expected {
@@ -153,6 +156,7 @@ impl Ingest {
         self.poisoned = false;
         berth_faults::at("blob.commit.after-sync")?;
         disk::rename(&self.partial, &self.blob)?;
+        self.settled = true;
         berth_faults::passing("blob.commit.after-rename");
         if let Some(directory) = self.blob.parent()
             && let Err(error) = disk::sync_dir(directory)
@@ -166,7 +170,8 @@ impl Ingest {
     }
 
     /// Gives up and removes what has arrived.
-    pub fn abort(self) -> Result<()> {
+    pub fn abort(mut self) -> Result<()> {
+        self.settled = true;
         disk::unlink(&self.partial).map(|_| ())
     }
 
@@ -191,11 +196,17 @@ impl Ingest {
 
 impl Drop for Ingest {
     fn drop(&mut self) {
-        // The lock is still held here, so the path is still this file or, after a commit, gone.
-        if self.poisoned
-            && let Err(error) = disk::unlink(&self.partial)
-        {
-            warn!(digest = %self.digest, %error, "cannot remove a bad partial file");
+        if self.settled {
+            return;
+        }
+        // The lock is still held here, so the path is still this file.
+        if self.poisoned || self.offset == 0 {
+            if let Err(error) = disk::unlink(&self.partial) {
+                warn!(digest = %self.digest, %error, "cannot remove a bad partial file");
+            }
+        } else if self.expected.is_some() {
+            // Gives back what was reserved beyond the data. Failing costs space until it is resumed.
+            let _ = self.file.set_len(self.offset);
         }
     }
 }

@@ -62,6 +62,21 @@ fn a_dropped_ingest_is_resumed_where_it_stopped_even_by_another_store() {
 }
 
 #[test]
+fn what_was_reserved_for_data_that_never_came_is_given_back() {
+    let (_dir, store) = store();
+    let digest = Digest::sha256_of(b"huge");
+    let empty = store.usage().unwrap();
+    drop(store.ingest(&digest, Some(64 << 20)).unwrap());
+    assert_eq!(store.usage().unwrap(), empty, "nothing came");
+    let mut ingest = store.ingest(&digest, Some(64 << 20)).unwrap();
+    ingest.write(b"a part").unwrap();
+    drop(ingest);
+    assert_eq!(store.partials().unwrap()[0].size, 6);
+    let used = store.usage().unwrap().bytes - empty.bytes;
+    assert!(used < 1 << 20, "{used} bytes are kept for six");
+}
+
+#[test]
 fn abort_leaves_nothing() {
     let (_dir, store) = store();
     let digest = Digest::sha256_of(b"x");

@@ -281,7 +281,7 @@ impl Writer {
         let outcome = match self.write(staged, &extent) {
             Ok(()) => Ok(()),
             // The journal is as it was, and the engine has seen nothing.
-            Err(error) if error.is_no_space() => Err(Arc::new(error)),
+            Err(error) if error.is_no_space() || error.is_read_only() => Err(Arc::new(error)),
             Err(error) => Err(core.poison(error)),
         };
         if !matches!(extent, Extent::Nothing) {

@@ -137,7 +137,7 @@ impl Engine {
         }
         self.disk
             .sync(&self.file)
-            .map_err(io("fdatasync", &self.path))
+            .map_err(io(crate::error::SYNC, &self.path))
     }
 }
 

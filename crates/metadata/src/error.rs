@@ -82,6 +82,9 @@ pub enum Error {
     Closed,
 }
 
+/// How the sync of a file is called.
+pub(crate) const SYNC: &str = "fdatasync";
+
 impl Error {
     /// Whether the cause, however deep, is a full disk.
     pub fn is_no_space(&self) -> bool {
@@ -98,6 +101,17 @@ impl Error {
 }
 
 impl Error {
+    /// Whether the disk took nothing of a write because it is read-only. Where it refuses to sync what
+    /// it took before, that is something else.
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            Error::Io {
+                operation, source, ..
+            } => source.kind() == std::io::ErrorKind::ReadOnlyFilesystem && *operation != SYNC,
+            _ => false,
+        }
+    }
+
     /// Whether the database's own files cannot be understood: opening again will not help, a
     /// restored one will. A disk that fails or is full is something else.
     pub(crate) fn is_damage(&self) -> bool {

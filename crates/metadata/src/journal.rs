@@ -148,7 +148,7 @@ impl Journal {
             Some(segment) => self
                 .disk
                 .sync(&segment.file)
-                .map_err(io("fdatasync", &segment.path)),
+                .map_err(io(crate::error::SYNC, &segment.path)),
         }
     }
 

@@ -1,9 +1,11 @@
 //! What a node has to bear: many pods, a killed daemon, requests that are wrong.
 
 mod bad_input;
+mod broken_disk;
 mod cycles;
 mod damage;
 mod devices;
+mod disk;
 mod events;
 mod full_disk;
 mod handlers;
@@ -11,6 +13,8 @@ pub(super) mod inventory;
 mod refusals;
 mod resources;
 pub(super) mod restart;
+mod reused_pid;
+mod scrub;
 pub(super) mod session;
 mod streams;
 mod volumes;
@@ -36,7 +40,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 19] = [
+    let parts: [(&str, Part); 23] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         (
             "clients of streams that abort leave nothing behind",
@@ -50,6 +54,20 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ("a destroyed database is rebuilt", damage::is_mended),
         ("a full disk is borne at every step", |_| {
             full_disk::is_borne()
+        }),
+        ("a file system that turns read-only is borne", |_| {
+            broken_disk::read_only()
+        }),
+        (
+            "a mount that hangs holds up nobody else",
+            broken_disk::hanging_mount,
+        ),
+        (
+            "a stranger with the pid of a shim is left alone",
+            reused_pid::is_left_alone,
+        ),
+        ("what goes bad on disk is made good", |_| {
+            scrub::is_made_good()
         }),
         ("images are mounted as volumes", volumes::show_images),
         (
@@ -77,7 +95,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ("a container lives and ends with runc", handlers::runc),
         ("a container lives and ends with crun", handlers::crun),
     ];
-    cycles::warm_up(&mut session)?;
+    warm_up(&mut session)?;
     let chosen = |name: &str| focus.split(',').any(|part| name.contains(part));
     for (name, part) in parts.into_iter().filter(|(name, _)| chosen(name)) {
         let result = part(&mut session);
@@ -102,6 +120,11 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     }
     tally.check("no network is left behind", session.end());
     Ok(tally)
+}
+
+/// Opens what a daemon opens once and keeps.
+pub(super) fn warm_up(session: &mut Session) -> Result<()> {
+    cycles::warm_up(session)
 }
 
 /// Counts a part; what a failed one left is cleared away for the next.

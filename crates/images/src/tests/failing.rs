@@ -238,3 +238,40 @@ async fn a_full_disk_fails_the_pull_and_gets_its_space_back() {
     node.images.remove(&node.name("app:small")).await.unwrap();
     eventually("the small image is gone", || node.counts() == (0, 0, 0)).await;
 }
+
+#[tokio::test]
+async fn a_clock_that_jumps_collects_nothing_that_is_needed() {
+    let Some(node) = Node::start().await else {
+        return;
+    };
+    let made = image("a", 2);
+    node.server.push(&made, "v1");
+    node.pull("app:v1").await.unwrap();
+    let content = &node.images.shared.content;
+    let begun = Digest::sha256_of(b"begun");
+    content
+        .ingest(&begun, Some(100))
+        .unwrap()
+        .write(b"part")
+        .unwrap();
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let ingest = node.root.path().join("content/ingest");
+    let partial = std::fs::read_dir(ingest).unwrap().next().unwrap().unwrap();
+    // What the clock was set back from: it is of the future.
+    let file = std::fs::File::open(partial.path()).unwrap();
+    file.set_modified(std::time::SystemTime::now() + year)
+        .unwrap();
+    let lease = berth_metadata::schema::LeaseRecord {
+        expires_at: Some(std::time::SystemTime::now() + year),
+        ..Default::default()
+    };
+    node.images.lease("future", lease).await.unwrap();
+    node.images.collect().await.unwrap();
+    assert_eq!(node.counts(), (4, 1, 2));
+    // And from where it was set forward: old partial blobs go, images stay whatever their age.
+    file.set_modified(std::time::SystemTime::now() - year)
+        .unwrap();
+    node.images.collect().await.unwrap();
+    assert_eq!(node.counts(), (4, 0, 2));
+    assert_eq!(node.images.list().len(), 1);
+}

@@ -34,7 +34,16 @@ pub struct Session {
 
 impl Session {
     pub fn begin() -> Result<Self> {
-        let place = Place::new()?;
+        Self::begin_with("node", "")
+    }
+
+    /// For the suite of this name, with more in the daemon's configuration.
+    pub fn begin_with(suite: &str, configuration: &str) -> Result<Self> {
+        Self::begin_in(Place::new()?, suite, configuration)
+    }
+
+    pub fn begin_in(place: Place, suite: &str, configuration: &str) -> Result<Self> {
+        place.configure(configuration)?;
         handlers::configure(&place)?;
         let registry = Registry::start(&place.scratch())?;
         let base = pack(&busybox()?)?;
@@ -45,13 +54,13 @@ impl Session {
         let image = recipe.build()?;
         registry.remote().push(&image, REPOSITORY, &["one"])?;
 
-        let daemon_log = workspace::logs()?.join("node-berthd.log");
+        let daemon_log = workspace::logs()?.join(format!("{suite}-berthd.log"));
         let _fresh = fs::remove_file(&daemon_log);
         let daemon = Daemon::start(&place, &daemon_log)?;
         let cri = Cri::connect(&place.socket())?;
         let mut session = Self {
             cri,
-            parent: CgroupParent::new("node"),
+            parent: CgroupParent::new(suite),
             registry,
             daemon: Some(daemon),
             daemon_log,

@@ -11,6 +11,7 @@ mod machine;
 pub mod oci;
 mod rate;
 mod raw;
+mod restart;
 mod side;
 
 use std::fs;
@@ -25,6 +26,7 @@ use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
 pub use lists::run as lists;
+pub use restart::run as restart;
 use side::Side;
 
 const ROUNDS: usize = 5;

@@ -314,6 +314,21 @@ impl Cri {
         Ok(answer.into_inner().image_ref)
     }
 
+    /// The same, as a user of the registry.
+    pub fn pull_as(&mut self, reference: &str, user: &str, password: &str) -> Answer<String> {
+        let request = cri::PullImageRequest {
+            image: Some(image(reference)),
+            auth: Some(cri::AuthConfig {
+                username: user.to_owned(),
+                password: password.to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let answer = self.runtime.block_on(self.images.pull_image(request))?;
+        Ok(answer.into_inner().image_ref)
+    }
+
     pub fn remove_image(&mut self, reference: &str) -> Answer<()> {
         let request = cri::RemoveImageRequest {
             image: Some(image(reference)),

@@ -32,10 +32,12 @@ usage: cargo xtask <command>
   images [--serve] make the images of critest; with --serve keep their registry
                    running until standard input ends
   lint             dependency direction, file length, module names …
-  test             everything: format, clippy, lint, unit tests, crictl, node, critest
+  test             everything: format, clippy, lint, unit tests, and all suites
   crictl           only the crictl suite
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
+  hostile [FOCUS]  only the hostile suite: registries, images and requests that mean
+                   harm; or its parts whose name contains FOCUS
   crash [--seeds N | --seed S | --points | --point NAME]
                    only the crash campaign: kills of the daemon at every fault point
                    and by seeds; or a part of that
@@ -54,6 +56,8 @@ usage: cargo xtask <command>
                    in one way: websocket, parallel, runc or crun
   bench-lists [--release] RECORDS
                    how long lists of so many records take while pods start
+  bench-restart [--release] PODS
+                   how soon a killed daemon serves again while so many pods run
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
                    how long the calls of the CRI take, in turns with a containerd
                    of its own or the one behind SOCKET
@@ -95,6 +99,14 @@ fn run(arguments: &[&str]) -> Result<bool> {
             prepare()?;
             Ok(report(suites::node::run_matching(focus)?))
         }
+        ["hostile"] => {
+            prepare()?;
+            Ok(report(suites::hostile::run()?))
+        }
+        ["hostile", focus] => {
+            prepare()?;
+            Ok(report(suites::hostile::run_matching(focus)?))
+        }
         ["crash", options @ ..] => {
             let wanted = suites::crash::Wanted::parse(options)?;
             prepare()?;
@@ -131,6 +143,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
         }
         ["bench-lists", records] => bench::lists(records, false).map(|()| true),
         ["bench-lists", "--release", records] => bench::lists(records, true).map(|()| true),
+        ["bench-restart", pods] => bench::restart(pods, false).map(|()| true),
+        ["bench-restart", "--release", pods] => bench::restart(pods, true).map(|()| true),
         ["bench", "--oci"] => bench::oci::run().map(|()| true),
         ["bench", bench::oci::INSIDE] => bench::oci::run_inside().map(|()| true),
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options)?).map(|()| true),

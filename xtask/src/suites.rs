@@ -5,6 +5,7 @@ pub mod crictl;
 pub mod critest;
 pub mod fixtures;
 pub mod handlers;
+pub mod hostile;
 pub mod kubelet;
 pub mod node;
 pub mod oci;

@@ -13,10 +13,11 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 7] = [
+const SUITES: [(&str, Suite); 8] = [
     ("oci", suites::oci::run),
     ("crictl", suites::crictl::run),
     ("node", suites::node::run),
+    ("hostile", suites::hostile::run),
     ("crash", || {
         suites::crash::run(&suites::crash::Wanted::default())
     }),

@@ -56,7 +56,8 @@ impl Error {
                 source.kind(),
                 io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
             ),
-            Error::Write { .. } => false,
+            // A name that no filesystem here takes.
+            Error::Write { source, .. } => source.kind() == io::ErrorKind::InvalidFilename,
         }
     }
 }

@@ -294,6 +294,14 @@ fn log_path(pod: &PodRecord, request: &ContainerRequest) -> Result<Option<PathBu
         let problem = format!("{:?} is not absolute", pod.request.log_directory);
         return Err(Error::invalid("log_directory", problem));
     }
+    let mut above = directory.to_owned();
+    for part in relative.parent().into_iter().flat_map(Path::components) {
+        above.push(part);
+        if above.is_symlink() {
+            let problem = format!("{} is a link", above.display());
+            return Err(Error::invalid("log_path", problem));
+        }
+    }
     Ok(Some(directory.join(relative)))
 }
 

@@ -7,8 +7,8 @@ use berth_shim_client::{Shim, Stdio};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, MountBuilder, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder,
+    Capabilities, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
 };
 
 use crate::cgroup_driver::specified;
@@ -106,6 +106,18 @@ fn write_bundle(bundle: &std::path::Path, spec: &Spec) -> Result<()> {
     std::fs::write(&path, bytes).map_err(failed)
 }
 
+/// In every set: the default of the specification's types has a few.
+fn no_capabilities() -> Result<LinuxCapabilities> {
+    let none = Capabilities::default;
+    Ok(LinuxCapabilitiesBuilder::default()
+        .bounding(none())
+        .effective(none())
+        .permitted(none())
+        .inheritable(none())
+        .ambient(none())
+        .build()?)
+}
+
 /// One process without capabilities in a root that holds nothing but itself.
 fn spec(core: &Core, record: &PodRecord, files: &PodFiles) -> Result<Spec> {
     let own = |typ| LinuxNamespaceBuilder::default().typ(typ).build();
@@ -139,7 +151,7 @@ fn spec(core: &Core, record: &PodRecord, files: &PodFiles) -> Result<Spec> {
         .no_new_privileges(true)
         .build()?;
     process
-        .set_capabilities(Some(Default::default()))
+        .set_capabilities(Some(no_capabilities()?))
         .set_rlimits(None);
     let binary = MountBuilder::default()
         .destination("/init")

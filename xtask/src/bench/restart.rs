@@ -1,0 +1,186 @@
+//! How soon a daemon that was killed serves again, with pods that run meanwhile.
+//!
+//! "Serves" is what a kubelet waits for: the daemon answers, lists every pod as ready and every
+//! container as running, and a command can be run in one.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use berth_api::cri::v1::{ContainerState, NamespaceMode, PodSandboxState};
+use serde_json::json;
+
+use super::{load, machine};
+use crate::cri::Cri;
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::registry::Registry;
+use crate::{artefacts, tools, workspace};
+
+const ROUNDS: usize = 5;
+const CLIENTS: usize = 4;
+/// Longer than anybody would wait.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Room for more pods than the /24 of a suite has.
+const RANGE: &str = "[bridge]\nsubnets = [\"100.99.0.0/20\"]\n";
+
+/// Milliseconds from the start of the process.
+struct Round {
+    answers: f64,
+    lists: f64,
+    execs: f64,
+}
+
+pub fn run(pods: &str, released: bool) -> Result<()> {
+    let pods: usize = pods
+        .parse()
+        .with_context(|| format!("number of pods {pods}"))?;
+    if !rustix::process::geteuid().is_root() {
+        bail!("needs root");
+    }
+    tools::install()?;
+    let programs = if released {
+        artefacts::build_release()?
+    } else {
+        artefacts::build()?;
+        workspace::artefacts()
+    };
+    let place = Place::new()?;
+    let drop_in = place.config().with_extension("toml.d").join("range.toml");
+    fs::write(&drop_in, RANGE).context("writing the range of the pods")?;
+    let registry = Registry::start(&place.scratch())?;
+    let image = load::publish_small(&registry)?;
+    let log = workspace::logs()?.join("bench-restart-berthd.log");
+    let _fresh = fs::remove_file(&log);
+    let mut daemon = Daemon::start_from(&programs, &place, &log)?;
+    Cri::connect(&place.socket())?
+        .pull(&image)
+        .context("PullImage")?;
+
+    println!("starting {pods} pods");
+    let made = start_all(&place, &image, pods)?;
+    let one = made.first().context("no pods")?.1.clone();
+    let mut rounds = Vec::new();
+    for number in 1..=ROUNDS {
+        thread::sleep(Duration::from_secs(1));
+        daemon.kill()?;
+        let begin = Instant::now();
+        daemon = Daemon::start_from(&programs, &place, &log)?;
+        let round = until_served(&place, begin, pods, &one)?;
+        println!(
+            "round {number}: answers after {:.0}, lists all after {:.0}, runs commands after {:.0} ms",
+            round.answers, round.lists, round.execs
+        );
+        rounds.push(round);
+    }
+    let pid = i32::try_from(daemon.pid()).context("pid of berthd")?;
+    let resident = machine::resident(pid)?;
+    let slowest = rounds.iter().map(|round| round.execs).fold(0.0, f64::max);
+    println!(
+        "{pods} pods: the slowest of {ROUNDS} took {slowest:.0} ms; berthd takes {resident} KiB"
+    );
+    let figures = |of: fn(&Round) -> f64| rounds.iter().map(of).collect::<Vec<_>>();
+    let report = json!({
+        "machine": machine::describe(), "pods": pods, "released": released,
+        "answers_ms": figures(|r| r.answers), "lists_all_ms": figures(|r| r.lists),
+        "runs_commands_ms": figures(|r| r.execs), "daemon_resident_kib": resident,
+    });
+    let path = workspace::artefacts().join(format!("bench-restart-{pods}.json"));
+    let text = serde_json::to_string_pretty(&report).context("encoding the figures")?;
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+
+    remove_all(&place, &made)?;
+    daemon.stop()?;
+    place.bridge().remove()
+}
+
+fn until_served(place: &Place, begin: Instant, pods: usize, one: &str) -> Result<Round> {
+    let millis = || begin.elapsed().as_secs_f64() * 1000.0;
+    let mut cri = Cri::connect(&place.socket())?;
+    cri.version().context("Version")?;
+    let answers = millis();
+    loop {
+        let ready = cri.pods().context("ListPodSandbox")?;
+        let ready = ready
+            .iter()
+            .filter(|pod| pod.state() == PodSandboxState::SandboxReady)
+            .count();
+        let running = cri.containers().context("ListContainers")?;
+        let running = running
+            .iter()
+            .filter(|container| container.state() == ContainerState::ContainerRunning)
+            .count();
+        if ready == pods && running == pods {
+            break;
+        }
+        ensure!(
+            begin.elapsed() < LIMIT,
+            "{ready} pods are ready and {running} containers run"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+    let lists = millis();
+    let said = cri.exec(one, &["true"]).context("ExecSync")?;
+    ensure!(
+        said.exit_code == 0,
+        "the command ended with {}",
+        said.exit_code
+    );
+    Ok(Round {
+        answers,
+        lists,
+        execs: millis(),
+    })
+}
+
+/// Ids of pods and their containers.
+type Made = Vec<(String, String)>;
+
+fn start_all(place: &Place, image: &str, pods: usize) -> Result<Made> {
+    by_clients(|client| {
+        let mut cri = Cri::connect(&place.socket())?;
+        let numbers = (client..pods).step_by(CLIENTS);
+        numbers
+            .map(|number| {
+                let name = format!("restart-{number}");
+                let logs = place.pod_logs();
+                let (pod_config, mut config) =
+                    load::requests(&name, image, &logs, NamespaceMode::Pod);
+                config.log_path = format!("{name}.log");
+                let pod = cri.run_pod(&pod_config).context("RunPodSandbox")?;
+                let container = cri
+                    .create(&pod, &pod_config, &config)
+                    .context("CreateContainer")?;
+                cri.start(&container).context("StartContainer")?;
+                Ok((pod, container))
+            })
+            .collect()
+    })
+}
+
+fn remove_all(place: &Place, made: &Made) -> Result<()> {
+    by_clients(|client| {
+        let mut cri = Cri::connect(&place.socket())?;
+        for (pod, _) in made.iter().skip(client).step_by(CLIENTS) {
+            cri.stop_pod(pod).context("StopPodSandbox")?;
+            cri.remove_pod(pod).context("RemovePodSandbox")?;
+        }
+        Ok(Made::new())
+    })
+    .map(drop)
+}
+
+fn by_clients(work: impl Fn(usize) -> Result<Made> + Sync) -> Result<Made> {
+    thread::scope(|scope| {
+        let work = &work;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| scope.spawn(move || work(client)))
+            .collect();
+        let mut made = Made::new();
+        for client in clients {
+            made.extend(client.join().map_err(|_| anyhow!("a client panicked"))??);
+        }
+        Ok(made)
+    })
+}

@@ -34,6 +34,7 @@ usage: cargo xtask <command>
   lint             dependency direction, file length, module names …
   test             everything: format, clippy, lint, unit tests, and all suites
   crictl           only the crictl suite
+  docker           only the docker suite: the stock docker CLI
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
   hostile [FOCUS]  only the hostile suite: registries, images and requests that mean
@@ -90,6 +91,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["crictl"] => {
             prepare()?;
             Ok(report(suites::crictl::run()?))
+        }
+        ["docker"] => {
+            prepare()?;
+            Ok(report(suites::docker::run()?))
         }
         ["node"] => {
             prepare()?;

@@ -3,6 +3,7 @@
 pub mod crash;
 pub mod crictl;
 pub mod critest;
+pub mod docker;
 pub mod fixtures;
 pub mod handlers;
 pub mod hostile;

@@ -13,9 +13,10 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 8] = [
+const SUITES: [(&str, Suite); 9] = [
     ("oci", suites::oci::run),
     ("crictl", suites::crictl::run),
+    ("docker", suites::docker::run),
     ("node", suites::node::run),
     ("hostile", suites::hostile::run),
     ("crash", || {

@@ -40,10 +40,13 @@ pub fn media_type(terminal: bool, version: ApiVersion) -> &'static str {
     }
 }
 
+/// Both directions of a connection, when they are there.
+pub type Streams = Pin<Box<dyn Future<Output = Result<(Input, Output)>> + Send>>;
+
 /// The answer, and the two directions once the answer was sent.
 pub struct Hijacked {
     pub response: Response,
-    pub streams: Pin<Box<dyn Future<Output = Result<(Input, Output)>> + Send>>,
+    pub streams: Streams,
 }
 
 /// Takes the request's connection over. The streams come only after the response was returned:

@@ -22,6 +22,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("crun", "crun"),
     ("curl", "curl"),
+    ("docker", "docker.io"),
     ("make", "make"),
     ("xz", "xz-utils"),
     ("protoc", "protobuf-compiler"),

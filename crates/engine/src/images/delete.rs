@@ -179,7 +179,7 @@ mod tests {
         let taken = |name: &str| names_with(&image, &ImageRef::parse(name).unwrap());
         assert_eq!(taken("r.io/a:1"), ["r.io/a:1"]);
         assert_eq!(taken("r.io/b:1"), ["r.io/b:1".to_owned(), two]);
-        assert_eq!(taken(&one), [one.clone()]);
+        assert_eq!(taken(&one), vec![one.clone()]);
     }
 
     #[test]

@@ -46,7 +46,15 @@ pub async fn list(
     let sizes = Sizes::count(&engine).await?;
     let mut summaries: Vec<_> = chosen
         .iter()
-        .map(|image| summary(image, &sizes, version, query.flag("shared-size")))
+        .map(|image| {
+            let mut summary = summary(image, &sizes, version, query.flag("shared-size"));
+            // Who asks for a name is shown no other.
+            let wanted =
+                |name: &String| filters.any("reference", |pattern| name::matches(pattern, name));
+            summary.repo_tags.retain(wanted);
+            summary.repo_digests.retain(wanted);
+            summary
+        })
         .collect();
     // The newest first, and always in the same order.
     summaries.sort_by(|a, b| (b.created, &a.id).cmp(&(a.created, &b.id)));

@@ -139,6 +139,7 @@ fn tell_event(engine: &Engine, reference: &ImageRef, id: &Digest) {
 struct Teller {
     watch: PullWatch,
     progress: Progress,
+    /// Of the repository, at its registry.
     name: String,
     reference: String,
     introduced: bool,
@@ -149,14 +150,10 @@ impl Teller {
     fn new(reference: &ImageRef, watch: PullWatch, progress: Progress) -> Self {
         let digest = reference.digest().map(Digest::to_string);
         let tag = digest.or_else(|| reference.tag().map(str::to_owned));
-        let name = match reference.domain() {
-            "docker.io" => reference.path().to_owned(),
-            _ => reference.repository(),
-        };
         Self {
             watch,
             progress,
-            name,
+            name: reference.path().to_owned(),
             reference: tag.unwrap_or_default(),
             introduced: false,
             told: HashMap::new(),

@@ -1,0 +1,185 @@
+//! What a person does with the stock docker CLI, its output checked, against a private daemon.
+
+mod archives;
+mod client;
+mod images;
+mod interface;
+mod registries;
+mod session;
+mod system;
+
+use anyhow::{Result, ensure};
+
+use crate::outcome::Tally;
+use session::Session;
+
+type Step = fn(&mut Session) -> Result<()>;
+
+/// In order: later steps build on what earlier ones made.
+const STEPS: &[(&str, Step)] = &[
+    (
+        "the socket is its owner's and its group's",
+        interface::socket,
+    ),
+    (
+        "ping answers GET and HEAD with its headers",
+        interface::ping,
+    ),
+    (
+        "versions that are not served are refused in Docker's words",
+        interface::versions,
+    ),
+    (
+        "an unknown path is refused as JSON of exactly that type",
+        interface::unknown_path,
+    ),
+    ("swarm is refused with a clear message", interface::swarm),
+    ("version shows client and server", system::version),
+    ("info shows the machine and no swarm", system::info),
+    (
+        "images of an empty daemon is a heading alone",
+        images::none_yet,
+    ),
+    (
+        "inspect of what is not there says so",
+        images::inspect_missing,
+    ),
+    (
+        "pull tells of every layer, the digest and the status",
+        images::pull,
+    ),
+    (
+        "pull of what is here says that it is up to date",
+        images::pull_again,
+    ),
+    ("pull by digest works", images::pull_by_digest),
+    (
+        "pull of a missing tag is refused with the registry's reason",
+        images::pull_missing,
+    ),
+    (
+        "pull from where nobody listens is refused",
+        images::pull_from_nowhere,
+    ),
+    (
+        "pull for another platform is refused",
+        images::pull_other_platform,
+    ),
+    ("images lists repository, tag, id and size", images::list),
+    (
+        "images filters by reference, label and dangling",
+        images::filter,
+    ),
+    ("inspect shows what the image says", images::inspect),
+    ("history shows each step and its size", images::history),
+    (
+        "what is pulled at one door is there at the other",
+        images::at_the_other_door,
+    ),
+    ("tag gives a further name", images::tag),
+    ("tag of what is not there is refused", images::tag_missing),
+    ("rmi by a tag takes the tag alone", images::untag),
+    (
+        "rmi by id of an image in two repositories needs force",
+        images::remove_in_two_repositories,
+    ),
+    ("rmi by a short id removes the image", images::remove_by_id),
+    (
+        "rmi of what is not there is refused",
+        images::remove_missing,
+    ),
+    (
+        "save and load give the same image back",
+        archives::save_and_load,
+    ),
+    ("save of two images is one archive", archives::save_two),
+    (
+        "load of an archive that is compressed",
+        archives::load_compressed,
+    ),
+    ("load of an old archive works", archives::load_old),
+    ("load of garbage is refused", archives::load_garbage),
+    (
+        "import makes an image of an archive, with changes",
+        archives::import,
+    ),
+    (
+        "login with a wrong password is refused",
+        registries::login_wrong,
+    ),
+    (
+        "push without a login is refused",
+        registries::push_without_login,
+    ),
+    ("login with the right one is kept", registries::login_step),
+    ("push sends each layer", registries::push),
+    ("push again sends nothing", registries::push_again),
+    (
+        "push to another repository mounts the layers",
+        registries::push_mounted,
+    ),
+    (
+        "what was pushed is pulled with the login alone",
+        registries::pull_private,
+    ),
+    (
+        "push of an imported image compresses its layer",
+        registries::push_imported,
+    ),
+    (
+        "push of what is not here is refused",
+        registries::push_missing,
+    ),
+    (
+        "manifest inspect asks the registry by way of the daemon's API",
+        registries::distribution,
+    ),
+    ("search is refused where there is none", registries::search),
+    ("logout ends it", registries::logout),
+    (
+        "events tells of images, filtered and by time",
+        system::events,
+    ),
+    ("system df counts images and their layers", system::df),
+    (
+        "image prune removes what has no tag",
+        images::prune_dangling,
+    ),
+    ("image prune --all removes the rest", images::prune_all),
+    (
+        "images outlive the daemon, and the socket comes back",
+        system::restart,
+    ),
+];
+
+pub fn run() -> Result<Tally> {
+    println!("docker");
+    let mut tally = Tally::default();
+    if !rustix::process::geteuid().is_root() {
+        tally.skip("docker suite", "needs root");
+        return Ok(tally);
+    }
+    let mut session = Session::begin()?;
+    for (name, step) in STEPS {
+        tally.check(name, step(&mut session));
+    }
+    if tally.failed > 0 {
+        println!("  daemon log: {}", session.daemon_log().display());
+    }
+    Ok(tally)
+}
+
+/// Like `assert_eq`, as an error.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
+    ensure!(
+        found == expected,
+        "{what}: {found:?} instead of {expected:?}"
+    );
+    Ok(())
+}
+
+/// A part of some output that has to be there.
+fn contains(what: &str, text: &str, part: &str) -> Result<()> {
+    ensure!(text.contains(part), "{what}: no {part:?} in {text:?}");
+    Ok(())
+}

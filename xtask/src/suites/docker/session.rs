@@ -1,0 +1,111 @@
+//! What the steps share: registries with an image, a daemon, and the CLI.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use berth_testkit::image::{Format, Image, Recipe};
+
+use crate::command::which;
+use crate::daemon::Daemon;
+use crate::place::Place;
+use crate::registry::Registry;
+use crate::suites::fixtures::{busybox, marker, pack};
+use crate::workspace;
+
+use super::client::Docker;
+
+pub const REPOSITORY: &str = "crew/busybox";
+pub const USER: &str = "crew";
+pub const PASSWORD: &str = "between-us";
+
+pub struct Session {
+    pub docker: Docker,
+    /// Two layers; `one` and `two` at the open registry.
+    pub image: Image,
+    /// The first layer alone, as Docker's own tools push it: `small`.
+    pub small: Image,
+    pub registry: Registry,
+    pub locked_registry: Registry,
+    daemon: Option<Daemon>,
+    daemon_log: PathBuf,
+    // Last: everything above works in it.
+    pub place: Place,
+}
+
+impl Session {
+    pub fn begin() -> Result<Self> {
+        let place = Place::new()?;
+        let directory = |name: &str| -> Result<PathBuf> {
+            let directory = place.scratch().join(name);
+            fs::create_dir(&directory).with_context(|| format!("creating {name}"))?;
+            Ok(directory)
+        };
+        let registry = Registry::start(&directory("registry")?)?;
+        let locked_registry = Registry::start_with_user(&directory("locked")?, USER, PASSWORD)?;
+        let base = pack(&busybox()?)?;
+        let image = Recipe::new()
+            .layer(base.clone())
+            .layer(marker("public")?)
+            .cmd(&["sh"])
+            .env(&["PATH=/usr/bin:/bin", "FROM_IMAGE=yes"])
+            .labels(&[("tier", "front")])
+            .exposed_ports(&["80/tcp"])
+            .build()?;
+        let small = Recipe::new()
+            .format(Format::DockerSchema2)
+            .layer(base)
+            .cmd(&["sh"])
+            .build()?;
+        let remote = registry.remote();
+        remote.push(&image, REPOSITORY, &["one", "two"])?;
+        remote.push(&small, REPOSITORY, &["small"])?;
+
+        let daemon_log = workspace::logs()?.join("docker-berthd.log");
+        let _fresh = fs::remove_file(&daemon_log);
+        let daemon = Daemon::start(&place, &daemon_log)?;
+        let docker = Docker {
+            program: which("docker").context("docker is not installed")?,
+            socket: place.socket().with_file_name("docker.sock"),
+            config: directory("docker-config")?,
+        };
+        Ok(Self {
+            docker,
+            image,
+            small,
+            registry,
+            locked_registry,
+            daemon: Some(daemon),
+            daemon_log,
+            place,
+        })
+    }
+
+    pub fn daemon_log(&self) -> &Path {
+        &self.daemon_log
+    }
+
+    /// `127.0.0.1:port/crew/busybox` and what is appended.
+    pub fn reference(&self, suffix: &str) -> String {
+        format!("{}/{REPOSITORY}{suffix}", self.registry.address())
+    }
+
+    pub fn locked_reference(&self, rest: &str) -> String {
+        format!("{}/{rest}", self.locked_registry.address())
+    }
+
+    /// The id that people see.
+    pub fn short_id(image: &Image) -> String {
+        image.config_digest.hex().chars().take(12).collect()
+    }
+
+    pub fn restart_daemon(&mut self) -> Result<()> {
+        self.daemon.take().context("no daemon runs")?.kill()?;
+        self.daemon = Some(Daemon::start(&self.place, &self.daemon_log)?);
+        Ok(())
+    }
+
+    pub fn end_daemon(&mut self) -> Result<()> {
+        self.daemon.take().context("no daemon runs")?.stop()
+    }
+}

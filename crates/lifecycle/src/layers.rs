@@ -5,6 +5,8 @@
 //! after it is gone: one that a crash left is found by [`Runtime::layers`].
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_images::Image;
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
+use crate::image_root;
 use crate::runtime::Runtime;
 use crate::undo::blocking;
 
@@ -108,6 +111,19 @@ impl Runtime {
     /// Every layer that is kept.
     pub fn layers(&self) -> Vec<ContainerId> {
         self.core.layers.kept.read().keys().cloned().collect()
+    }
+
+    /// Copies what the image below a layer has at `path` into the directory `into`, with the owner
+    /// and mode of the directory there. A path that the image does not have copies nothing.
+    pub async fn copy_up(&self, id: &ContainerId, path: PathBuf, into: PathBuf) -> Result<()> {
+        let mounts = self.layer_mounts(id).await?;
+        blocking("copy the image's files of", move || {
+            match image_root::open(&mounts)? {
+                Some(root) => crate::volumes::copy_up(root.as_fd(), &path, &into),
+                None => Ok(()),
+            }
+        })
+        .await
     }
 
     /// What the layer of a container is mounted from.

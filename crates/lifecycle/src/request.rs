@@ -261,6 +261,9 @@ pub struct Resources {
     pub cpuset_mems: String,
     /// Page size such as `2MB`, and bytes.
     pub hugepage_limits: Vec<(String, u64)>,
+    /// Processes and threads.
+    #[serde(default)]
+    pub pids_limit: Option<i64>,
     /// Files of the v2 hierarchy, written as they are.
     pub unified: BTreeMap<String, String>,
 }
@@ -277,7 +280,8 @@ impl Resources {
             cpu_shares,
             memory_limit,
             memory_swap_limit,
-            oom_score_adj
+            oom_score_adj,
+            pids_limit
         );
         if !update.cpuset_cpus.is_empty() {
             self.cpuset_cpus.clone_from(&update.cpuset_cpus);

@@ -40,6 +40,7 @@ pub fn resources(limits: LinuxContainerResources) -> Result<Resources> {
             .into_iter()
             .map(|limit| (limit.page_size, limit.limit))
             .collect(),
+        pids_limit: None,
         unified: sorted(limits.unified),
     })
 }

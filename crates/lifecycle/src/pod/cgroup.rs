@@ -118,6 +118,7 @@ fn limits(request: &PodRequest) -> Resources {
             .into_iter()
             .map(|(size, bytes)| (size.to_owned(), bytes))
             .collect(),
+        pids_limit: resources.pids_limit,
         unified: resources.unified.clone(),
     }
 }

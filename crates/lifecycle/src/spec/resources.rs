@@ -1,7 +1,8 @@
 //! Limits of a request in the specification's terms.
 
 use oci_spec::runtime::{
-    LinuxCpu, LinuxHugepageLimitBuilder, LinuxMemory, LinuxResources, LinuxResourcesBuilder,
+    LinuxCpu, LinuxHugepageLimitBuilder, LinuxMemory, LinuxPidsBuilder, LinuxResources,
+    LinuxResourcesBuilder,
 };
 
 use crate::error::Result;
@@ -33,6 +34,9 @@ pub fn linux_resources(resources: &Resources) -> Result<LinuxResources> {
         .cpu(cpu)
         .memory(memory)
         .build()?;
+    if let Some(limit) = resources.pids_limit {
+        result.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
+    }
     if !hugepages.is_empty() {
         result.set_hugepage_limits(Some(hugepages));
     }

@@ -29,6 +29,7 @@ use crate::image_root;
 use crate::request::ContainerRequest;
 use crate::undo::blocking;
 
+pub use copy::up as copy_up;
 pub use host::ensure as ensure_host_paths;
 
 /// Between a container's id and the rest of a volume's key.

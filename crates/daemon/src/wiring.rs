@@ -18,6 +18,7 @@ use berth_network::{
 use berth_registry::RegistryConfig;
 use berth_shim_client::Launcher;
 use berth_snapshots::{Overlay, Snapshotter};
+use berth_standalone::{Containers, Places};
 use berth_streaming::{Server, Tls, Urls};
 
 use crate::config::{CgroupDriver, Config};
@@ -30,6 +31,7 @@ pub struct House {
     pub network: Network,
     pub networks: Networks,
     pub store: berth_metadata::Meters,
+    pub containers: Containers,
 }
 
 /// Opens everything and takes over what runs.
@@ -39,7 +41,7 @@ pub async fn open(config: &Config) -> Result<House> {
         .await
         .context("opening was cut short")??;
     let images = Arc::clone(&parts.images);
-    let store = parts.store.meters();
+    let (store, records) = (parts.store.meters(), parts.store.clone());
     let (runtime, recovered) = Runtime::open(lifecycle_config(config)?, parts)
         .await
         .context("cannot take over what was there")?;
@@ -51,7 +53,14 @@ pub async fn open(config: &Config) -> Result<House> {
         unreadable = recovered.unreadable,
         "took over what was there"
     );
+    let places = Places {
+        root: config.root.join("standalone"),
+    };
+    let containers = Containers::open(runtime.clone(), Arc::clone(&images), records, places)
+        .await
+        .context("cannot take over the containers that stand alone")?;
     Ok(House {
+        containers,
         runtime,
         images,
         network,
@@ -166,6 +175,7 @@ pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
         Arc::clone(&house.images),
         house.network.clone(),
         house.networks.clone(),
+        house.containers.clone(),
         facts,
     )
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use berth_images::Images;
 use berth_lifecycle::Runtime;
 use berth_network::{Network, Networks};
+use berth_standalone::Containers;
 
+use crate::containers;
 use crate::events::Events;
 
 /// What every endpoint gets: the core, and what belongs to this door alone.
@@ -14,6 +16,7 @@ pub struct Engine {
     pub network: Network,
     /// The networks that containers of this door join.
     pub networks: Networks,
+    pub containers: Containers,
     pub(crate) events: Events,
     pub facts: Facts,
 }
@@ -37,15 +40,20 @@ impl Engine {
         images: Arc<Images>,
         network: Network,
         networks: Networks,
+        containers: Containers,
         facts: Facts,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let told = containers.events();
+        let engine = Arc::new(Self {
             runtime,
             images,
             network,
             networks,
+            containers,
             events: Events::default(),
             facts,
-        })
+        });
+        tokio::spawn(containers::events::pass_on(told, Arc::downgrade(&engine)));
+        engine
     }
 }

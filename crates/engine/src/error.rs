@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use berth_images::ErrorKind;
 use berth_network::ErrorKind as NetworkKind;
+use berth_standalone::Kind;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 
@@ -80,6 +81,8 @@ pub enum Error {
     #[error(transparent)]
     Networks(#[from] berth_network::Error),
     #[error(transparent)]
+    Containers(#[from] berth_standalone::Error),
+    #[error(transparent)]
     Lifecycle(#[from] berth_lifecycle::Error),
     /// A bug here, contained in this request.
     #[error("{operation} panicked")]
@@ -115,6 +118,7 @@ impl Error {
             Self::Registry(error) => of_registry(error),
             Self::Lifecycle(error) => of_lifecycle(error),
             Self::Networks(error) => of_networks(error),
+            Self::Containers(error) => of_containers(error),
             Self::Hijack(_) | Self::Io { .. } | Self::Stored { .. } | Self::Panicked { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
@@ -169,6 +173,16 @@ fn of_networks(error: &berth_network::Error) -> StatusCode {
         NetworkKind::Invalid => StatusCode::BAD_REQUEST,
         NetworkKind::InUse => StatusCode::FORBIDDEN,
         NetworkKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn of_containers(error: &berth_standalone::Error) -> StatusCode {
+    match error.kind() {
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Invalid => StatusCode::BAD_REQUEST,
+        Kind::NotModified => StatusCode::NOT_MODIFIED,
+        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use berth_images::Image;
 use berth_metadata::{Batch, schema};
 use berth_names::{ContainerId, Digest};
-use berth_snapshots::Mount;
+use berth_snapshots::{Mount, Usage};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
@@ -117,11 +117,22 @@ impl Runtime {
     /// and mode of the directory there. A path that the image does not have copies nothing.
     pub async fn copy_up(&self, id: &ContainerId, path: PathBuf, into: PathBuf) -> Result<()> {
         let mounts = self.layer_mounts(id).await?;
-        blocking("copy the image's files of", move || {
-            match image_root::open(&mounts)? {
+        blocking(
+            "copy the image's files of",
+            move || match image_root::open(&mounts)? {
                 Some(root) => crate::volumes::copy_up(root.as_fd(), &path, &into),
                 None => Ok(()),
-            }
+            },
+        )
+        .await
+    }
+
+    /// What is written to a layer, counted now.
+    pub async fn layer_usage(&self, id: &ContainerId) -> Result<Usage> {
+        let (snapshots, key) = (Arc::clone(&self.core.snapshots), id.to_string());
+        blocking("count the layer of", move || {
+            let usage = snapshots.usage(&key);
+            usage.map_err(|source| Error::Snapshot { id: key, source })
         })
         .await
     }

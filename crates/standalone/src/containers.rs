@@ -9,6 +9,7 @@ use berth_images::Images;
 use berth_lifecycle::request::Owner;
 use berth_lifecycle::{Runtime, StdStreams, chain};
 use berth_metadata::{Batch, Store, schema};
+use berth_names::Digest;
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -136,7 +137,11 @@ impl Containers {
     }
 
     /// Makes a container. It is durable when this answers; what a failure leaves is gone.
-    pub async fn create(&self, draft: Draft) -> Result<(Arc<Container>, Vec<String>)> {
+    pub async fn create(
+        &self,
+        draft: Draft,
+        image: &Digest,
+    ) -> Result<(Arc<Container>, Vec<String>)> {
         let house = &self.house;
         policy::check(&draft.host.restart_policy, draft.host.auto_remove)?;
         request::network(&draft.host)?;
@@ -146,7 +151,7 @@ impl Containers {
             signal(&draft.config.stop_signal)?;
         }
         let asked = (!draft.name.is_empty()).then(|| name::container(&draft.name));
-        let (id, image) = house.runtime.make_layer(&draft.config.image).await?;
+        let (id, image) = house.runtime.make_layer(&image.to_string()).await?;
         let name = match house.take_name(asked.transpose(), id.as_str()) {
             Ok(name) => name,
             Err(error) => {

@@ -125,8 +125,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "berth-standalone",
+        &[
+            "berth-lifecycle",
+            "berth-images",
+            "berth-network",
+            "berth-metadata",
+            "berth-names",
+        ],
+    ),
+    (
         "berth-engine",
         &[
+            "berth-standalone",
             "berth-lifecycle",
             "berth-images",
             "berth-network",
@@ -144,6 +155,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "berth-cri",
             "berth-engine",
+            "berth-standalone",
             "berth-streaming",
             "berth-lifecycle",
             "berth-images",

@@ -1,8 +1,29 @@
 //! Containers.
 
+mod attach;
+mod changing;
+mod create;
+mod describe;
+pub mod events;
+mod inspect;
+mod list;
+mod logs;
+mod prune;
+mod stats;
+pub mod streams;
+mod top;
+mod wait;
+
 use std::sync::Arc;
 
 use axum::Router;
+use axum::routing::{any, delete, get, post};
+use berth_standalone::Phase;
+
+pub use changing::size;
+pub use create::drop_nulls;
+pub use describe::time;
+pub use streams::{Sides, serve as serve_streams};
 
 use crate::{Engine, Result};
 
@@ -16,10 +37,37 @@ pub struct Census {
 
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new()
+        .route("/containers/json", get(list::list))
+        .route("/containers/create", post(create::create))
+        .route("/containers/prune", post(prune::prune))
+        .route("/containers/{name}/json", any(inspect::inspect))
+        .route("/containers/{name}/start", post(changing::start))
+        .route("/containers/{name}/stop", post(changing::stop))
+        .route("/containers/{name}/restart", post(changing::restart))
+        .route("/containers/{name}/kill", post(changing::kill))
+        .route("/containers/{name}/pause", post(changing::pause))
+        .route("/containers/{name}/unpause", post(changing::unpause))
+        .route("/containers/{name}/rename", post(changing::rename))
+        .route("/containers/{name}/update", post(changing::update))
+        .route("/containers/{name}/resize", post(changing::resize))
+        .route("/containers/{name}/wait", post(wait::wait))
+        .route("/containers/{name}/attach", post(attach::attach))
+        .route("/containers/{name}/logs", get(logs::logs))
+        .route("/containers/{name}/top", get(top::top))
+        .route("/containers/{name}/stats", get(stats::stats))
+        .route("/containers/{name}", delete(changing::remove))
 }
 
-pub fn census(_: &Engine) -> Census {
-    Census::default()
+pub fn census(engine: &Engine) -> Census {
+    let mut census = Census::default();
+    for container in engine.containers.all() {
+        match container.view().phase {
+            Phase::Running => census.running += 1,
+            Phase::Paused => census.paused += 1,
+            _ => census.stopped += 1,
+        }
+    }
+    census
 }
 
 /// What `/system/df` says of containers.

@@ -28,6 +28,8 @@ use axum::routing::{get, post};
 use berth_images::Image;
 use http::Method;
 
+pub use name::find;
+
 use crate::registry_auth::RegistryAuth;
 use crate::{ApiVersion, Engine, Error, Query, Result};
 

@@ -297,6 +297,7 @@ impl Task {
                 record.ports.clear();
                 (record.error, record.exit_code) = (text, code);
                 self.persist();
+                self.remove_if_wanted();
                 Err(error)
             }
         }
@@ -430,8 +431,15 @@ impl Task {
                 let _ = reply.send(outcome);
             }
         }
+        if self.record.phase == Phase::Exited {
+            self.remove_if_wanted();
+        }
+    }
+
+    /// A container that is to go with its run goes as well when that could not begin.
+    fn remove_if_wanted(&mut self) {
         let ends_with_run = self.record.host.auto_remove && self.run.is_none();
-        if ends_with_run && self.record.phase == Phase::Exited && self.after.removed.is_empty() {
+        if ends_with_run && self.after.removed.is_empty() {
             let (reply, _nobody) = oneshot::channel();
             self.after.removed.push(reply);
             self.after.remove_volumes = true;

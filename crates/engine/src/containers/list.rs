@@ -142,7 +142,7 @@ impl Bounds {
     }
 }
 
-fn summary(record: &Record, now: i64) -> Value {
+pub(super) fn summary(record: &Record, now: i64) -> Value {
     let mode = match record.host.network_mode.as_str() {
         "" => "default",
         other => other,

@@ -71,6 +71,16 @@ pub fn census(engine: &Engine) -> Census {
 }
 
 /// What `/system/df` says of containers.
-pub async fn usage(_: &Engine) -> Result<Vec<serde_json::Value>> {
-    Ok(Vec::new())
+pub async fn usage(engine: &Engine) -> Result<Vec<serde_json::Value>> {
+    let mut all = Vec::new();
+    for container in engine.containers.all() {
+        let record = container.view();
+        let written = engine.runtime.layer_usage(&record.id).await;
+        let image = engine.images.get(&record.image_id.to_string());
+        let mut told = list::summary(&record, berth_lifecycle::record::now());
+        told["SizeRw"] = written.map_or(0, |usage| usage.bytes).into();
+        told["SizeRootFs"] = image.map_or(0, |image| image.size).into();
+        all.push(told);
+    }
+    Ok(all)
 }

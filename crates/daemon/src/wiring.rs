@@ -56,9 +56,15 @@ pub async fn open(config: &Config) -> Result<House> {
     let places = Places {
         root: config.root.join("standalone"),
     };
-    let containers = Containers::open(runtime.clone(), Arc::clone(&images), records, places)
-        .await
-        .context("cannot take over the containers that stand alone")?;
+    let containers = Containers::open(
+        runtime.clone(),
+        Arc::clone(&images),
+        networks.clone(),
+        records,
+        places,
+    )
+    .await
+    .context("cannot take over the containers that stand alone")?;
     Ok(House {
         containers,
         runtime,

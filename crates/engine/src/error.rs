@@ -181,6 +181,7 @@ fn of_containers(error: &berth_standalone::Error) -> StatusCode {
         Kind::NotFound => StatusCode::NOT_FOUND,
         Kind::Conflict => StatusCode::CONFLICT,
         Kind::Invalid => StatusCode::BAD_REQUEST,
+        Kind::Forbidden => StatusCode::FORBIDDEN,
         Kind::NotModified => StatusCode::NOT_MODIFIED,
         Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -10,10 +10,12 @@ use berth_lifecycle::request::Owner;
 use berth_lifecycle::{Runtime, StdStreams, chain};
 use berth_metadata::{Batch, Store, schema};
 use berth_names::Digest;
+use berth_network::Networks;
 use parking_lot::RwLock;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::config::{Config, HostConfig, Limits, NetworkingConfig, RestartPolicy};
+use crate::endpoint::EndpointSettings;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::exec::Commands;
@@ -22,6 +24,7 @@ use crate::logs::{self, LogQuery, Logs};
 use crate::mailbox::Mailbox;
 use crate::mounts;
 use crate::name;
+use crate::networks;
 use crate::policy;
 use crate::record::{MountPoint, Phase, Record};
 use crate::request;
@@ -57,6 +60,7 @@ pub struct Draft {
 pub(crate) struct House {
     pub runtime: Runtime,
     pub images: Arc<Images>,
+    pub networks: Networks,
     pub root: PathBuf,
     pub volumes: Volumes,
     store: Store,
@@ -91,6 +95,7 @@ impl Containers {
     pub async fn open(
         runtime: Runtime,
         images: Arc<Images>,
+        networks: Networks,
         store: Store,
         places: Places,
     ) -> Result<Self> {
@@ -103,9 +108,13 @@ impl Containers {
             root: places.root,
             runtime,
             images,
+            networks,
             store,
         });
         let known: HashSet<String> = records.iter().map(|(id, _)| id.to_string()).collect();
+        let live = records.iter().map(|(_, record)| &record.id);
+        let live = live.filter(|id| house.runtime.container(id.as_str()).is_ok());
+        house.reconcile_networks(live.cloned().collect()).await;
         for (_, record) in records {
             let found = house.runtime.container(record.id.as_str()).ok();
             house.add(record, found);
@@ -144,7 +153,7 @@ impl Containers {
     ) -> Result<(Arc<Container>, Vec<String>)> {
         let house = &self.house;
         policy::check(&draft.host.restart_policy, draft.host.auto_remove)?;
-        request::network(&draft.host)?;
+        let endpoints = networks::asked(&draft.host, &draft.networking)?;
         crate::limits::resources(&draft.host)?;
         crate::limits::rlimits(&draft.host.limits.ulimits)?;
         if !draft.config.stop_signal.is_empty() {
@@ -182,6 +191,8 @@ impl Containers {
             restarts: 0,
             ends: 0,
             stopped_by_hand: false,
+            endpoints,
+            joined: BTreeMap::new(),
             ports: BTreeMap::new(),
             addresses: Vec::new(),
         };
@@ -492,6 +503,17 @@ impl Container {
 
     pub async fn unpause(&self) -> Result<()> {
         self.mailbox.ask("unpause", Command::Unpause).await
+    }
+
+    /// Connects it to one more network.
+    pub async fn connect(&self, network: &str, settings: EndpointSettings) -> Result<()> {
+        let make = |reply| Command::Connect(network.to_owned(), Box::new(settings), reply);
+        self.mailbox.ask("connect", make).await
+    }
+
+    pub async fn disconnect(&self, network: &str, force: bool) -> Result<()> {
+        let make = |reply| Command::Disconnect(network.to_owned(), force, reply);
+        self.mailbox.ask("disconnect", make).await
     }
 
     pub async fn update(&self, limits: Limits, policy: Option<RestartPolicy>) -> Result<()> {

@@ -10,6 +10,8 @@ pub enum Kind {
     NotFound,
     Conflict,
     Invalid,
+    /// Others are in the way, or it is never allowed.
+    Forbidden,
     /// Nothing had to be done.
     NotModified,
     Internal,
@@ -44,6 +46,8 @@ pub enum Error {
     Gone { id: String, action: &'static str },
     #[error("{}", berth_lifecycle::chain(.0.root()))]
     Lifecycle(berth_lifecycle::Error),
+    #[error("{}", berth_lifecycle::chain(.0))]
+    Network(berth_network::Error),
     #[error("the records cannot be written: {0}")]
     Store(#[from] berth_metadata::Error),
     #[error("cannot {action} {path:?}: {source}")]
@@ -84,6 +88,13 @@ impl Error {
                 Core::ContainerState { .. } => Kind::Conflict,
                 _ => Kind::Internal,
             },
+            Self::Network(error) => match error.kind() {
+                berth_network::ErrorKind::NotFound => Kind::NotFound,
+                berth_network::ErrorKind::Conflict => Kind::Conflict,
+                berth_network::ErrorKind::Invalid => Kind::Invalid,
+                berth_network::ErrorKind::InUse => Kind::Forbidden,
+                berth_network::ErrorKind::Internal => Kind::Internal,
+            },
             Self::Store(_) | Self::File { .. } => Kind::Internal,
         }
     }
@@ -107,5 +118,12 @@ impl From<berth_lifecycle::Error> for Error {
             berth_lifecycle::Error::ImageMissing { image } => Self::ImageNotFound(image),
             other => Self::Lifecycle(other),
         }
+    }
+}
+
+// Not as its source: the text has all of it.
+impl From<berth_network::Error> for Error {
+    fn from(error: berth_network::Error) -> Self {
+        Self::Network(error)
     }
 }

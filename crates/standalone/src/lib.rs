@@ -14,6 +14,7 @@
 
 mod config;
 mod containers;
+mod endpoint;
 mod error;
 mod event;
 mod exec;
@@ -23,6 +24,7 @@ mod logs;
 mod mailbox;
 mod mounts;
 mod name;
+mod networks;
 mod policy;
 mod ports;
 mod record;
@@ -35,6 +37,7 @@ pub use config::{
     RestartPolicy, Ulimit,
 };
 pub use containers::{Container, Containers, Draft, Places};
+pub use endpoint::{EndpointAddresses, EndpointSettings};
 pub use error::{Error, Kind, Result};
 pub use event::Event;
 pub use exec::{Command, Commands};

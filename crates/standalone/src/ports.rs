@@ -1,57 +1,54 @@
 //! Which ports of the host lead to a container.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::IpAddr;
 
-use berth_lifecycle::request::{PortMapping, Protocol};
+use berth_network::{HostPort, PortRequest, Protocol};
 
 use crate::config::{Config, HostConfig, PortBinding};
 use crate::error::{Error, Result};
 
-/// Decides what is published, with ports that are free at this moment where none were named. By
-/// `port/protocol`.
-pub fn choose(
+/// What is to be published.
+pub fn wanted(
     config: &Config,
     host: &HostConfig,
     exposed: impl Iterator<Item = String>,
-) -> Result<BTreeMap<String, Vec<PortBinding>>> {
-    let mut wanted = host.port_bindings.clone();
+) -> Result<Vec<PortRequest>> {
+    let mut bindings = host.port_bindings.clone();
     if host.publish_all_ports {
         let all = exposed.chain(config.exposed_ports.keys().cloned());
         for port in all {
-            let bindings = wanted.entry(with_protocol(&port)).or_default();
-            if bindings.is_empty() {
-                bindings.push(PortBinding::default());
+            let of_port = bindings.entry(with_protocol(&port)).or_default();
+            if of_port.is_empty() {
+                of_port.push(PortBinding::default());
             }
         }
     }
-    let mut chosen = BTreeMap::new();
-    for (port, bindings) in wanted {
-        let (_, protocol) = parse(&port)?;
-        let bindings = bindings.iter().map(|binding| settle(binding, protocol));
-        chosen.insert(with_protocol(&port), bindings.collect::<Result<Vec<_>>>()?);
-    }
-    Ok(chosen)
-}
-
-pub fn mappings(chosen: &BTreeMap<String, Vec<PortBinding>>) -> Result<Vec<PortMapping>> {
-    let mut mappings = Vec::new();
-    for (port, bindings) in chosen {
-        let (container_port, protocol) = parse(port)?;
+    let mut wanted = Vec::new();
+    for (port, bindings) in bindings {
+        let (container_port, protocol) = parse(&port)?;
         for binding in bindings {
-            let host_port = binding.host_port.parse();
-            mappings.push(PortMapping {
+            let request = PortRequest {
                 protocol,
                 container_port,
-                host_port: host_port.map_err(|_| bad_port(&binding.host_port))?,
-                host_ip: match binding.host_ip.as_str() {
-                    "0.0.0.0" | "::" => String::new(),
-                    address => address.to_owned(),
-                },
-            });
+                host_ip: address(&binding.host_ip)?,
+                host_port: range(&binding.host_port)?,
+            };
+            if !wanted.contains(&request) {
+                wanted.push(request);
+            }
         }
     }
-    Ok(mappings)
+    Ok(wanted)
+}
+
+fn address(text: &str) -> Result<Option<IpAddr>> {
+    match text {
+        "" => Ok(None),
+        text => match text.parse() {
+            Ok(address) => Ok(Some(address)),
+            Err(_) => Err(Error::invalid(format!("invalid host IP: {text:?}"))),
+        },
+    }
 }
 
 fn with_protocol(port: &str) -> String {
@@ -78,57 +75,23 @@ fn bad_port(port: &str) -> Error {
     Error::invalid(format!("invalid port specification: {port:?}"))
 }
 
-fn settle(binding: &PortBinding, protocol: Protocol) -> Result<PortBinding> {
-    let address: IpAddr = match binding.host_ip.as_str() {
-        "" => Ipv4Addr::UNSPECIFIED.into(),
-        text => text
-            .parse()
-            .map_err(|_| Error::invalid(format!("invalid host IP: {text:?}")))?,
-    };
-    let (first, last) = range(&binding.host_port)?;
-    let host_port = match (first, last) {
-        (0, _) => free(address, 0, protocol).ok_or_else(|| no_port(first, last))?,
-        (first, last) if first == last => first,
-        (first, last) => (first..=last)
-            .find_map(|port| free(address, port, protocol))
-            .ok_or_else(|| no_port(first, last))?,
-    };
-    Ok(PortBinding {
-        host_ip: binding.host_ip.clone(),
-        host_port: host_port.to_string(),
-    })
-}
-
-fn no_port(first: u16, last: u16) -> Error {
-    Error::Conflict(format!("all ports of {first}-{last} are allocated"))
-}
-
 /// `port`, `first-last`, or nothing.
-fn range(text: &str) -> Result<(u16, u16)> {
+fn range(text: &str) -> Result<HostPort> {
     let number = |text: &str| text.parse::<u16>().map_err(|_| bad_port(text));
     match text.split_once('-') {
-        _ if text.is_empty() => Ok((0, 0)),
-        None => number(text).map(|port| (port, port)),
+        _ if text.is_empty() => Ok(HostPort::Any),
+        None => match number(text)? {
+            0 => Ok(HostPort::Any),
+            port => Ok(HostPort::Among(port..=port)),
+        },
         Some((first, last)) => {
             let (first, last) = (number(first)?, number(last)?);
             match first > last || first == 0 {
                 true => Err(bad_port(text)),
-                false => Ok((first, last)),
+                false => Ok(HostPort::Among(first..=last)),
             }
         }
     }
-}
-
-/// The port if nobody listens on it; one of the kernel's choice for 0.
-fn free(address: IpAddr, port: u16, protocol: Protocol) -> Option<u16> {
-    let at = SocketAddr::from((address, port));
-    let bound = match protocol {
-        Protocol::Udp => UdpSocket::bind(at).and_then(|socket| socket.local_addr()),
-        Protocol::Tcp | Protocol::Sctp => {
-            TcpListener::bind(at).and_then(|socket| socket.local_addr())
-        }
-    };
-    bound.ok().map(|bound| bound.port())
 }
 
 #[cfg(test)]
@@ -146,31 +109,36 @@ mod tests {
         }
     }
 
-    fn chosen(port: &str, host_port: &str) -> Result<Vec<PortMapping>> {
-        let chosen = choose(
-            &Config::default(),
-            &host(port, host_port),
-            std::iter::empty(),
-        )?;
-        mappings(&chosen)
+    fn read(port: &str, host_port: &str) -> Result<Vec<PortRequest>> {
+        let host = host(port, host_port);
+        wanted(&Config::default(), &host, std::iter::empty())
     }
 
     #[test]
-    fn a_named_port_stays_and_none_becomes_one_that_is_free() {
-        let named = chosen("80/tcp", "8800").unwrap();
-        assert_eq!((named[0].container_port, named[0].host_port), (80, 8800));
-        assert_ne!(chosen("80", "").unwrap()[0].host_port, 0);
+    fn a_port_is_named_one_of_a_range_or_any() {
+        for (host_port, wanted) in [
+            ("8800", HostPort::Among(8800..=8800)),
+            ("8000-8010", HostPort::Among(8000..=8010)),
+            ("", HostPort::Any),
+            ("0", HostPort::Any),
+        ] {
+            let found = read("80", host_port).unwrap();
+            assert_eq!((found[0].container_port, found.len()), (80, 1));
+            assert_eq!(found[0].host_port, wanted);
+        }
     }
 
     #[test]
-    fn of_a_range_the_first_free_port_is_taken() {
-        let busy = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = busy.local_addr().unwrap().port();
-        let Some(next) = port.checked_add(20) else {
-            return;
-        };
-        let found = chosen("80/tcp", &format!("{port}-{next}")).unwrap();
-        assert!(found[0].host_port > port);
+    fn all_exposed_ports_are_published_if_that_is_asked_for() {
+        let mut host = host("80/tcp", "8800");
+        host.publish_all_ports = true;
+        let exposed = ["80/tcp", "53/udp"].map(str::to_owned);
+        let found = wanted(&Config::default(), &host, exposed.into_iter()).unwrap();
+        let any: Vec<_> = found
+            .iter()
+            .map(|one| one.host_port == HostPort::Any)
+            .collect();
+        assert_eq!(any, [true, false]);
     }
 
     #[test]
@@ -182,7 +150,7 @@ mod tests {
             ("80", "x"),
             ("80", "70000"),
         ] {
-            assert!(chosen(port, host_port).is_err(), "{port} {host_port}");
+            assert!(read(port, host_port).is_err(), "{port} {host_port}");
         }
     }
 }

@@ -7,6 +7,7 @@ use berth_names::{ContainerId, Digest};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, HostConfig, NetworkingConfig, PortBinding};
+use crate::endpoint::EndpointSettings;
 
 /// Nanoseconds since the Unix epoch.
 pub type Nanos = i64;
@@ -108,6 +109,12 @@ pub struct Record {
     /// Its policy waits until it is started by hand.
     #[serde(default)]
     pub stopped_by_hand: bool,
+    /// What is asked of its networks, by their names.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, EndpointSettings>,
+    /// The same with what it has there, while it runs.
+    #[serde(default)]
+    pub joined: BTreeMap<String, EndpointSettings>,
     /// What is published while it runs, by `port/protocol`.
     #[serde(default)]
     pub ports: BTreeMap<String, Vec<PortBinding>>,

@@ -12,7 +12,7 @@ use crate::config::{Config, HostConfig};
 use crate::error::{Error, Result};
 use crate::files::{Files, LOG};
 use crate::record::Record;
-use crate::{limits, mounts, ports};
+use crate::{limits, mounts};
 
 /// Bytes of /dev/shm where nothing else is asked for: 64 MiB.
 const SHM: i64 = 64 << 20;
@@ -44,8 +44,8 @@ const READ_ONLY: [&str; 5] = [
 /// Whose network a container uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// An interface on a bridge.
-    Bridge,
+    /// An interface on a bridge, of the network of this name or id.
+    Joined(String),
     Host,
     /// Loopback alone.
     None,
@@ -53,10 +53,13 @@ pub(crate) enum Network {
 
 pub(crate) fn network(host: &HostConfig) -> Result<Network> {
     match host.network_mode.as_str() {
-        "" | "default" | "bridge" => Ok(Network::Bridge),
+        "" | "default" => Ok(Network::Joined("bridge".to_owned())),
         "host" => Ok(Network::Host),
         "none" => Ok(Network::None),
-        other => Err(Error::invalid(format!("network {other} not found"))),
+        shared if shared.starts_with("container:") => Err(Error::invalid(format!(
+            "network mode {shared:?} is not supported: a container's network is its own"
+        ))),
+        name => Ok(Network::Joined(name.to_owned())),
     }
 }
 
@@ -103,17 +106,13 @@ pub(crate) fn pod(record: &Record, files: &Files) -> Result<PodRequest> {
         hostname: hostname(record),
         log_directory: files.dir().display().to_string(),
         dns: dns(host),
-        port_mappings: match network {
-            Network::Bridge => ports::mappings(&record.ports)?,
-            Network::Host | Network::None => Vec::new(),
-        },
         labels: record.config.labels.clone(),
         sysctls: host.sysctls.clone(),
         cgroup_parent: host.cgroup_parent.clone(),
         namespaces: Namespaces {
             network: match network {
                 Network::Host => Scope::Node,
-                Network::Bridge | Network::None => Scope::Pod,
+                Network::Joined(_) | Network::None => Scope::Pod,
             },
             pid: Scope::Container,
             ipc: scope("ipc", &host.ipc_mode, Scope::Pod)?,
@@ -122,7 +121,8 @@ pub(crate) fn pod(record: &Record, files: &Files) -> Result<PodRequest> {
         privileged: host.privileged,
         runtime_handler: runtime(host),
         owner: Owner::Docker,
-        unattached: network == Network::None,
+        // Its networks are not the pods'.
+        unattached: network != Network::Host,
         ..PodRequest::default()
     })
 }
@@ -135,7 +135,7 @@ fn runtime(host: &HostConfig) -> String {
     }
 }
 
-fn dns(host: &HostConfig) -> Option<Dns> {
+pub(crate) fn dns(host: &HostConfig) -> Option<Dns> {
     let dns = Dns {
         servers: host.dns.clone(),
         searches: host.dns_search.clone(),

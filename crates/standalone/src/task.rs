@@ -20,12 +20,14 @@ use std::time::Duration;
 use berth_lifecycle::record::{ContainerRecord, now};
 use berth_lifecycle::{AttachControl, Pipes, StdStreams, chain};
 use berth_names::SandboxId;
+use berth_network::PortRequest;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Limits, RestartPolicy};
 use crate::containers::{Container, House};
+use crate::endpoint::EndpointSettings;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::files::{Files, blocking};
@@ -64,6 +66,9 @@ pub(crate) enum Command {
     Unpause(Reply),
     Attach(StdStreams, Reply<Attachment>),
     Rename(String, Reply),
+    Connect(String, Box<EndpointSettings>, Reply),
+    /// By force also from a network that is not there.
+    Disconnect(String, bool, Reply),
     Update(Box<Limits>, Option<RestartPolicy>, Reply),
     Remove {
         force: bool,
@@ -131,6 +136,8 @@ impl Task {
     async fn take_over(&mut self, found: Option<Arc<berth_lifecycle::Container>>) {
         use berth_lifecycle::record::ContainerState;
         let Some(found) = found else {
+            let house = Arc::clone(&self.house);
+            house.leave(self.change()).await;
             if self.record.phase.runs() {
                 let record = self.change();
                 record.exit_code = 255;
@@ -233,10 +240,24 @@ impl Task {
             Command::Rename(name, reply) => {
                 let old = std::mem::replace(&mut self.change().name, name);
                 let outcome = self.house.commit(&self.record).await;
+                let (id, name) = (&self.record.id, &self.record.name);
+                if let Err(error) = self.house.networks.rename(id, name).await {
+                    tracing::warn!(%id, %error, "the container is not found by its new name");
+                }
                 self.show();
                 let event = Event::of(&self.record, "rename").with("oldName", format!("/{old}"));
                 self.house.tell(event);
                 let _ = reply.send(outcome);
+            }
+            Command::Connect(network, settings, reply) => {
+                let house = Arc::clone(&self.house);
+                let outcome = house.connect_more(self.change(), &network, *settings).await;
+                let _ = reply.send(self.keep(outcome).await);
+            }
+            Command::Disconnect(network, force, reply) => {
+                let house = Arc::clone(&self.house);
+                let outcome = house.disconnect(self.change(), &network, force).await;
+                let _ = reply.send(self.keep(outcome).await);
             }
             Command::Update(limits, policy, reply) => {
                 let outcome = self.update(*limits, policy).await;
@@ -262,6 +283,13 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Writes down what succeeded.
+    async fn keep(&mut self, outcome: Result<()>) -> Result<()> {
+        outcome?;
+        self.show();
+        self.house.commit(&self.record).await
     }
 
     async fn start(&mut self) -> Result<()> {
@@ -294,7 +322,6 @@ impl Task {
                 if record.phase == Phase::Restarting {
                     record.phase = Phase::Exited;
                 }
-                record.ports.clear();
                 (record.error, record.exit_code) = (text, code);
                 self.persist();
                 self.remove_if_wanted();
@@ -312,12 +339,12 @@ impl Task {
             .get(&image)
             .ok_or(Error::ImageNotFound(image))?;
         let exposed = image.config.exposed_ports().map(str::to_owned);
-        let ports = ports::choose(&self.record.config, &self.record.host, exposed)?;
-        self.change().ports = ports;
-        let pod_request = request::pod(&self.record, &self.files)?;
+        let ports = ports::wanted(&self.record.config, &self.record.host, exposed)?;
+        let mut pod_request = request::pod(&self.record, &self.files)?;
+        pod_request.dns = house.resolver(&self.record);
         let container_request = request::container(&self.record, &image, &self.files)?;
         let pod = house.runtime.run_pod(pod_request).await?;
-        match self.run_in(&pod, container_request).await {
+        match self.run_in(&pod, ports, container_request).await {
             Ok(view) => Ok(view),
             Err(error) => {
                 self.clear(&pod).await;
@@ -329,12 +356,15 @@ impl Task {
     async fn run_in(
         &mut self,
         pod: &SandboxId,
+        ports: Vec<PortRequest>,
         wanted: berth_lifecycle::request::ContainerRequest,
     ) -> Result<Arc<ContainerRecord>> {
         let runtime = self.house.runtime.clone();
-        let addresses = runtime.pod(pod.as_str())?.view().ips.clone();
+        let house = Arc::clone(&self.house);
+        let netns = runtime.netns(pod);
+        house.join(self.change(), netns, ports).await?;
+        let addresses = self.record.addresses.clone();
         self.write_hosts(&addresses).await?;
-        self.change().addresses = addresses;
         let id = runtime.create_container(pod.as_str(), wanted).await?;
         let container = runtime.container(id.as_str())?;
         let waiting = std::mem::take(&mut self.waiting);
@@ -365,7 +395,7 @@ impl Task {
         let own: Vec<(IpAddr, String)> = own.collect();
         blocking(move || match network {
             Network::Host => files.copy_hosts(&added),
-            Network::Bridge | Network::None => files.write_hosts(&own, &added),
+            Network::Joined(_) | Network::None => files.write_hosts(&own, &added),
         })
         .await
     }
@@ -402,9 +432,6 @@ impl Task {
         self.house
             .tell(Event::of(&self.record, "die").with("exitCode", code));
         self.clear(&run.pod).await;
-        let record = self.change();
-        record.ports.clear();
-        record.addresses.clear();
         self.persist();
         self.answer_stops().await;
     }
@@ -645,7 +672,9 @@ impl Task {
     }
 
     /// Removes a pod with what is in it.
-    async fn clear(&self, pod: &SandboxId) {
+    async fn clear(&mut self, pod: &SandboxId) {
+        let house = Arc::clone(&self.house);
+        house.leave(self.change()).await;
         if let Err(error) = self.house.runtime.remove_pod(pod.as_str()).await {
             tracing::warn!(id = %self.record.id, error = chain(&error), "its run is not cleared");
         }

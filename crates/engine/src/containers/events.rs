@@ -24,6 +24,7 @@ pub async fn pass_on(mut told: Receiver<Arc<Event>>, engine: Weak<Engine>) {
         };
         let kind = match event.kind {
             "volume" => Kind::Volume,
+            "network" => Kind::Network,
             _ => Kind::Container,
         };
         let (action, id) = (event.action.clone(), event.id.clone());

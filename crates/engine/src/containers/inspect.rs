@@ -195,28 +195,16 @@ fn network_settings(record: &Record) -> Value {
         "IPAddress": first.get("IPAddress").cloned().unwrap_or_else(|| json!("")),
         "IPPrefixLen": first.get("IPPrefixLen").cloned().unwrap_or_else(|| json!(0)),
         "Gateway": first.get("Gateway").cloned().unwrap_or_else(|| json!("")),
-        "MacAddress": "",
+        "MacAddress": first.get("MacAddress").cloned().unwrap_or_else(|| json!("")),
         "Networks": networks,
     })
 }
 
-/// By the name of the network.
+/// By the name of the network: what is asked of it, with what the container has while it runs.
 pub(super) fn networks(record: &Record) -> Map<String, Value> {
-    let four = record.addresses.iter().find(|address| address.is_ipv4());
-    let six = record.addresses.iter().find(|address| address.is_ipv6());
-    let text =
-        |address: Option<&std::net::IpAddr>| address.map(ToString::to_string).unwrap_or_default();
-    let endpoint = json!({
-        "IPAMConfig": null,
-        "Links": null,
-        "Aliases": null,
-        "NetworkID": "",
-        "EndpointID": "",
-        "Gateway": "",
-        "IPAddress": text(four),
-        "IPPrefixLen": 0,
-        "GlobalIPv6Address": text(six),
-        "MacAddress": "",
+    let shown = record.endpoints.iter().map(|(name, asked)| {
+        let endpoint = record.joined.get(name).unwrap_or(asked);
+        (name.clone(), json!(endpoint))
     });
-    Map::from_iter([(super::list::network_name(record).to_owned(), endpoint)])
+    shown.collect()
 }

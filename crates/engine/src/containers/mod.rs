@@ -2,7 +2,7 @@
 
 mod attach;
 mod changing;
-mod create;
+pub mod create;
 mod describe;
 pub mod events;
 mod inspect;

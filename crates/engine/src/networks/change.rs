@@ -24,7 +24,7 @@ pub async fn create(
 ) -> Result<(StatusCode, Json<Created>)> {
     let created = engine.networks.create(wanted.network()?).await?;
     if let Ok(network) = engine.networks.find(created.id.as_str()) {
-        tell(&engine, &network.definition, "create", None);
+        tell(&engine, &network.definition, "create");
     }
     let answer = Created {
         id: created.id.to_string(),
@@ -39,7 +39,7 @@ pub async fn delete(
     Path(name): Path<String>,
 ) -> Result<StatusCode> {
     let network = engine.networks.remove(&name).await?;
-    tell(&engine, &network, "destroy", None);
+    tell(&engine, &network, "destroy");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -61,7 +61,7 @@ pub async fn prune(State(engine): State<Arc<Engine>>, query: Query) -> Result<Js
         // One that a container joined meanwhile stays, and that is no failure.
         match engine.networks.remove(network.definition.id.as_str()).await {
             Ok(definition) => {
-                tell(&engine, &definition, "destroy", None);
+                tell(&engine, &definition, "destroy");
                 removed.push(definition.name.clone());
             }
             Err(error) => tracing::info!(%error, "a network is not pruned"),

@@ -2,7 +2,7 @@
 
 mod change;
 mod describe;
-pub mod endpoint;
+mod member;
 mod request;
 
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/networks", get(list))
         .route("/networks/create", post(change::create))
         .route("/networks/prune", post(change::prune))
+        .route("/networks/{name}/connect", post(member::connect))
+        .route("/networks/{name}/disconnect", post(member::disconnect))
         .route("/networks/{name}", get(inspect).delete(change::delete))
 }
 
@@ -94,15 +96,12 @@ fn prunable(filters: &Filters, network: &NetworkInfo) -> Result<bool> {
         && !unwanted.any(labelled))
 }
 
-/// Tells that something happened to a network, and to which container on it.
-pub fn tell(engine: &Engine, network: &NetworkDefinition, action: &str, container: Option<&str>) {
-    let mut attributes = BTreeMap::from([
+/// Tells that something happened to a network.
+fn tell(engine: &Engine, network: &NetworkDefinition, action: &str) {
+    let attributes = BTreeMap::from([
         ("name".to_owned(), network.name.clone()),
         ("type".to_owned(), network.driver.to_string()),
     ]);
-    if let Some(container) = container {
-        attributes.insert("container".to_owned(), container.to_owned());
-    }
     let id = network.id.as_str();
     engine.events.publish(Kind::Network, action, id, attributes);
 }

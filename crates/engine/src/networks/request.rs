@@ -59,7 +59,7 @@ struct ConfigFrom {
     network: String,
 }
 
-pub fn or_default<'de, D, T>(given: D) -> std::result::Result<T, D::Error>
+fn or_default<'de, D, T>(given: D) -> std::result::Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + Default,

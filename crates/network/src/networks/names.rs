@@ -13,8 +13,9 @@ use crate::pod::Dns;
 use crate::threads;
 
 impl Networks {
-    /// The `resolv.conf` of a container on these networks: known before it is attached to them.
-    pub fn resolv_conf(&self, dns: &Dns, networks: &[&str]) -> String {
+    /// What the `resolv.conf` of a container on these networks is to say: known before it is attached
+    /// to them.
+    pub fn resolver(&self, dns: &Dns, networks: &[&str]) -> Dns {
         let named = {
             let state = self.inner.state.lock();
             let mut found = networks.iter().filter_map(|name| state.find(name).ok());
@@ -22,7 +23,7 @@ impl Networks {
         };
         let host = &self.inner.config.resolv_conf;
         let resolved = named || !networks.is_empty() && only_we_reach(host, dns);
-        dns::text(host, dns, resolved)
+        dns::settings(host, dns, resolved)
     }
 
     /// Gives a container another name; the old one is not found any more. One that is on no network

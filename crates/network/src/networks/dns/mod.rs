@@ -12,7 +12,7 @@ mod server;
 mod upstream;
 
 pub(crate) use directory::Directory;
-pub(crate) use resolv::{Resolvers, text};
+pub(crate) use resolv::{Resolvers, settings};
 pub(crate) use server::{Client, Server, Shared, Sockets, open_here};
 
 use std::net::Ipv4Addr;

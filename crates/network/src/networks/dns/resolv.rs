@@ -1,4 +1,4 @@
-//! `resolv.conf(5)`: the host's, read; and a container's, written.
+//! `resolv.conf(5)`: the host's, read; and what a container's is to say.
 
 use std::fs::File;
 use std::io::Read;
@@ -69,26 +69,22 @@ impl Resolvers {
     }
 }
 
-/// A container's file: its own settings first, then the host's. `resolved` is for containers that
-/// ask us; others ask their own servers or the host's themselves.
-pub(crate) fn text(host: &Path, own: &Dns, resolved: bool) -> String {
+/// A container's settings: its own first, then the host's. `resolved` is for containers that ask us;
+/// others ask their own servers or the host's themselves.
+pub(crate) fn settings(host: &Path, own: &Dns, resolved: bool) -> Dns {
     let theirs = Resolvers::read(host);
-    let (mut lines, mut options) = (Vec::new(), own.options.clone());
+    let mut options = own.options.clone();
     if options.is_empty() {
         options = theirs.options.clone();
     }
-    if resolved {
-        lines.push(format!("nameserver {ADDRESS}"));
-        // A name without a dot is asked as it is: it is most likely a container's.
-        if !options.iter().any(|option| option.starts_with("ndots:")) {
-            options.push("ndots:0".to_owned());
-        }
-    } else {
-        let mut servers = own.servers.clone();
-        if servers.is_empty() {
-            servers = theirs.reachable().map(ToString::to_string).collect();
-        }
-        lines.extend(servers.iter().map(|server| format!("nameserver {server}")));
+    let servers = match (resolved, own.servers.is_empty()) {
+        (true, _) => vec![ADDRESS.to_string()],
+        (false, false) => own.servers.clone(),
+        (false, true) => theirs.reachable().map(ToString::to_string).collect(),
+    };
+    // A name without a dot is asked as it is: it is most likely a container's.
+    if resolved && !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
     }
     let searches = match own.searches.as_slice() {
         [] => theirs.searches,
@@ -96,13 +92,11 @@ pub(crate) fn text(host: &Path, own: &Dns, resolved: bool) -> String {
         [dot] if dot == "." => Vec::new(),
         own => own.to_vec(),
     };
-    for (word, values) in [("search", searches), ("options", options)] {
-        if !values.is_empty() {
-            lines.push(format!("{word} {}", values.join(" ")));
-        }
+    Dns {
+        servers,
+        searches,
+        options,
     }
-    lines.push(String::new());
-    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -125,31 +119,29 @@ mod tests {
     }
 
     #[test]
-    fn a_containers_file_has_its_own_settings_before_the_hosts() {
+    fn a_containers_own_settings_come_before_the_hosts() {
         let dir = tempfile::tempdir().unwrap();
         let host = dir.path().join("resolv.conf");
         std::fs::write(&host, HOST).unwrap();
+        let shown = |own: &Dns, resolved| {
+            let found = settings(&host, own, resolved);
+            [found.servers, found.searches, found.options].map(|words| words.join(" "))
+        };
         let plain = Dns::default();
         assert_eq!(
-            text(&host, &plain, true),
-            "nameserver 127.0.0.11\nsearch example.com corp\noptions edns0 trust-ad ndots:0\n"
+            shown(&plain, true),
+            ["127.0.0.11", "example.com corp", "edns0 trust-ad ndots:0"]
         );
         assert_eq!(
-            text(&host, &plain, false),
-            "nameserver 10.0.0.53\nsearch example.com corp\noptions edns0 trust-ad\n"
+            shown(&plain, false),
+            ["10.0.0.53", "example.com corp", "edns0 trust-ad"]
         );
         let own = Dns {
             servers: vec!["9.9.9.9".to_owned()],
             searches: vec![".".to_owned()],
             options: vec!["ndots:2".to_owned()],
         };
-        assert_eq!(
-            text(&host, &own, false),
-            "nameserver 9.9.9.9\noptions ndots:2\n"
-        );
-        assert_eq!(
-            text(&host, &own, true),
-            "nameserver 127.0.0.11\noptions ndots:2\n"
-        );
+        assert_eq!(shown(&own, false), ["9.9.9.9", "", "ndots:2"]);
+        assert_eq!(shown(&own, true), ["127.0.0.11", "", "ndots:2"]);
     }
 }

@@ -6,21 +6,19 @@ use std::net::IpAddr;
 use berth_network::{Endpoint, EndpointAddress, EndpointRequest};
 use serde::{Deserialize, Serialize};
 
-use super::request::or_default;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
 
-/// `EndpointSettings`: only what a client can ask for is read.
+/// What a client asks for, and, while the container runs, what it has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub struct Settings {
+pub struct EndpointSettings {
     #[serde(rename = "IPAMConfig")]
-    pub ipam_config: Option<Addresses>,
+    pub ipam_config: Option<EndpointAddresses>,
     /// Kept for whoever inspects: links are of the past.
     pub links: Option<Vec<String>>,
     pub aliases: Option<Vec<String>>,
-    #[serde(deserialize_with = "or_default")]
     pub mac_address: String,
     pub driver_opts: Option<BTreeMap<String, String>>,
     pub gw_priority: i64,
@@ -45,7 +43,7 @@ pub struct Settings {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Addresses {
+pub struct EndpointAddresses {
     #[serde(rename = "IPv4Address", skip_serializing_if = "String::is_empty")]
     pub ipv4: String,
     #[serde(rename = "IPv6Address", skip_serializing_if = "String::is_empty")]
@@ -54,7 +52,7 @@ pub struct Addresses {
     pub link_local: Vec<String>,
 }
 
-impl Settings {
+impl EndpointSettings {
     /// What is asked of the network.
     pub fn request(&self) -> Result<EndpointRequest> {
         let wanted = self.ipam_config.clone().unwrap_or_default();
@@ -63,7 +61,7 @@ impl Settings {
             "" => None,
             text => Some(
                 text.parse()
-                    .map_err(|_| Error::bad(format!("invalid MAC address {text:?}")))?,
+                    .map_err(|_| Error::invalid(format!("invalid MAC address {text:?}")))?,
             ),
         };
         Ok(EndpointRequest {
@@ -78,7 +76,7 @@ impl Settings {
     }
 
     /// The same with what the container has.
-    pub fn of(endpoint: &Endpoint, asked: &Self) -> Self {
+    pub(crate) fn with(&self, endpoint: &Endpoint) -> Self {
         let (v4, v6) = (endpoint.ipv4(), endpoint.ipv6());
         let ip = |found: Option<&EndpointAddress>| text(found.map(|a| a.address));
         let gateway = |found: Option<&EndpointAddress>| text(found.and_then(|a| a.gateway));
@@ -93,7 +91,7 @@ impl Settings {
             global_ipv6_address: ip(v6),
             global_ipv6_prefix_len: v6.map_or(0, |a| a.prefix),
             dns_names: Some(endpoint.names.clone()).filter(|names| !names.is_empty()),
-            ..asked.clone()
+            ..self.clone()
         }
     }
 }
@@ -107,7 +105,7 @@ fn address<T: std::str::FromStr>(text: &str) -> Result<Option<T>> {
         "" => Ok(None),
         text => match text.parse() {
             Ok(address) => Ok(Some(address)),
-            Err(_) => Err(Error::bad(format!("invalid IP address {text:?}"))),
+            Err(_) => Err(Error::invalid(format!("invalid IP address {text:?}"))),
         },
     }
 }
@@ -122,7 +120,7 @@ mod tests {
         let body = json!({"IPAMConfig": {"IPv4Address": "10.1.0.7"}, "Aliases": ["a"],
             "MacAddress": "02:42:00:00:00:07", "GwPriority": 3, "Links": null,
             "DriverOpts": {INTERFACE: "wan0"}});
-        let asked: Settings = serde_json::from_value(body).unwrap();
+        let asked: EndpointSettings = serde_json::from_value(body).unwrap();
         let request = asked.request().unwrap();
         assert_eq!(request.ipv4, Some("10.1.0.7".parse().unwrap()));
         assert_eq!(request.interface.as_deref(), Some("wan0"));
@@ -132,8 +130,8 @@ mod tests {
             json!({"IPAMConfig": {"IPv4Address": "::1"}}),
             json!({"IPAMConfig": {"IPv6Address": "10.0.0.1"}}),
         ] {
-            let settings: Settings = serde_json::from_value(bad).unwrap();
-            assert_eq!(settings.request().unwrap_err().status().as_u16(), 400);
+            let settings: EndpointSettings = serde_json::from_value(bad).unwrap();
+            assert_eq!(settings.request().unwrap_err().kind(), crate::Kind::Invalid);
         }
     }
 }

@@ -33,7 +33,9 @@ pub struct Stage {
 
 impl Stage {
     pub fn begin() -> Result<Self> {
-        let mut session = Session::begin_with("hostile", "[pull]\nretries = 1\n")?;
+        // One transfer at a time: how many connections are kept is no leak.
+        let mut session =
+            Session::begin_with("hostile", "[pull]\nretries = 1\nlayers-at-once = 1\n")?;
         crate::suites::node::warm_up(&mut session)?;
         let registry = session
             .cri

@@ -99,7 +99,7 @@ impl CgroupHost {
         {
             made = path.levels();
             made.retain(|level| !self.at(level).exists());
-            systemd::start_slice(unit)?;
+            systemd::start_slice(unit, || self.at(path).exists())?;
         }
         made.extend(create::directories(&self.topology, path)?);
         Ok(Cgroup::new(Arc::clone(&self.topology), path.clone(), made))
@@ -127,7 +127,8 @@ impl CgroupHost {
                 unit: scope.unit().to_owned(),
             });
         }
-        systemd::start_scope(scope, pid, resources, extra)?;
+        let is_there = || self.at(scope.path()).exists();
+        systemd::start_scope(scope, pid, resources, extra, is_there)?;
         let taken = create::directories(&self.topology, scope.path());
         if let Err(error) = taken {
             // The first error is the one to tell.

@@ -67,12 +67,14 @@ pub(crate) fn is_running() -> bool {
 }
 
 /// Makes a scope with this process in it. It lives for as long as a process
-/// does, and what is below it is ours.
+/// does, and what is below it is ours. `is_there` tells whether it has a
+/// cgroup: such a one is somebody's.
 pub(crate) fn start_scope(
     scope: &Scope,
     pid: i32,
     resources: &LinuxResources,
     extra: &[Property],
+    is_there: impl Fn() -> bool,
 ) -> Result<()> {
     let mut properties = vec![
         text("Description", &format!("container {}", scope.unit())),
@@ -91,17 +93,21 @@ pub(crate) fn start_scope(
         properties.retain(|(other, _)| other != name);
         properties.push((name.clone(), value.clone()));
     }
-    start(scope.unit(), &properties)
+    start(scope.unit(), &properties, &is_there)
 }
 
-/// Makes a slice, with those above it.
-pub(crate) fn start_slice(unit: &str) -> Result<()> {
+/// Makes a slice, with those above it. One that has a cgroup by then, which
+/// `is_there` tells, was made by somebody else and will do.
+pub(crate) fn start_slice(unit: &str, is_there: impl Fn() -> bool) -> Result<()> {
     let mut properties = vec![text("Description", &format!("pod {unit}"))];
     properties.extend(common());
-    start(unit, &properties)
+    match start(unit, &properties, &is_there) {
+        Err(Error::Systemd { source, .. }) if source.is("UnitExists") && is_there() => Ok(()),
+        done => done,
+    }
 }
 
-fn start(unit: &str, properties: &[Property]) -> Result<()> {
+fn start(unit: &str, properties: &[Property], is_there: &dyn Fn() -> bool) -> Result<()> {
     let body = || {
         let mut body = Writer::default();
         body.text(unit);
@@ -113,9 +119,13 @@ fn start(unit: &str, properties: &[Property]) -> Result<()> {
     let started = || -> std::result::Result<(), Failure> {
         let mut bus = Bus::connect(Path::new(SOCKET))?;
         match bus.run_job(START, body()) {
-            // One that failed is kept until somebody has seen it.
+            // One that failed is kept until somebody has seen it. One without a cgroup has lost
+            // it behind the manager's back, or a stop was not heard: nothing is in it.
             Err(failure) if failure.is("UnitExists") => {
-                bus.call(RESET, named(unit))?;
+                if !is_there() {
+                    end(&mut bus, unit)?;
+                }
+                tolerate_gone(bus.call(RESET, named(unit)).map(drop))?;
                 bus.run_job(START, body())
             }
             outcome => outcome,
@@ -164,6 +174,20 @@ pub(crate) fn stop(unit: &str) -> Result<()> {
         }
     };
     stopped().map_err(failed("stop", unit))
+}
+
+/// Stops it and waits until it has.
+fn end(bus: &mut Bus, unit: &str) -> std::result::Result<(), Failure> {
+    let mut body = named(unit);
+    body.text(REPLACE);
+    tolerate_gone(bus.run_job(STOP, body))
+}
+
+fn tolerate_gone(outcome: std::result::Result<(), Failure>) -> std::result::Result<(), Failure> {
+    match outcome {
+        Err(failure) if failure.is("NoSuchUnit") => Ok(()),
+        outcome => outcome,
+    }
 }
 
 fn named(unit: &str) -> Writer {

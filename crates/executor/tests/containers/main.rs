@@ -3,7 +3,8 @@
 //! The executor clones without exec, so its caller has one thread; the usual
 //! test harness has several. This one runs the cases one after another in
 //! its only thread. Arguments that are no flags select cases by a part of
-//! their name; `--measure` also times the whole life of a container.
+//! their name, `--skip=PART` leaves out; `--measure` also times the whole life
+//! of a container.
 
 mod canary;
 mod copy_up;
@@ -22,6 +23,9 @@ mod user_namespace;
 use anyhow::Result;
 use fixture::Host;
 use std::process::ExitCode;
+
+/// As the usual harness has it.
+const SKIP: &str = "--skip=";
 
 type Case = (&'static str, fn(&Host) -> Result<()>);
 
@@ -80,7 +84,9 @@ fn main() -> ExitCode {
             .iter()
             .filter(|word| !word.starts_with("--"))
             .peekable();
-        words.peek().is_none() || words.any(|word| name.contains(word.as_str()))
+        let mut skipped = arguments.iter().filter_map(|word| word.strip_prefix(SKIP));
+        !skipped.any(|part| name.contains(part))
+            && (words.peek().is_none() || words.any(|word| name.contains(word.as_str())))
     };
     let (mut passed, mut failed) = (0, 0);
     for (name, case) in cases.into_iter().filter(|(name, _)| chosen(name)) {

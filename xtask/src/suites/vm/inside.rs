@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use super::machine;
 use super::{Kind, settings, systemd, unified};
+use crate::command::stdout;
 use crate::outcome::Tally;
 use crate::suites::{crictl, node};
 
@@ -64,6 +66,7 @@ pub fn run(kind: &str) -> Result<()> {
     }
     let crictl = timed("crictl", || crictl::run_only(CRICTL));
     count(&mut tally, "crictl", crictl);
+    tally.check("the kernel had nothing to refuse of overlays", overlays());
     machine::tell(tally);
     Ok(())
 }
@@ -80,6 +83,17 @@ fn count(tally: &mut Tally, name: &str, part: Result<Tally>) {
         Ok(counted) => *tally += counted,
         Err(error) => tally.check(name, Err(error)),
     }
+}
+
+/// A kernel that is asked for an option it does not have says so in its log, once for each mount.
+fn overlays() -> Result<()> {
+    let log = stdout(&mut Command::new("dmesg"))?;
+    let refused = log
+        .lines()
+        .filter(|line| line.contains("lowerdir+"))
+        .count();
+    ensure!(refused == 0, "{refused} lines about lowerdir+");
+    Ok(())
 }
 
 fn one_tree() -> Result<()> {

@@ -179,8 +179,11 @@ fn view(session: &mut Session) -> Result<()> {
             ensure!(own == "0::/", "its cgroup is {own:?}");
             let kind = said(session, container, "grep ' /sys/fs/cgroup ' /proc/mounts")?;
             ensure!(kind.contains(" cgroup2 ro,"), "{kind:?}");
-            let first = said(session, container, "head -1 /sys/fs/cgroup/cgroup.procs")?;
-            ensure!(first == "1", "{first:?} is the first process");
+            // In no order, and whoever is not in its PID namespace is 0.
+            let members = "cd /sys/fs/cgroup && grep -qx $$ cgroup.procs && \
+                           ! grep -qx 0 cgroup.procs && echo own";
+            let members = said(session, container, members)?;
+            ensure!(members == "own", "it is not in its own cgroup: {members:?}");
             let denied = said(
                 session,
                 container,

@@ -2,6 +2,7 @@
 
 mod archives;
 mod client;
+mod cut;
 mod images;
 mod interface;
 mod registries;
@@ -125,6 +126,10 @@ const STEPS: &[(&str, Step)] = &[
     (
         "push of an imported image compresses its layer",
         registries::push_imported,
+    ),
+    (
+        "push over a connection that breaks off is completed",
+        registries::push_cut,
     ),
     (
         "push of what is not here is refused",

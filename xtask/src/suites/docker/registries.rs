@@ -7,6 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::cut::Relay;
 use super::session::{PASSWORD, Session, USER};
 use super::{contains, same};
 
@@ -161,6 +162,31 @@ pub fn push_imported(session: &mut Session) -> Result<()> {
         .docker
         .text(&["images", "-q", "--no-trunc", &name])?;
     same("the image that comes back", again, id)
+}
+
+/// This registry does not find an upload again that broke off within a piece: it is begun anew.
+pub fn push_cut(session: &mut Session) -> Result<()> {
+    let layers = session.image.layers.iter();
+    let total: u64 = layers.map(|layer| layer.bytes.len() as u64).sum();
+    let relay = Relay::start(session.registry.address(), total * 3 / 4)?;
+    let name = format!("{}/cut/app:1", relay.address());
+    session
+        .docker
+        .text(&["tag", &session.reference(":one"), &name])?;
+    session.docker.text(&["push", &name])?;
+    ensure!(relay.has_cut(), "nothing was cut off");
+    let remote = session.registry.remote();
+    ensure!(
+        remote.manifest("cut/app", "1")? == session.image.manifest,
+        "another manifest"
+    );
+    for layer in &session.image.layers {
+        ensure!(
+            remote.blob("cut/app", &layer.digest)? == layer.bytes,
+            "another layer"
+        );
+    }
+    session.docker.text(&["rmi", &name]).map(drop)
 }
 
 pub fn push_missing(session: &mut Session) -> Result<()> {

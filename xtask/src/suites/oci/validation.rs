@@ -57,8 +57,22 @@ pub fn run(place: &Path, ours: &Runtime, runc: &Runtime) -> Result<Tally> {
             Err(error) => tally.check(&format!("validation: {name}"), Err(error)),
         }
     }
+    sweep();
     println!("  {count} validation programs next to runc: {tally}");
     Ok(tally)
+}
+
+/// Parents of the programs' cgroups, which runtimes leave where they are.
+fn sweep() {
+    for hierarchy in fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        for parent in ["testdir/cgrouptest", "testdir"] {
+            let _not_there_or_in_use = fs::remove_dir(hierarchy.path().join(parent));
+        }
+    }
 }
 
 /// The same program behind two runtimes.

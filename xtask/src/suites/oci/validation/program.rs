@@ -40,7 +40,10 @@ impl Program {
         let file = |path: &Path| {
             File::create(path).with_context(|| format!("creating {}", path.display()))
         };
-        let mut child = Command::new(self.directory.join(&self.name))
+        // A container without a mount namespace mounts where its runtime does.
+        let mut child = Command::new("unshare")
+            .args(["--mount", "--propagation", "private"])
+            .arg(self.directory.join(&self.name))
             .current_dir(&self.directory)
             .env("RUNTIME", &self.runtime)
             .env("TMPDIR", place.path())

@@ -93,6 +93,12 @@ impl Inventory {
         })
     }
 
+    /// Where the daemon may keep so many connections more.
+    pub fn allowing(mut self, connections: usize) -> Self {
+        self.descriptors += connections;
+        self
+    }
+
     pub fn descriptors(&self) -> usize {
         self.descriptors
     }

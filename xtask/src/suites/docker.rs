@@ -2,6 +2,7 @@
 
 mod archives;
 mod client;
+mod containers;
 mod cut;
 mod images;
 mod interface;
@@ -165,7 +166,7 @@ pub fn run() -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    for (name, step) in STEPS {
+    for (name, step) in STEPS.iter().chain(containers::STEPS) {
         tally.check(name, step(&mut session));
     }
     if tally.failed > 0 {

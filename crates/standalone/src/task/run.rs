@@ -1,0 +1,258 @@
+//! Runs: begun, taken over from a former daemon, ended, and begun again by the policy.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_lifecycle::record::{ContainerRecord, now};
+use berth_lifecycle::{StdStreams, chain};
+use berth_names::SandboxId;
+use berth_network::PortRequest;
+use tokio::time::Instant;
+
+use super::{Run, Task};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::files::blocking;
+use crate::record::Phase;
+use crate::request::{self, Network};
+use crate::{policy, ports};
+
+impl Task {
+    /// What a former daemon left: a run that goes on, one whose end nobody wrote down, or none.
+    pub(super) async fn take_over(&mut self, found: Option<Arc<berth_lifecycle::Container>>) {
+        use berth_lifecycle::record::ContainerState;
+        let Some(found) = found else {
+            let house = Arc::clone(&self.house);
+            house.leave(self.change()).await;
+            if self.record.phase.runs() {
+                let record = self.change();
+                record.exit_code = 255;
+                record.finished_at = now();
+                record.ends += 1;
+            }
+            if !matches!(self.record.phase, Phase::Created | Phase::Exited) {
+                self.change().phase = Phase::Exited;
+                self.persist();
+            }
+            if self.record.phase == Phase::Exited && policy::at_start(&self.record) {
+                self.restart_at = Some(Instant::now());
+                self.change().phase = Phase::Restarting;
+            }
+            return;
+        };
+        let view = found.view();
+        match view.state {
+            ContainerState::Running | ContainerState::Exited
+                if self.record.phase != Phase::Created =>
+            {
+                self.adopt(view.pod.clone(), found);
+            }
+            ContainerState::Running => {
+                self.change().phase = Phase::Running;
+                self.adopt(view.pod.clone(), found);
+            }
+            _ => {
+                // Its start was cut short.
+                self.clear(&view.pod.clone()).await;
+                if self.record.phase.runs() {
+                    self.change().phase = Phase::Exited;
+                }
+            }
+        }
+        self.persist();
+    }
+
+    pub(super) fn adopt(&mut self, pod: SandboxId, container: Arc<berth_lifecycle::Container>) {
+        let watched = Arc::clone(&container);
+        let finished = tokio::spawn(async move { watched.finished().await });
+        self.container.set_run(Some(Arc::clone(&container)));
+        self.run = Some(Run {
+            pod,
+            container,
+            finished,
+            began: Instant::now(),
+        });
+    }
+
+    pub(super) async fn start(&mut self) -> Result<()> {
+        self.restart_at = None;
+        if matches!(self.record.phase, Phase::Removing | Phase::Dead) {
+            let id = &self.record.id;
+            return Err(Error::Conflict(format!(
+                "container {id} is marked for removal and cannot be started"
+            )));
+        }
+        match self.run_once().await {
+            Ok(view) => {
+                let record = self.change();
+                record.phase = Phase::Running;
+                record.pid = view.pid.unwrap_or(0);
+                record.started_at = view.started_at;
+                record.finished_at = 0;
+                (record.exit_code, record.oom_killed) = (0, false);
+                record.error.clear();
+                self.persist();
+                self.house.tell(Event::of(&self.record, "start"));
+                Ok(())
+            }
+            Err(error) => {
+                self.container.set_run(None);
+                self.waiting.clear();
+                let text = error.to_string();
+                let code = exit_code(&error);
+                let record = self.change();
+                if record.phase == Phase::Restarting {
+                    record.phase = Phase::Exited;
+                }
+                (record.error, record.exit_code) = (text, code);
+                self.persist();
+                self.remove_if_wanted();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the pod and the container of a run and starts it. What a failure leaves is cleared.
+    pub(super) async fn run_once(&mut self) -> Result<Arc<ContainerRecord>> {
+        let house = Arc::clone(&self.house);
+        let image = self.record.image_id.to_string();
+        let image = house
+            .images
+            .get(&image)
+            .ok_or(Error::ImageNotFound(image))?;
+        let exposed = image.config.exposed_ports().map(str::to_owned);
+        let ports = ports::wanted(&self.record.config, &self.record.host, exposed)?;
+        let mut pod_request = request::pod(&self.record, &self.files)?;
+        pod_request.dns = house.resolver(&self.record);
+        let container_request = request::container(&self.record, &image, &self.files)?;
+        let pod = house.runtime.run_pod(pod_request).await?;
+        match self.run_in(&pod, ports, container_request).await {
+            Ok(view) => Ok(view),
+            Err(error) => {
+                self.clear(&pod).await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) async fn run_in(
+        &mut self,
+        pod: &SandboxId,
+        ports: Vec<PortRequest>,
+        wanted: berth_lifecycle::request::ContainerRequest,
+    ) -> Result<Arc<ContainerRecord>> {
+        let runtime = self.house.runtime.clone();
+        let house = Arc::clone(&self.house);
+        let netns = runtime.netns(pod);
+        house.join(self.change(), netns, ports).await?;
+        let addresses = self.record.addresses.clone();
+        self.write_hosts(&addresses).await?;
+        let id = runtime.create_container(pod.as_str(), wanted).await?;
+        let container = runtime.container(id.as_str())?;
+        let waiting = std::mem::take(&mut self.waiting);
+        let streams: Vec<StdStreams> = waiting.iter().map(|(streams, _)| *streams).collect();
+        let joined = container.start_attached(&streams).await?;
+        for ((_, client), streams) in waiting.into_iter().zip(joined) {
+            // A client that left meanwhile lets go of its streams by that.
+            let _ = client.send(streams);
+        }
+        let view = container.view();
+        self.adopt(pod.clone(), container);
+        Ok(view)
+    }
+
+    pub(super) async fn write_hosts(&self, addresses: &[IpAddr]) -> Result<()> {
+        let (files, network) = (self.files.clone(), request::network(&self.record.host)?);
+        let added = self.record.host.extra_hosts.iter();
+        let added: Vec<(String, String)> = added
+            .filter_map(|entry| entry.split_once(':').or_else(|| entry.split_once('=')))
+            .map(|(name, address)| (name.to_owned(), address.to_owned()))
+            .collect();
+        let mut names = request::hostname(&self.record);
+        if !self.record.config.domainname.is_empty() {
+            let domain = &self.record.config.domainname;
+            names = format!("{names}.{domain} {names}");
+        }
+        let own = addresses.iter().map(|address| (*address, names.clone()));
+        let own: Vec<(IpAddr, String)> = own.collect();
+        blocking(move || match network {
+            Network::Host => files.copy_hosts(&added),
+            Network::Joined(_) | Network::None => files.write_hosts(&own, &added),
+        })
+        .await
+    }
+
+    /// The end of a run.
+    pub(super) async fn ended(&mut self, view: &ContainerRecord) {
+        let Some(run) = self.run.take() else { return };
+        self.container.set_run(None);
+        self.after.kill_at = None;
+        let exit = view.exit.as_ref();
+        let record = self.change();
+        record.exit_code = exit.map_or(255, |exit| exit.code);
+        record.oom_killed = exit.is_some_and(|exit| exit.reason == "OOMKilled");
+        record.finished_at = exit.map_or_else(now, |exit| exit.finished_at);
+        record.ends += 1;
+        record.pid = 0;
+        record.phase = Phase::Exited;
+        let wait = match self.after.is_empty() {
+            true => policy::after(&self.record, self.last_wait, run.began.elapsed()),
+            false => None,
+        };
+        if let Some(wait) = wait {
+            self.last_wait = Some(wait);
+            self.restart_at = Some(Instant::now() + wait);
+            let record = self.change();
+            record.phase = Phase::Restarting;
+            record.restarts += 1;
+        }
+        self.persist();
+        if self.record.oom_killed {
+            self.house.tell(Event::of(&self.record, "oom"));
+        }
+        let code = self.record.exit_code;
+        self.house
+            .tell(Event::of(&self.record, "die").with("exitCode", code));
+        self.clear(&run.pod).await;
+        self.persist();
+        self.answer_stops().await;
+    }
+
+    /// A restart by the policy.
+    pub(super) async fn again(&mut self) {
+        self.restart_at = None;
+        if let Err(error) = self.start().await {
+            tracing::warn!(id = %self.record.id, error = chain(&error), "not started again");
+            let wait = policy::after(&self.record, self.last_wait, Duration::ZERO);
+            if let Some(wait) = wait {
+                self.last_wait = Some(wait);
+                self.restart_at = Some(Instant::now() + wait);
+                let record = self.change();
+                record.phase = Phase::Restarting;
+                record.restarts += 1;
+                self.persist();
+            }
+        }
+    }
+
+    /// Removes a pod with what is in it.
+    pub(super) async fn clear(&mut self, pod: &SandboxId) {
+        let house = Arc::clone(&self.house);
+        house.leave(self.change()).await;
+        if let Err(error) = self.house.runtime.remove_pod(pod.as_str()).await {
+            tracing::warn!(id = %self.record.id, error = chain(&error), "its run is not cleared");
+        }
+    }
+}
+
+/// As shells and Docker tell it: 127 for a program that is not there, 126 for one that cannot run.
+fn exit_code(error: &Error) -> i32 {
+    match error {
+        Error::Lifecycle(error) => match error.root() {
+            berth_lifecycle::Error::Program { exit_code, .. } => *exit_code,
+            _ => 128,
+        },
+        _ => 128,
+    }
+}

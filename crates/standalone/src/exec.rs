@@ -8,7 +8,8 @@ use std::time::Duration;
 use berth_lifecycle::{CommandControl, ExecRequest, Pipes, StdStreams};
 use parking_lot::Mutex;
 
-use crate::containers::{Container, Containers};
+use crate::container::Container;
+use crate::containers::Containers;
 use crate::error::{Error, Result};
 
 /// How long a command that has ended can be asked about.

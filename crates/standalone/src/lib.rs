@@ -13,12 +13,14 @@
 //! outlives the daemon: [`Containers::open`] takes it over.
 
 mod config;
+mod container;
 mod containers;
 mod endpoint;
 mod error;
 mod event;
 mod exec;
 mod files;
+mod house;
 mod limits;
 mod logs;
 mod mailbox;
@@ -29,6 +31,7 @@ mod policy;
 mod ports;
 mod record;
 mod request;
+mod rotation;
 mod task;
 mod volumes;
 
@@ -36,7 +39,8 @@ pub use config::{
     Config, Healthcheck, HostConfig, LogConfig, Mount, NetworkingConfig, PortBinding,
     RestartPolicy, Ulimit,
 };
-pub use containers::{Container, Containers, Draft, Places};
+pub use container::Container;
+pub use containers::{Containers, Draft, Places};
 pub use endpoint::{EndpointAddresses, EndpointSettings};
 pub use error::{Error, Kind, Result};
 pub use event::Event;

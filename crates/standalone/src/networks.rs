@@ -9,10 +9,10 @@ use berth_names::ContainerId;
 use berth_network::{Member, Membership, NetworkDefinition, PortRequest};
 
 use crate::config::{HostConfig, NetworkingConfig, PortBinding};
-use crate::containers::House;
 use crate::endpoint::EndpointSettings;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::house::House;
 use crate::record::Record;
 use crate::request::{self, Network};
 

@@ -28,11 +28,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::{Limits, RestartPolicy};
-use crate::containers::{Container, House};
+use crate::container::Container;
 use crate::endpoint::EndpointSettings;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::files::Files;
+use crate::house::House;
 use crate::mailbox::Reply;
 use crate::record::Record;
 
@@ -133,6 +134,10 @@ impl Task {
 
     async fn serve(&mut self, mut inbox: mpsc::Receiver<Command>) {
         loop {
+            let removing = self.run.is_none() && !self.after.removed.is_empty();
+            if removing && Box::pin(self.remove()).await {
+                return;
+            }
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(command) => Box::pin(self.obey(command)).await,
@@ -141,10 +146,6 @@ impl Task {
                 view = finished(&mut self.run) => Box::pin(self.ended(&view)).await,
                 () = due(self.after.kill_at) => Box::pin(self.overdue()).await,
                 () = due(self.restart_at) => Box::pin(self.again()).await,
-            }
-            let removing = self.run.is_none() && !self.after.removed.is_empty();
-            if removing && Box::pin(self.remove()).await {
-                return;
             }
         }
     }

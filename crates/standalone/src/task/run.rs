@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_lifecycle::record::{ContainerRecord, now};
+use berth_lifecycle::record::{ContainerRecord, ContainerState, now};
 use berth_lifecycle::{StdStreams, chain};
 use berth_names::SandboxId;
 use berth_network::PortRequest;
@@ -21,43 +21,54 @@ use crate::{policy, ports};
 impl Task {
     /// What a former daemon left: a run that goes on, one whose end nobody wrote down, or none.
     pub(super) async fn take_over(&mut self, found: Option<Arc<berth_lifecycle::Container>>) {
-        use berth_lifecycle::record::ContainerState;
-        let Some(found) = found else {
-            let house = Arc::clone(&self.house);
-            house.leave(self.change()).await;
-            if self.record.phase.runs() {
-                let record = self.change();
-                record.exit_code = 255;
-                record.finished_at = now();
-                record.ends += 1;
-            }
-            if !matches!(self.record.phase, Phase::Created | Phase::Exited) {
-                self.change().phase = Phase::Exited;
-                self.persist();
-            }
-            if self.record.phase == Phase::Exited && policy::at_start(&self.record) {
-                self.restart_at = Some(Instant::now());
-                self.change().phase = Phase::Restarting;
-            }
-            return;
-        };
+        match found {
+            None => self.nothing_runs().await,
+            Some(found) => self.found(found).await,
+        }
+        if self.record.phase == Phase::Exited {
+            self.remove_if_wanted();
+        }
+    }
+
+    /// Whatever ran went with the host, or its end was seen to the last.
+    async fn nothing_runs(&mut self) {
+        let house = Arc::clone(&self.house);
+        house.leave(self.change()).await;
+        if self.record.phase.runs() {
+            let record = self.change();
+            record.exit_code = 255;
+            record.finished_at = now();
+            record.ends += 1;
+        }
+        if !matches!(self.record.phase, Phase::Created | Phase::Exited) {
+            self.change().phase = Phase::Exited;
+            self.persist();
+        }
+        if self.record.phase == Phase::Exited && policy::at_start(&self.record) {
+            self.restart_at = Some(Instant::now());
+            self.change().phase = Phase::Restarting;
+        }
+    }
+
+    async fn found(&mut self, found: Arc<berth_lifecycle::Container>) {
         let view = found.view();
+        let ended_at = view.exit.as_ref().map(|exit| exit.finished_at);
+        let is_told = !self.record.phase.runs() && ended_at == Some(self.record.finished_at);
         match view.state {
-            ContainerState::Running | ContainerState::Exited
-                if self.record.phase != Phase::Created =>
-            {
-                self.adopt(view.pod.clone(), found);
-            }
             ContainerState::Running => {
-                self.change().phase = Phase::Running;
+                let record = self.change();
+                if !record.phase.runs() {
+                    record.phase = Phase::Running;
+                }
+                record.pid = view.pid.unwrap_or(0);
+                record.started_at = view.started_at;
                 self.adopt(view.pod.clone(), found);
             }
-            _ => {
-                // Its start was cut short.
+            ContainerState::Exited if !is_told => self.adopt(view.pod.clone(), found),
+            // Its start was cut short, or its end was written down and not cleared away.
+            ContainerState::Exited | ContainerState::Created | ContainerState::Creating => {
                 self.clear(&view.pod.clone()).await;
-                if self.record.phase.runs() {
-                    self.change().phase = Phase::Exited;
-                }
+                self.nothing_runs().await;
             }
         }
         self.persist();

@@ -1,0 +1,284 @@
+//! What the tasks of all containers share: the index, the records, the rooms below.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_images::Images;
+use berth_lifecycle::request::Owner;
+use berth_lifecycle::{Runtime, chain};
+use berth_metadata::{Batch, Store, schema};
+use berth_network::Networks;
+use parking_lot::RwLock;
+use tokio::sync::broadcast;
+
+use crate::config::HostConfig;
+use crate::container::Container;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::files::{Files, blocking};
+use crate::mounts;
+use crate::name;
+use crate::record::{MountPoint, Record};
+use crate::request;
+use crate::task::Task;
+use crate::volumes::Volumes;
+
+/// Events that may wait for one who listens.
+const EVENTS: usize = 1024;
+
+/// What every task shares.
+pub(crate) struct House {
+    pub runtime: Runtime,
+    pub images: Arc<Images>,
+    pub networks: Networks,
+    pub root: PathBuf,
+    pub volumes: Volumes,
+    store: Store,
+    events: broadcast::Sender<Arc<Event>>,
+    all: RwLock<All>,
+}
+
+#[derive(Default)]
+struct All {
+    by_id: BTreeMap<String, Arc<Container>>,
+    names: BTreeMap<String, String>,
+}
+
+impl House {
+    /// Nothing is looked for yet: see [`House::add`] and [`House::sweep`].
+    pub fn open(
+        runtime: Runtime,
+        images: Arc<Images>,
+        networks: Networks,
+        store: Store,
+        root: PathBuf,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            volumes: Volumes::open(&root, store.clone())?,
+            events: broadcast::Sender::new(EVENTS),
+            all: RwLock::default(),
+            root,
+            runtime,
+            images,
+            networks,
+            store,
+        }))
+    }
+
+    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        self.all.read().by_id.values().cloned().collect()
+    }
+
+    /// One that was taken and not used, or is used no more.
+    pub fn give_back_name(&self, name: &str) {
+        self.all.write().names.remove(name);
+    }
+
+    pub fn get(&self, wanted: &str) -> Result<Arc<Container>> {
+        let all = self.all.read();
+        let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
+        let missing = || Error::NotFound(wanted.to_owned());
+        if wanted.is_empty() {
+            return Err(missing());
+        }
+        let by_name = || all.by_id.get(all.names.get(wanted)?);
+        if let Some(found) = all.by_id.get(wanted).or_else(by_name) {
+            return Ok(Arc::clone(found));
+        }
+        let mut matching = all
+            .by_id
+            .range(wanted.to_owned()..)
+            .take_while(|(id, _)| id.starts_with(wanted));
+        match (matching.next(), matching.next()) {
+            (Some((_, found)), None) => Ok(Arc::clone(found)),
+            (Some(_), Some(_)) => Err(Error::Ambiguous(wanted.to_owned())),
+            (None, _) => Err(missing()),
+        }
+    }
+
+    /// Nobody listens is no failure.
+    pub fn tell(&self, event: Event) {
+        let _ = self.events.send(Arc::new(event));
+    }
+
+    pub fn add(
+        self: &Arc<Self>,
+        record: Record,
+        found: Option<Arc<berth_lifecycle::Container>>,
+    ) -> Arc<Container> {
+        let (container, inbox) = Container::new(record);
+        let view = container.view();
+        let mut all = self.all.write();
+        all.names.insert(view.name.clone(), view.id.to_string());
+        all.by_id
+            .insert(view.id.to_string(), Arc::clone(&container));
+        drop(all);
+        Task::spawn(Arc::clone(self), Arc::clone(&container), inbox, found);
+        container
+    }
+
+    /// Reserves the name that was asked for, or one that is made up.
+    pub fn take_name(&self, asked: Result<Option<String>>, id: &str) -> Result<String> {
+        let asked = asked?;
+        let mut all = self.all.write();
+        let name = match asked {
+            None => name::made_up(|name| all.names.contains_key(name)),
+            Some(name) => name,
+        };
+        if let Some(owner) = all.names.get(&name) {
+            let id = berth_names::ContainerId::parse(owner)
+                .map_err(|_| Error::Conflict(format!("the name {name:?} is taken")))?;
+            return Err(Error::NameTaken { name, id });
+        }
+        all.names.insert(name.clone(), id.to_owned());
+        Ok(name)
+    }
+
+    /// Decides on the command and the mounts, makes volumes and files, and writes the record down.
+    pub async fn furnish(
+        &self,
+        mut record: Record,
+        image: &berth_images::Image,
+        files: &Files,
+    ) -> Result<Record> {
+        record.command = request::command(&record.config, image)?;
+        let inherited = self.inherited(&record.host)?;
+        let declared = image.config.volumes();
+        let planned = mounts::plan(&record.config, &record.host, declared, inherited)?;
+        for (point, copy) in mounts::settle(&self.volumes, planned).await? {
+            if copy {
+                let (path, into) = (
+                    point.destination.clone().into(),
+                    point.source.clone().into(),
+                );
+                self.runtime.copy_up(&record.id, path, into).await?;
+            }
+            record.mounts.push(point);
+        }
+        let made = files.clone();
+        blocking(move || made.create()).await?;
+        // What cannot be asked of the core is refused now, not at the start.
+        request::pod(&record, files)?;
+        request::container(&record, image, files)?;
+        self.commit(&record).await?;
+        Ok(record)
+    }
+
+    fn inherited(&self, host: &HostConfig) -> Result<Vec<MountPoint>> {
+        let mut all = Vec::new();
+        for from in &host.volumes_from {
+            let (name, mode) = from.split_once(':').unwrap_or((from, "rw"));
+            for mut point in self.get(name)?.view().mounts.clone() {
+                point.rw &= mode != "ro";
+                point.anonymous = false;
+                all.push(point);
+            }
+        }
+        Ok(all)
+    }
+
+    pub fn users_of(&self, volume: &str) -> Vec<Arc<Container>> {
+        let all = self.all.read();
+        let uses = |one: &&Arc<Container>| {
+            let view = one.view();
+            view.mounts
+                .iter()
+                .any(|point| point.r#type == "volume" && point.name == volume)
+        };
+        all.by_id.values().filter(uses).cloned().collect()
+    }
+
+    /// Those of a container that is about to be gone, unless others have them too.
+    pub async fn remove_anonymous_volumes(&self, record: &Record) {
+        for point in record.mounts.iter().filter(|point| point.anonymous) {
+            let users = self.users_of(&point.name);
+            if users.iter().any(|one| one.view().id != record.id) {
+                continue;
+            }
+            if let Err(error) = self.volumes.remove(&point.name).await {
+                tracing::warn!(
+                    volume = point.name,
+                    error = chain(&error),
+                    "volume not removed"
+                );
+            }
+        }
+    }
+
+    /// Writes the record so that a crash does not lose it.
+    pub async fn commit(&self, record: &Record) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(schema::standalone(), &record.id, record)?;
+        Ok(self.store.commit(batch).await?)
+    }
+
+    /// Writes it behind.
+    pub fn write(&self, record: &Record) {
+        let mut batch = Batch::new();
+        match batch.put(schema::standalone(), &record.id, record) {
+            Ok(_) => self.store.commit_lazily(batch),
+            Err(error) => tracing::error!(error = chain(&error), "record not written"),
+        }
+    }
+
+    pub async fn erase(&self, record: &Record) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.remove(schema::standalone::<Record>(), &record.id);
+        Ok(self.store.commit(batch).await?)
+    }
+
+    /// A removal takes the layer first and the record last: this one was cut short between.
+    pub async fn finish_removal(&self, record: &Record) {
+        tracing::info!(id = %record.id, "finishing a removal that was cut short");
+        let files = Files::new(&self.root, record.id.as_str());
+        let removed = blocking(move || files.remove()).await;
+        if let Err(error) = match removed {
+            Ok(()) => self.erase(record).await,
+            failed => failed,
+        } {
+            tracing::warn!(id = %record.id, error = chain(&error), "not removed");
+        }
+    }
+
+    /// Takes it out of the lists.
+    pub fn forget(&self, record: &Record) {
+        let mut all = self.all.write();
+        all.by_id.remove(record.id.as_str());
+        if all
+            .names
+            .get(&record.name)
+            .is_some_and(|id| id == record.id.as_str())
+        {
+            all.names.remove(&record.name);
+        }
+    }
+
+    /// Layers, pods and directories of containers that nobody has written down.
+    pub async fn sweep(&self, known: &HashSet<String>) {
+        for pod in self.runtime.pods() {
+            let view = pod.view();
+            let stray = view.request.owner == Owner::Docker && !known.contains(&view.request.uid);
+            if stray && let Err(error) = pod.remove().await {
+                tracing::warn!(pod = %pod.id(), error = chain(&error), "a stray pod stays");
+            }
+        }
+        for layer in self.runtime.layers() {
+            if !known.contains(layer.as_str())
+                && let Err(error) = self.runtime.remove_layer(&layer).await
+            {
+                tracing::warn!(%layer, error = chain(&error), "a stray layer stays");
+            }
+        }
+        let dir = self.root.join("containers");
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            if !known.contains(entry.file_name().to_string_lossy().as_ref()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}

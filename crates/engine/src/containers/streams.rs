@@ -86,39 +86,59 @@ enum Typed {
 
 async fn type_in(mut input: Input, mut stdin: pipe::Sender, keys: Option<&[u8]>) -> Typed {
     let mut buffer = vec![0; CHUNK];
-    let mut seen = 0;
+    let mut keys = Keys::new(keys.unwrap_or_default());
     loop {
         let count = match input.read(&mut buffer).await {
-            Ok(0) | Err(_) => return Typed::End,
-            Ok(count) => count,
-        };
-        let chunk = buffer.get(..count).unwrap_or_default();
-        let sent = match keys {
-            Some(keys) if !keys.is_empty() => {
-                let mut out = Vec::with_capacity(count + keys.len());
-                for byte in chunk {
-                    if keys.get(seen) == Some(byte) {
-                        seen += 1;
-                        if seen == keys.len() {
-                            return Typed::Detached;
-                        }
-                        continue;
-                    }
-                    out.extend_from_slice(keys.get(..seen).unwrap_or_default());
-                    seen = 0;
-                    if keys.first() == Some(byte) {
-                        seen = 1;
-                    } else {
-                        out.push(*byte);
-                    }
-                }
-                stdin.write_all(&out).await
+            Ok(count) if count > 0 => count,
+            _ => {
+                let _ended = stdin.write_all(keys.held()).await;
+                return Typed::End;
             }
-            _ => stdin.write_all(chunk).await,
         };
-        if sent.is_err() {
-            return Typed::End;
+        let (typed, detached) = keys.pass(buffer.get(..count).unwrap_or_default());
+        let sent = stdin.write_all(&typed).await;
+        match (detached, sent) {
+            (true, _) => return Typed::Detached,
+            (false, Err(_)) => return Typed::End,
+            (false, Ok(())) => {}
         }
+    }
+}
+
+/// Looks for the keys in what is typed. What only begins like them is held back until that is clear.
+struct Keys<'a> {
+    keys: &'a [u8],
+    seen: usize,
+}
+
+impl<'a> Keys<'a> {
+    fn new(keys: &'a [u8]) -> Self {
+        Self { keys, seen: 0 }
+    }
+
+    fn held(&self) -> &'a [u8] {
+        self.keys.get(..self.seen).unwrap_or_default()
+    }
+
+    /// What goes on to the process, and whether the keys were typed: then nothing after them counts.
+    fn pass(&mut self, chunk: &[u8]) -> (Vec<u8>, bool) {
+        let mut out = Vec::with_capacity(chunk.len() + self.seen);
+        for byte in chunk {
+            if self.keys.get(self.seen) != Some(byte) {
+                out.extend_from_slice(self.held());
+                self.seen = 0;
+            }
+            if self.keys.get(self.seen) != Some(byte) {
+                out.push(*byte);
+                continue;
+            }
+            self.seen += 1;
+            if self.seen == self.keys.len() {
+                self.seen = 0;
+                return (out, true);
+            }
+        }
+        (out, false)
     }
 }
 

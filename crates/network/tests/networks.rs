@@ -360,7 +360,10 @@ fn the_default_network_moves_out_of_the_way_as_long_as_nobody_is_on_it() {
         let networks = open(&host);
         let subnet = || networks.find("bridge").unwrap().definition.subnets[0].subnet;
         assert_eq!(subnet().to_string(), "172.17.0.0/16");
-        run("ip", &["link", "add", "up0", "type", "dummy"]);
+        run(
+            "ip",
+            &["link", "add", "up0", "type", "veth", "peer", "name", "up1"],
+        );
         run("ip", &["addr", "add", "172.17.5.1/24", "dev", "up0"]);
         let pods = [host.pod(1), host.pod(2)];
         let first = join(&networks, &pods[0], "first", "bridge").await;

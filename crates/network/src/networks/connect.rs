@@ -56,17 +56,14 @@ impl Inner {
         };
         self.allocate(next)?;
         self.store.put_membership(next)?;
-        berth_faults::at("networks.attach.after-record")?;
         if !endpoint.interface.is_empty() {
             let net = self.description(&endpoint.network)?;
             let bridge = self.standing.bridge(&net)?;
             // The table belongs to the host's namespace by its socket; a refused port costs no
             // interface.
             self.standing.publish(before, next)?;
-            berth_faults::at("networks.attach.after-table")?;
             let netns = &next.member.netns;
             cable::plug(&self.standing.route, bridge, net.isolated, &endpoint, netns)?;
-            berth_faults::at("networks.attach.after-cable")?;
             cable::enter(netns)?;
             cable::configure(next, Some(&endpoint))?;
             self.serve_names_here(next)?;
@@ -190,7 +187,6 @@ impl Inner {
         self.resolvers.lock().remove(container);
         let mut failures = Vec::new();
         failures.extend(self.standing.withdraw(membership).err());
-        berth_faults::passing("networks.release.after-table");
         for endpoint in membership
             .endpoints
             .iter()

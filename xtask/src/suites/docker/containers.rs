@@ -112,6 +112,7 @@ fn ended(session: &Session, arguments: &[&str]) -> Result<(Option<i32>, String, 
 }
 
 fn run(session: &mut Session) -> Result<()> {
+    session.have_daemon()?;
     let name = session.reference(":one");
     let (code, out, err) = ended(session, &["run", "--rm", &name, "echo", "hello"])?;
     same("exit code", code, Some(0))?;

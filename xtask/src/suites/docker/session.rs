@@ -105,6 +105,14 @@ impl Session {
         Ok(())
     }
 
+    /// For steps that come after its end.
+    pub fn have_daemon(&mut self) -> Result<()> {
+        if self.daemon.is_none() {
+            self.daemon = Some(Daemon::start(&self.place, &self.daemon_log)?);
+        }
+        Ok(())
+    }
+
     pub fn end_daemon(&mut self) -> Result<()> {
         self.daemon.take().context("no daemon runs")?.stop()
     }

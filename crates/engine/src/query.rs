@@ -75,8 +75,7 @@ pub fn moment(text: &str) -> Result<OffsetDateTime> {
             "{text:?} is no time: write seconds, RFC 3339 or 24h"
         ))
     };
-    if let Ok(seconds) = text.parse::<f64>() {
-        let nanos = (seconds * 1e9) as i128;
+    if let Some(nanos) = unix_nanos(text) {
         return OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| bad());
     }
     if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
@@ -84,6 +83,23 @@ pub fn moment(text: &str) -> Result<OffsetDateTime> {
     }
     let ago = duration(text).ok_or_else(bad)?;
     OffsetDateTime::now_utc().checked_sub(ago).ok_or_else(bad)
+}
+
+/// Seconds and parts of one, to the nanosecond: a floating point number would not hold them.
+fn unix_nanos(text: &str) -> Option<i128> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let seconds = i128::from(whole.parse::<i64>().ok()?);
+    if part.is_empty() {
+        return Some(seconds * 1_000_000_000);
+    }
+    let digits = part.get(..part.len().min(9))?;
+    let nanos: i128 = format!("{digits:0<9}").parse().ok()?;
+    let nanos = if whole.starts_with('-') {
+        -nanos
+    } else {
+        nanos
+    };
+    Some(seconds * 1_000_000_000 + nanos)
 }
 
 /// Go's durations: numbers with units, one after the other.
@@ -123,6 +139,15 @@ impl<S: Sync> FromRequestParts<S> for Query {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_exact_to_the_nanosecond() {
+        let nanos = |text: &str| moment(text).unwrap().unix_timestamp_nanos();
+        assert_eq!(nanos("1767225602.123456789"), 1_767_225_602_123_456_789);
+        assert_eq!(nanos("1.5"), 1_500_000_000);
+        assert_eq!(nanos("-1.5"), -1_500_000_000);
+        assert!(moment("99999999999999999999999999999").is_err());
+    }
 
     #[test]
     fn what_is_true_follows_docker() {

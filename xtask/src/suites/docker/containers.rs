@@ -114,6 +114,8 @@ fn ended(session: &Session, arguments: &[&str]) -> Result<(Option<i32>, String, 
 fn run(session: &mut Session) -> Result<()> {
     session.have_daemon()?;
     let name = session.reference(":one");
+    // Earlier steps may have left it.
+    let _absent = session.docker.output(&["rmi", "--force", &name])?;
     let (code, out, err) = ended(session, &["run", "--rm", &name, "echo", "hello"])?;
     same("exit code", code, Some(0))?;
     same("output", out.as_str(), "hello\n")?;

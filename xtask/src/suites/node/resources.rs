@@ -146,11 +146,12 @@ pub fn of_a_pod(session: &mut Session) -> Result<()> {
     let result = limited(session, &pod, &path);
     session.remove_pod(&pod)?;
     result?;
-    ensure!(
-        session.parent.directories().is_empty(),
-        "the cgroup is left"
-    );
-    Ok(())
+    // Pods of earlier parts may still be on their way out.
+    crate::command::retry(std::time::Duration::from_secs(20), || {
+        let left = session.parent.directories();
+        ensure!(left.is_empty(), "cgroups are left: {left:?}");
+        Ok(())
+    })
 }
 
 fn limited(session: &mut Session, pod: &str, path: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
+use berth_names::go_duration;
 use http::request::Parts;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
@@ -81,8 +82,9 @@ pub fn moment(text: &str) -> Result<OffsetDateTime> {
     if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(moment);
     }
-    let ago = duration(text).ok_or_else(bad)?;
-    OffsetDateTime::now_utc().checked_sub(ago).ok_or_else(bad)
+    let ago = go_duration(text).and_then(|ago| Duration::try_from(ago).ok());
+    let moment = ago.and_then(|ago| OffsetDateTime::now_utc().checked_sub(ago));
+    moment.ok_or_else(bad)
 }
 
 /// Seconds and parts of one, to the nanosecond: a floating point number would not hold them.
@@ -100,32 +102,6 @@ fn unix_nanos(text: &str) -> Option<i128> {
         nanos
     };
     Some(seconds * 1_000_000_000 + nanos)
-}
-
-/// Go's durations: numbers with units, one after the other.
-fn duration(text: &str) -> Option<Duration> {
-    let mut seconds = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(end);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, next) = tail.split_at(unit_end);
-        let scale = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        seconds += number.parse::<f64>().ok()? * scale;
-        rest = next;
-    }
-    (!text.is_empty()).then(|| Duration::seconds_f64(seconds))
 }
 
 impl<S: Sync> FromRequestParts<S> for Query {
@@ -147,6 +123,7 @@ mod tests {
         assert_eq!(nanos("1.5"), 1_500_000_000);
         assert_eq!(nanos("-1.5"), -1_500_000_000);
         assert!(moment("99999999999999999999999999999").is_err());
+        assert!(moment("99999999999999999999999999999h").is_err());
     }
 
     #[test]
@@ -175,8 +152,14 @@ mod tests {
         let at = |text| moment(text).unwrap().unix_timestamp();
         assert_eq!(at("1700000000"), 1_700_000_000);
         assert_eq!(at("2023-11-14T22:13:20Z"), 1_700_000_000);
-        assert_eq!(duration("1h30m"), Some(Duration::minutes(90)));
-        assert_eq!(duration("1.5s10ms"), Some(Duration::milliseconds(1510)));
+        assert_eq!(
+            go_duration("1h30m"),
+            Some(std::time::Duration::from_secs(5400))
+        );
+        assert_eq!(
+            go_duration("1.5s10ms"),
+            Some(std::time::Duration::from_millis(1510))
+        );
         for bad in ["", "x", "1x", "h", "yesterday"] {
             assert!(moment(bad).is_err(), "{bad}");
         }

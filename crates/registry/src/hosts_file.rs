@@ -17,6 +17,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use berth_names::go_duration;
 use http::{HeaderName, HeaderValue};
 use reqwest::Url;
 use toml::Spanned;
@@ -169,7 +170,8 @@ fn setting(
         "dial_timeout" => {
             let text = string(key, value)?;
             let bad = || (value.span().start, Problem::BadDuration(text.to_owned()));
-            entry.dial_timeout = Some(duration(text).ok_or_else(bad)?);
+            let timeout = go_duration(text).filter(|timeout| !timeout.is_zero());
+            entry.dial_timeout = Some(timeout.ok_or_else(bad)?);
         }
         // Newer containerd versions know more settings; a file shared with them must work.
         other => tracing::warn!(key = other, "unknown setting in hosts.toml is ignored"),
@@ -265,35 +267,6 @@ fn url(text: &str, at: usize) -> Found<Url> {
     match plain && url.has_host() && matches!(url.scheme(), "http" | "https") {
         true => Ok(url),
         false => Err(bad()),
-    }
-}
-
-/// Go's notation of durations, without signs: `1h2m3.5s`, `10ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * seconds;
-        rest = tail;
-    }
-    match total > 0.0 {
-        true => Duration::try_from_secs_f64(total).ok(),
-        false => None,
     }
 }
 

@@ -148,29 +148,6 @@ fn errors_name_the_file_and_the_line() {
 }
 
 #[test]
-fn durations_are_gos() {
-    let cases = [
-        ("10s", Some(10_000)),
-        ("1h", Some(3_600_000)),
-        ("1m30s", Some(90_000)),
-        ("250ms", Some(250)),
-        (".5s", Some(500)),
-        ("", None),
-        ("s", None),
-        ("1.2.3s", None),
-        ("5 s", None),
-        ("1e3s", None),
-    ];
-    for (text, expected) in cases {
-        assert_eq!(
-            duration(text),
-            expected.map(Duration::from_millis),
-            "{text:?}"
-        );
-    }
-}
-
-#[test]
 fn whatever_is_wrong_is_told_with_the_file_and_a_line_of_it() {
     use berth_testkit::mutate::Mutants;
     const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/hosts");

@@ -1,6 +1,9 @@
 //! `WWW-Authenticate` (RFC 9110, 11.6.1): a header may hold several challenges, and a message
 //! several headers.
 
+use http::HeaderMap;
+use http::header::WWW_AUTHENTICATE;
+
 /// One challenge of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Challenge {
@@ -17,6 +20,15 @@ impl Challenge {
             .find(|(key, _)| key == name)
             .map(|(_, value)| value.as_str())
     }
+}
+
+/// Reads all challenges of an answer.
+pub(crate) fn all(headers: &HeaderMap) -> Vec<Challenge> {
+    let values = headers.get_all(WWW_AUTHENTICATE).iter();
+    values
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(parse)
+        .collect()
 }
 
 /// Reads all challenges of one header. What cannot be understood is passed over.

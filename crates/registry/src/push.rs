@@ -20,9 +20,7 @@ use std::time::Duration;
 
 use berth_names::{Digest, ImageRef};
 use bytes::Bytes;
-use http::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
 use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
 use reqwest::{RequestBuilder, Response, Url};
@@ -333,13 +331,7 @@ impl Talk<'_> {
             };
             if answer.status() == StatusCode::UNAUTHORIZED && may_answer {
                 may_answer = false;
-                let challenges: Vec<_> = answer
-                    .headers()
-                    .get_all(WWW_AUTHENTICATE)
-                    .iter()
-                    .filter_map(|header| header.to_str().ok())
-                    .flat_map(challenge::parse)
-                    .collect();
+                let challenges = challenge::all(answer.headers());
                 let next = authorizer
                     .answer(self.endpoint, self.access, &challenges, patience)
                     .await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE};
 use http::{HeaderValue, Method, StatusCode};
 use reqwest::{RequestBuilder, Response, Url};
 use serde::Deserialize;
@@ -48,13 +48,7 @@ impl Ask<'_> {
             .await?;
         let mut response = self.follow(endpoint, sent.as_ref()).await?;
         if response.status() == StatusCode::UNAUTHORIZED && endpoint.is_origin_of(response.url()) {
-            let challenges: Vec<_> = response
-                .headers()
-                .get_all(WWW_AUTHENTICATE)
-                .iter()
-                .filter_map(|header| header.to_str().ok())
-                .flat_map(challenge::parse)
-                .collect();
+            let challenges = challenge::all(response.headers());
             let answer = authorizer
                 .answer(endpoint, self.access, &challenges, self.patience)
                 .await?;

@@ -18,10 +18,6 @@ const LIMIT: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
-/// A JSON body that may be missing.
-#[derive(Debug)]
-pub struct OptionalJson<T>(pub Option<T>);
-
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Error;
 
@@ -32,14 +28,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                 "invalid JSON: got EOF while reading request body",
             )),
         }
-    }
-}
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
-    type Rejection = Error;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
-        read(request).await.map(Self)
     }
 }
 

@@ -10,9 +10,6 @@
 //! answer with [`Json`], a stream of progress ([`progress`]) or the bare connection ([`hijack`]), and
 //! fail with [`Error`], whose status is decided there and nowhere else.
 
-// The frame is wider than what hangs in it so far.
-#![allow(dead_code)]
-
 mod body;
 mod containers;
 mod engine;

@@ -94,15 +94,6 @@ impl Progress {
         .await;
     }
 
-    /// `{"aux": …}`: for programs.
-    pub async fn aux(&self, aux: serde_json::Value) {
-        self.send(&Line {
-            aux: Some(aux),
-            ..Line::default()
-        })
-        .await;
-    }
-
     async fn fail(&self, error: &Error) {
         let message = error.report();
         tracing::info!(error = message, "request failed on its way");

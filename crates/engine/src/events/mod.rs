@@ -22,7 +22,6 @@ const QUEUE: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    Builder,
     Container,
     Daemon,
     Image,
@@ -33,7 +32,6 @@ pub enum Kind {
 impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Builder => "builder",
             Self::Container => "container",
             Self::Daemon => "daemon",
             Self::Image => "image",

@@ -163,10 +163,11 @@ fn terminal(session: &mut Session) -> Result<()> {
         .chain(inner.get_args())
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
-    // script(1) gives the CLI a terminal of its own.
+    // script(1) gives the CLI a terminal of its own. `exec`, because a shell that
+    // stays would have timeout(1) run it in a process group without the terminal.
     let mut script = std::process::Command::new("script");
     script
-        .args(["-qec", &words.join(" "), "/dev/null"])
+        .args(["-qec", &format!("exec {}", words.join(" ")), "/dev/null"])
         .stdin(Stdio::null());
     for (key, value) in inner.get_envs() {
         match value {

@@ -8,13 +8,15 @@ use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{Error, Result};
 
 /// Largest JSON body that is taken.
 const LIMIT: usize = 16 << 20;
 
-/// A JSON body, received or sent.
+/// A JSON body, received or sent. Received, what is `null` counts as left out: clients write it for
+/// what they do not set.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
 
@@ -39,9 +41,25 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<Option<T>> {
         return Ok(None);
     }
     check_type(kind.as_ref())?;
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(Error::BadJson)
+    parse(&bytes).map(Some)
+}
+
+/// A document without its nulls.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let mut document: Value = serde_json::from_slice(bytes).map_err(Error::BadJson)?;
+    drop_nulls(&mut document);
+    serde_json::from_value(document).map_err(Error::BadJson)
+}
+
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 /// The whole body, in memory.
@@ -90,6 +108,17 @@ mod tests {
 
     async fn read_map(kind: Option<&str>, body: &str) -> Result<Option<serde_json::Value>> {
         read(request(kind, body)).await
+    }
+
+    #[test]
+    fn what_is_null_was_left_out() {
+        let body =
+            br#"{"Cmd": null, "HostConfig": {"Binds": null, "Memory": 1}, "List": [{"A": null}]}"#;
+        let read: Value = parse(body).unwrap();
+        assert_eq!(
+            read,
+            serde_json::json!({"HostConfig": {"Memory": 1}, "List": [{}]})
+        );
     }
 
     #[tokio::test]

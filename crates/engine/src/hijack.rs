@@ -5,16 +5,24 @@
 //! the output as the answer's body, unframed, to the end of the connection; its input is the
 //! request's body.
 
+use std::io;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use berth_kernel::unread_by_peer;
 use futures::TryStreamExt;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderValue, StatusCode, Version};
+use hyper::upgrade::Parts;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::time::{Instant, Sleep};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::version::ApiVersion;
@@ -22,6 +30,10 @@ use crate::{Error, Result};
 
 /// Bytes of output on their way to a client without upgrade.
 const PIPE: usize = 64 << 10;
+
+/// Between two looks whether a client has read the head, and how many there are.
+const LOOK: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 100;
 
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
@@ -70,13 +82,81 @@ fn upgraded(mut request: Request) -> Hijacked {
     headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
     let upgraded = hyper::upgrade::on(&mut request);
     let streams = async move {
-        let connection = TokioIo::new(upgraded.await.map_err(Error::Hijack)?);
-        let (input, output) = tokio::io::split(connection);
-        Ok((Box::pin(input) as Input, Box::pin(output) as Output))
+        let connection = upgraded.await.map_err(Error::Hijack)?;
+        Ok(match connection.downcast::<TokioIo<UnixStream>>() {
+            Ok(parts) => local(parts),
+            Err(connection) => {
+                let (input, output) = tokio::io::split(TokioIo::new(connection));
+                (Box::pin(input) as Input, Box::pin(output) as Output)
+            }
+        })
     };
     Hijacked {
         response,
         streams: Box::pin(streams),
+    }
+}
+
+fn local(parts: Parts<TokioIo<UnixStream>>) -> (Input, Output) {
+    let (input, output) = parts.io.into_inner().into_split();
+    let early = std::io::Cursor::new(parts.read_buf);
+    (
+        Box::pin(early.chain(input)),
+        Box::pin(AfterHead::new(output)),
+    )
+}
+
+/// Holds output back until the client has read the head of the answer. Clients that read it through
+/// a buffer, docker-py among them, would lose what comes along with it.
+struct AfterHead {
+    output: OwnedWriteHalf,
+    /// Whether the head may still be unread, and when to look again.
+    wait: Option<Pin<Box<Sleep>>>,
+    looks: u32,
+}
+
+impl AfterHead {
+    fn new(output: OwnedWriteHalf) -> Self {
+        Self {
+            output,
+            wait: Some(Box::pin(tokio::time::sleep(Duration::ZERO))),
+            looks: 0,
+        }
+    }
+
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while let Some(wait) = &mut self.wait {
+            let unread = unread_by_peer(self.output.as_ref()).unwrap_or(0);
+            if unread == 0 || self.looks == LOOKS {
+                self.wait = None;
+                break;
+            }
+            if wait.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.looks += 1;
+            wait.as_mut().reset(Instant::now() + LOOK);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl AsyncWrite for AfterHead {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_head(context));
+        Pin::new(&mut self.output).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.output).poll_shutdown(context)
     }
 }
 

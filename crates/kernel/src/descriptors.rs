@@ -23,6 +23,15 @@ pub fn close_on_exec_from(first: RawFd) -> Result<()> {
     .map(drop)
 }
 
+/// What was written to a Unix socket and is not read at its other end yet, as memory that the
+/// kernel keeps for it (`SIOCOUTQ`, unix(7)): zero once all of it was read.
+pub fn unread_by_peer<Fd: AsFd>(socket: Fd) -> Result<usize> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: the descriptor is live, and the ioctl fills one integer.
+    check(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) })?;
+    Ok(usize::try_from(unread).unwrap_or(0))
+}
+
 /// Makes the number `target` a copy of `source` that survives exec, closing
 /// what was open there. For the standard streams, which nobody owns.
 pub fn duplicate_onto<Fd: AsFd>(source: Fd, target: RawFd) -> Result<()> {
@@ -62,4 +71,21 @@ pub fn inherit(number: RawFd) -> Result<OwnedFd> {
     // SAFETY: the descriptor is open, and by this function's contract it came
     // with the process and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_the_peer_has_not_read_is_counted_until_it_has() {
+        let (mut writer, mut reader) = UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(&writer).unwrap(), 0);
+        writer.write_all(b"head").unwrap();
+        assert!(unread_by_peer(&writer).unwrap() > 0);
+        reader.read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(unread_by_peer(&writer).unwrap(), 0);
+    }
 }

@@ -6,9 +6,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use berth_standalone::{HostConfig, StopWish};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::create::drop_nulls;
 use crate::{Engine, Error, Json, Query, Result};
 
 type Door = State<Arc<Engine>>;
@@ -104,10 +103,8 @@ pub fn size(query: &Query) -> Result<(u16, u16)> {
 pub async fn update(
     State(engine): Door,
     Path(name): Path<String>,
-    Json(mut body): Json<Value>,
+    Json(wanted): Json<HostConfig>,
 ) -> Result<Response> {
-    drop_nulls(&mut body);
-    let wanted: HostConfig = serde_json::from_value(body).map_err(Error::BadJson)?;
     let container = engine.containers.get(&name)?;
     container
         .update(wanted.limits, Some(wanted.restart_policy))

@@ -7,12 +7,12 @@ use axum::response::{IntoResponse, Response};
 use berth_standalone::{Config, Draft, HostConfig, NetworkingConfig};
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{Engine, Error, Json, Query, Result};
 
 #[derive(Deserialize)]
-struct Wanted {
+pub struct Wanted {
     #[serde(flatten)]
     config: Config,
     #[serde(rename = "HostConfig", default)]
@@ -24,10 +24,8 @@ struct Wanted {
 pub async fn create(
     State(engine): State<Arc<Engine>>,
     query: Query,
-    Json(mut body): Json<Value>,
+    Json(wanted): Json<Wanted>,
 ) -> Result<Response> {
-    drop_nulls(&mut body);
-    let wanted: Wanted = serde_json::from_value(body).map_err(Error::BadJson)?;
     let draft = Draft {
         name: query.text("name").to_owned(),
         config: wanted.config,
@@ -43,31 +41,4 @@ pub async fn create(
     let (container, warnings) = engine.containers.create(draft, &image.id).await?;
     let answer = json!({ "Id": container.view().id.to_string(), "Warnings": warnings });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
-}
-
-/// Clients write `null` for what they leave out.
-pub fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_null_was_left_out() {
-        let mut body = json!({"Cmd": null, "HostConfig": {"Binds": null, "Memory": 1}});
-        drop_nulls(&mut body);
-        let wanted: Wanted = serde_json::from_value(body).unwrap();
-        assert_eq!(wanted.config.cmd, None);
-        assert_eq!(wanted.host.limits.memory, 1);
-        assert!(wanted.config.rest.is_empty(), "{:?}", wanted.config.rest);
-    }
 }

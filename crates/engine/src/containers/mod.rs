@@ -21,7 +21,6 @@ use axum::routing::{any, delete, get, post};
 use berth_standalone::Phase;
 
 pub use changing::size;
-pub use create::drop_nulls;
 pub use describe::time;
 pub use streams::{Sides, serve as serve_streams};
 

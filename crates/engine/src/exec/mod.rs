@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::containers::{self, Sides, drop_nulls, streams};
+use crate::containers::{self, Sides, streams};
 use crate::hijack::{hijack, media_type};
 use crate::{ApiVersion, Engine, Error, Json, Query, Result};
 
@@ -47,10 +47,8 @@ struct Wanted {
 async fn create(
     State(engine): Door,
     Path(name): Path<String>,
-    Json(mut body): Json<Value>,
+    Json(wanted): Json<Wanted>,
 ) -> Result<Response> {
-    drop_nulls(&mut body);
-    let wanted: Wanted = serde_json::from_value(body).map_err(Error::BadJson)?;
     let container = engine.containers.get(&name)?;
     if container.view().phase == berth_standalone::Phase::Paused {
         return Err(Error::Conflict(format!(
@@ -97,7 +95,7 @@ async fn start(
     let (request, body) = with_body(request).await?;
     let wanted: Start = match body.is_empty() {
         true => Start::default(),
-        false => serde_json::from_slice(&body).map_err(Error::BadJson)?,
+        false => crate::body::parse(&body)?,
     };
     let command = engine.containers.commands.get(&id)?;
     let terminal = command.streams.tty;

@@ -3,13 +3,12 @@
 use berth_images::Image;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::list::Sizes;
 use super::name;
 use crate::{ApiVersion, Engine, Error, Json, Result};
-
-/// The moment before which nothing was tagged here: tags carry no time.
-const NEVER: &str = "0001-01-01T00:00:00Z";
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -69,8 +68,13 @@ pub async fn inspect(engine: &Engine, name: &str, version: ApiVersion) -> Result
             "Type": "layers",
             "Layers": document["rootfs"]["diff_ids"],
         }),
-        metadata: json!({ "LastTagTime": NEVER }),
+        metadata: json!({ "LastTagTime": arrival(&image) }),
     }))
+}
+
+/// The moment at which the image came here: its names carry none of their own.
+fn arrival(image: &Image) -> Option<String> {
+    OffsetDateTime::from(image.pulled_at).format(&Rfc3339).ok()
 }
 
 fn text(document: &Value, key: &str) -> String {

@@ -6,14 +6,12 @@ use axum::extract::{Path, State};
 use berth_standalone::EndpointSettings;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::containers::create::drop_nulls;
-use crate::{Engine, Error, Json, Result};
+use crate::{Engine, Json, Result};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Connect {
+pub struct Connect {
     container: String,
     #[serde(default)]
     endpoint_config: EndpointSettings,
@@ -31,10 +29,8 @@ pub struct Disconnect {
 pub async fn connect(
     State(engine): State<Arc<Engine>>,
     Path(name): Path<String>,
-    Json(mut body): Json<Value>,
+    Json(wanted): Json<Connect>,
 ) -> Result<StatusCode> {
-    drop_nulls(&mut body);
-    let wanted: Connect = serde_json::from_value(body).map_err(Error::BadJson)?;
     let container = engine.containers.get(&wanted.container)?;
     container.connect(&name, wanted.endpoint_config).await?;
     Ok(StatusCode::OK)

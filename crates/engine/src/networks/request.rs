@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use berth_network::{IpamConfig, NewNetwork, Subnet};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::{Error, Result};
 
-/// The body of `POST /networks/create`. What clients send as `null` counts as not sent.
+/// The body of `POST /networks/create`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct Wanted {
@@ -26,9 +26,7 @@ pub struct Wanted {
     ingress: bool,
     config_only: bool,
     config_from: Option<ConfigFrom>,
-    #[serde(deserialize_with = "or_default")]
     options: BTreeMap<String, String>,
-    #[serde(deserialize_with = "or_default")]
     labels: BTreeMap<String, String>,
 }
 
@@ -36,9 +34,7 @@ pub struct Wanted {
 #[serde(default, rename_all = "PascalCase")]
 struct Ipam {
     driver: String,
-    #[serde(deserialize_with = "or_default")]
     options: BTreeMap<String, String>,
-    #[serde(deserialize_with = "or_default")]
     config: Vec<Config>,
 }
 
@@ -49,7 +45,7 @@ struct Config {
     #[serde(rename = "IPRange")]
     range: String,
     gateway: String,
-    #[serde(deserialize_with = "or_default", alias = "AuxAddress")]
+    #[serde(alias = "AuxAddress")]
     auxiliary_addresses: BTreeMap<String, String>,
 }
 
@@ -57,14 +53,6 @@ struct Config {
 #[serde(default, rename_all = "PascalCase")]
 struct ConfigFrom {
     network: String,
-}
-
-fn or_default<'de, D, T>(given: D) -> std::result::Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::<T>::deserialize(given)?.unwrap_or_default())
 }
 
 impl Wanted {
@@ -148,7 +136,8 @@ mod tests {
     use serde_json::json;
 
     fn read(body: serde_json::Value) -> Result<NewNetwork> {
-        serde_json::from_value::<Wanted>(body).unwrap().network()
+        let body = serde_json::to_vec(&body).unwrap();
+        crate::body::parse::<Wanted>(&body).unwrap().network()
     }
 
     #[test]

@@ -12,9 +12,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::containers::{drop_nulls, time};
+use crate::containers::time;
 use crate::events::Kind;
-use crate::{Engine, Error, Filters, Json, Query, Result};
+use crate::{Engine, Filters, Json, Query, Result};
 
 type Door = State<Arc<Engine>>;
 
@@ -35,9 +35,7 @@ struct Wanted {
     labels: BTreeMap<String, String>,
 }
 
-async fn create(State(engine): Door, Json(mut body): Json<Value>) -> Result<Response> {
-    drop_nulls(&mut body);
-    let wanted: Wanted = serde_json::from_value(body).map_err(Error::BadJson)?;
+async fn create(State(engine): Door, Json(wanted): Json<Wanted>) -> Result<Response> {
     let draft = VolumeDraft {
         name: wanted.name,
         driver: wanted.driver,

@@ -27,6 +27,7 @@ use crate::handlers::Handlers;
 use crate::image_root;
 use crate::index::Index;
 use crate::layers::Layers;
+use crate::left_cgroups::LeftCgroups;
 use crate::made_cgroups::MadeCgroups;
 use crate::pod::Pod;
 use crate::record::{ContainerRecord, PodRecord};
@@ -82,6 +83,7 @@ pub(crate) struct Core {
     pub launcher: Arc<Launcher>,
     pub cgroups: CgroupHost,
     pub made_cgroups: MadeCgroups,
+    pub left_cgroups: LeftCgroups,
     store: Store,
     pub pods: Index<Pod>,
     pub containers: Index<Container>,
@@ -100,10 +102,12 @@ pub(crate) struct Core {
 impl Core {
     pub fn new(config: Config, parts: Parts) -> Self {
         let made_cgroups = MadeCgroups::open(parts.cgroups.clone(), &config.state_dir);
+        let left_cgroups = LeftCgroups::open(parts.cgroups.clone(), &config.state_dir);
         Self {
             cdi: berth_cdi::Devices::new(config.cdi_dirs.clone()),
             layers: Layers::default(),
             made_cgroups,
+            left_cgroups,
             config,
             images: parts.images,
             snapshots: parts.snapshots,

@@ -22,6 +22,7 @@ pub mod handlers;
 mod image_root;
 mod index;
 mod layers;
+mod left_cgroups;
 mod made_cgroups;
 mod mailbox;
 mod pod;

@@ -30,6 +30,7 @@ use crate::core::{Core, container_key};
 use crate::error::{Error, Result, chain};
 use crate::exec;
 use crate::files::ContainerFiles;
+use crate::left_cgroups;
 use crate::pod;
 use crate::record::{self, ContainerRecord, ContainerState, Exit, PodRecord, PodState};
 use crate::request::Scope;
@@ -62,6 +63,9 @@ pub(crate) async fn recover(core: &Arc<Core>) -> Result<Recovered> {
     })
     .await?;
     core.layers.recover(core)?;
+    for path in core.left_cgroups.paths() {
+        left_cgroups::resume(core, path);
+    }
     let mut found = Recovered::default();
     let pods = pods(core, boot, &mut found).await?;
     berth_faults::passing("recovery.after-pods");

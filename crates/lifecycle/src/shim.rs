@@ -11,6 +11,7 @@ use crate::attach::Outputs;
 use crate::core::Core;
 use crate::error::{Error, Result, chain};
 use crate::handlers::Runner;
+use crate::left_cgroups::remove_later;
 use crate::undo::{Undo, blocking};
 
 /// A shim that does not answer its last calls within this is given up and cleaned up behind.
@@ -184,7 +185,8 @@ pub(crate) async fn reclaim(core: &Arc<Core>, id: &str, bundle: &Path, cgroup: &
     Ok(())
 }
 
-/// Kills what is in `cgroup` and removes it; one that is gone already is fine.
+/// Kills what is in `cgroup` and removes it; one that is gone already is fine. What stays busy is
+/// removed behind the caller's back.
 pub(crate) async fn kill_cgroup(core: &Arc<Core>, cgroup: &str) {
     let worker = Arc::clone(core);
     let path = cgroup.to_owned();
@@ -193,8 +195,9 @@ pub(crate) async fn kill_cgroup(core: &Arc<Core>, cgroup: &str) {
         tracing::warn!(
             cgroup,
             error = chain(&error),
-            "a cgroup could not be removed"
+            "a cgroup could not be removed yet"
         );
+        remove_later(core, cgroup).await;
     }
 }
 

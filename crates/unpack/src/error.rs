@@ -33,6 +33,12 @@ pub enum Error {
         entry: String,
         source: io::Error,
     },
+    /// A file could not be packed.
+    #[error("reading {entry:?}")]
+    Source { entry: String, source: io::Error },
+    /// Whoever takes the archive, or is told of it, did not.
+    #[error("writing the archive")]
+    Sink(#[source] io::Error),
 }
 
 impl Error {
@@ -58,6 +64,7 @@ impl Error {
             ),
             // A name that no filesystem here takes.
             Error::Write { source, .. } => source.kind() == io::ErrorKind::InvalidFilename,
+            Error::Source { .. } | Error::Sink(_) => false,
         }
     }
 }

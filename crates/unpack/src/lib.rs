@@ -1,4 +1,4 @@
-//! Layer stream to directory tree.
+//! Layer stream to directory tree, and back.
 //!
 //! ```text
 //! reader -> Decoder -> chunks, hashed -> entries -> files
@@ -13,16 +13,19 @@
 //! Layers come from strangers. Parsing is pure and apart from writing; what tools disagree on is
 //! refused; every name is resolved beneath the target; [`Limits`] bound time, memory and space.
 
+mod changes;
 mod compare;
 mod decoder;
 mod entry;
 mod error;
 mod header;
 mod options;
+mod pack;
 mod path;
 mod pax;
 mod stream;
 mod tree;
+mod upper;
 mod writer;
 
 use std::io::Read;
@@ -33,10 +36,13 @@ use std::thread;
 
 use berth_names::Digest;
 
+pub use changes::{Change, changes};
 pub use compare::{Compared, compare};
 pub use decoder::{Compression, Decoder};
 pub use error::{Error, HeaderFault, Refusal, Result};
 pub use options::{Applied, Limits, Options, RatioLimit};
+pub use pack::{Packed, TreeOptions, is_window, pack_layer, pack_tree};
+pub use upper::Upper;
 
 use entry::Entries;
 use stream::{Hashing, Piped, Source, Stream, produce};

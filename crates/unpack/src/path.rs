@@ -4,10 +4,10 @@ use crate::error::Refusal;
 
 /// Prefix of a name that removes the rest of the name from the layers beneath
 /// (OCI image-spec, "Whiteouts").
-const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
 /// Names with the prefix twice belong to the union filesystem that the format comes from.
 const RESERVED: &[u8] = b".wh..wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What an entry's path asks for. Paths are relative to the root, without empty, `.` and `..`
 /// components; the root itself is the empty path.

@@ -452,7 +452,7 @@ impl<'l> Writer<'l> {
 
 /// Labels of the host that built the image (`security.selinux`, `security.ima`, …) and private
 /// attributes of its kernel (`trusted.*`) are not for a layer to set.
-fn is_ours_to_set(name: &[u8]) -> bool {
+pub(crate) fn is_ours_to_set(name: &[u8]) -> bool {
     name.starts_with(b"user.")
         || matches!(
             name,

@@ -134,6 +134,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-names",
         ],
     ),
+    ("berth-build", &["berth-names"]),
     (
         "berth-engine",
         &[

@@ -1,0 +1,4 @@
+//! Images from Dockerfiles.
+
+pub mod dockerfile;
+pub mod ignore;

@@ -34,7 +34,8 @@ usage: cargo xtask <command>
   lint             dependency direction, file length, module names …
   test             everything: format, clippy, lint, unit tests, and all suites
   crictl           only the crictl suite
-  docker           only the docker suite: the stock docker CLI
+  docker [FOCUS]   only the docker suite: the stock docker CLI; or its rooms whose
+                   name contains FOCUS: images, containers, …
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
   hostile [FOCUS]  only the hostile suite: registries, images and requests that mean
@@ -95,6 +96,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["docker"] => {
             prepare()?;
             Ok(report(suites::docker::run()?))
+        }
+        ["docker", focus] => {
+            prepare()?;
+            Ok(report(suites::docker::run_matching(focus)?))
         }
         ["node"] => {
             prepare()?;

@@ -83,6 +83,7 @@ pub struct Healthcheck {
     pub interval: i64,
     pub timeout: i64,
     pub start_period: i64,
+    pub start_interval: i64,
     pub retries: i64,
 }
 

@@ -32,9 +32,57 @@ pub fn go_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(total).ok()
 }
 
+/// As Go prints it: `1m30s`, `2.5s`, `250ms`, `0s`.
+pub fn to_go_duration(duration: Duration) -> String {
+    let nanos = duration.as_nanos();
+    let (unit, size) = match nanos {
+        0 => return "0s".to_owned(),
+        1..1_000 => ("ns", 1),
+        1_000..1_000_000 => ("µs", 1_000),
+        1_000_000..1_000_000_000 => ("ms", 1_000_000),
+        _ => {
+            let seconds = duration.as_secs();
+            let rest = decimal(nanos % 60_000_000_000, 1_000_000_000);
+            return match (seconds / 3600, seconds / 60 % 60) {
+                (0, 0) => format!("{rest}s"),
+                (0, minutes) => format!("{minutes}m{rest}s"),
+                (hours, minutes) => format!("{hours}h{minutes}m{rest}s"),
+            };
+        }
+    };
+    decimal(nanos, size) + unit
+}
+
+/// `value / size`, without zeros at its end; `size` is a power of ten.
+fn decimal(value: u128, size: u128) -> String {
+    let (whole, fraction) = (value / size, value % size);
+    if fraction == 0 {
+        return whole.to_string();
+    }
+    let digits = (size + fraction).to_string();
+    format!("{whole}.{}", digits[1..].trim_end_matches('0'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_printed_as_go_prints_them() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (250_000_000, "250ms"),
+            (1_000_000_000, "1s"),
+            (2_050_000_000, "2.05s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (3_723_500_000_000, "1h2m3.5s"),
+        ] {
+            assert_eq!(to_go_duration(Duration::from_nanos(nanos)), text);
+        }
+    }
 
     #[test]
     fn durations_are_gos() {

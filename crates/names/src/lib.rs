@@ -10,6 +10,6 @@ mod id;
 mod reference;
 
 pub use digest::{Algorithm, ChainId, Digest, DigestError};
-pub use duration::go_duration;
+pub use duration::{go_duration, to_go_duration};
 pub use id::{ContainerId, EndpointId, IdError, NetworkId, SandboxId, short};
 pub use reference::{ImageRef, ReferenceError};

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::exec::Commands;
 use crate::files::{Files, blocking, make_dir};
+use crate::health;
 use crate::house::House;
 use crate::name;
 use crate::networks;
@@ -78,10 +79,8 @@ impl Containers {
         }
         house.sweep(&known).await;
         tokio::spawn(rotation::rotate(Arc::downgrade(&house)));
-        Ok(Self {
-            house,
-            commands: Arc::default(),
-        })
+        let commands = Arc::clone(&house.commands);
+        Ok(Self { house, commands })
     }
 
     /// What happens from now on.
@@ -113,6 +112,9 @@ impl Containers {
         let endpoints = networks::asked(&draft.host, &draft.networking)?;
         crate::limits::resources(&draft.host)?;
         crate::limits::rlimits(&draft.host.limits.ulimits)?;
+        if let Some(wanted) = &draft.config.healthcheck {
+            health::check(wanted)?;
+        }
         if !draft.config.stop_signal.is_empty() {
             signal(&draft.config.stop_signal)?;
         }
@@ -147,6 +149,7 @@ impl Containers {
             finished_at: 0,
             restarts: 0,
             ends: 0,
+            health: None,
             stopped_by_hand: false,
             endpoints,
             joined: BTreeMap::new(),
@@ -209,6 +212,10 @@ impl Containers {
 
     /// Tells that something was done to a container from outside of its task.
     pub fn tell(&self, container: &Container, action: impl Into<String>) {
-        self.house.tell(Event::of(&container.view(), action));
+        self.tell_event(Event::of(&container.view(), action));
+    }
+
+    pub(crate) fn tell_event(&self, event: Event) {
+        self.house.tell(event);
     }
 }

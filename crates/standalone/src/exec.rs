@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_lifecycle::{CommandControl, ExecRequest, Pipes, StdStreams};
+use berth_names::ContainerId;
 use parking_lot::Mutex;
 
 use crate::container::Container;
 use crate::containers::Containers;
 use crate::error::{Error, Result};
+use crate::event::Event;
 
 /// How long a command that has ended can be asked about.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -65,6 +67,12 @@ impl Commands {
         Ok(control.resize(width, height).await?)
     }
 
+    /// Those that nobody began, of a container whose run has ended: they can begin no more.
+    pub(crate) fn forget_unstarted(&self, container: &ContainerId) {
+        let mut all = self.all.lock();
+        all.retain(|_, one| one.started || one.container != container.as_str());
+    }
+
     fn change<T>(&self, id: &str, change: impl FnOnce(&mut Command) -> Result<T>) -> Result<T> {
         let mut all = self.all.lock();
         let command = all.get_mut(id);
@@ -79,15 +87,26 @@ impl Containers {
         if command.request.command.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
-        let id: String = (0..4)
-            .map(|_| format!("{:016x}", fastrand::u64(..)))
-            .collect();
+        let id = new_id();
         command.id.clone_from(&id);
         command.container = container.view().id.to_string();
         let line = command.request.command.join(" ");
         self.commands.all.lock().insert(id.clone(), command);
-        self.tell(container, format!("exec_create: {line}"));
+        // Its end forgets what is noted by then: what comes after that goes here.
+        if let Err(ended) = container.running() {
+            self.commands.all.lock().remove(&id);
+            return Err(ended);
+        }
+        self.tell_exec(container, format!("exec_create: {line}"), &id, None);
         Ok(id)
+    }
+
+    fn tell_exec(&self, container: &Container, action: String, exec: &str, code: Option<i32>) {
+        let mut event = Event::of(&container.view(), action).with("execID", exec);
+        if let Some(code) = code {
+            event = event.with("exitCode", code);
+        }
+        self.tell_event(event);
     }
 
     /// Starts it, once. It goes on when the one who asked leaves.
@@ -103,7 +122,7 @@ impl Containers {
         })?;
         let container = self.get(&command.container)?;
         let line = command.request.command.join(" ");
-        self.tell(&container, format!("exec_start: {line}"));
+        self.tell_exec(&container, format!("exec_start: {line}"), id, None);
         let run = container.running()?;
         let begun = run.exec(command.request, command.streams).await;
         let (pipes, control) = match begun {
@@ -134,6 +153,13 @@ impl Containers {
     }
 }
 
+/// As long as a container's id, so that nobody takes it for a short one.
+pub(crate) fn new_id() -> String {
+    (0..4)
+        .map(|_| format!("{:016x}", fastrand::u64(..)))
+        .collect()
+}
+
 async fn see_to_the_end(
     containers: Containers,
     container: Arc<Container>,
@@ -149,7 +175,7 @@ async fn see_to_the_end(
         Ok(())
     });
     commands.controls.lock().remove(&id);
-    containers.tell(&container, "exec_die");
+    containers.tell_exec(&container, "exec_die".to_owned(), &id, Some(code));
     tokio::time::sleep(REMEMBERED).await;
     commands.all.lock().remove(&id);
 }

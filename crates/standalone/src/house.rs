@@ -16,7 +16,9 @@ use crate::config::HostConfig;
 use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::exec::Commands;
 use crate::files::{Files, blocking};
+use crate::health;
 use crate::mounts;
 use crate::name;
 use crate::record::{MountPoint, Record};
@@ -34,6 +36,7 @@ pub(crate) struct House {
     pub networks: Networks,
     pub root: PathBuf,
     pub volumes: Volumes,
+    pub commands: Arc<Commands>,
     store: Store,
     events: broadcast::Sender<Arc<Event>>,
     all: RwLock<All>,
@@ -56,6 +59,7 @@ impl House {
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
             volumes: Volumes::open(&root, store.clone())?,
+            commands: Arc::default(),
             events: broadcast::Sender::new(EVENTS),
             all: RwLock::default(),
             root,
@@ -147,6 +151,7 @@ impl House {
         files: &Files,
     ) -> Result<Record> {
         record.command = request::command(&record.config, image)?;
+        record.config.healthcheck = health::merged(record.config.healthcheck.take(), &image.config);
         let inherited = self.inherited(&record.host)?;
         let declared = image.config.volumes();
         let planned = mounts::plan(&record.config, &record.host, declared, inherited)?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, HostConfig, NetworkingConfig, PortBinding};
 use crate::endpoint::EndpointSettings;
+use crate::health::Health;
 
 /// Nanoseconds since the Unix epoch.
 pub type Nanos = i64;
@@ -106,6 +107,9 @@ pub struct Record {
     /// How often it ended.
     #[serde(default)]
     pub ends: u64,
+    /// Of a container that is checked, from its first start on.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Its policy waits until it is started by hand.
     #[serde(default)]
     pub stopped_by_hand: bool,

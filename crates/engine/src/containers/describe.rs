@@ -1,6 +1,7 @@
 //! How a container is told: the words and times of the Engine API.
 
-use berth_standalone::{Phase, Record};
+use berth_standalone::{Health, HealthStatus, Phase, Record};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -22,7 +23,14 @@ pub fn status(record: &Record, now: i64) -> String {
     let since = |then: i64| span((now - then).max(0) / 1_000_000_000);
     match record.phase {
         Phase::Created => "Created".to_owned(),
-        Phase::Running => format!("Up {}", since(record.started_at)),
+        Phase::Running => {
+            let health = match record.health.as_ref().map(|health| health.status) {
+                None => String::new(),
+                Some(HealthStatus::Starting) => " (health: starting)".to_owned(),
+                Some(status) => format!(" ({})", status.name()),
+            };
+            format!("Up {}{health}", since(record.started_at))
+        }
         Phase::Paused => format!("Up {} (Paused)", since(record.started_at)),
         Phase::Restarting => {
             let ago = since(record.finished_at);
@@ -37,6 +45,30 @@ pub fn status(record: &Record, now: i64) -> String {
         Phase::Removing => "Removal In Progress".to_owned(),
         Phase::Dead => "Dead".to_owned(),
     }
+}
+
+pub fn health(health: &Health) -> Value {
+    let log = health.log.iter().map(|one| {
+        json!({
+            "Start": time(one.start),
+            "End": time(one.end),
+            "ExitCode": one.exit_code,
+            "Output": one.output,
+        })
+    });
+    json!({
+        "Status": health.status.name(),
+        "FailingStreak": health.failing_streak,
+        "Log": log.collect::<Vec<_>>(),
+    })
+}
+
+/// As filters name it.
+pub fn health_name(record: &Record) -> &'static str {
+    record
+        .health
+        .as_ref()
+        .map_or("none", |health| health.status.name())
 }
 
 /// As people say it.
@@ -82,6 +114,13 @@ mod tests {
         (record.phase, record.started_at) = (Phase::Running, second);
         assert_eq!(status(&record, 6 * second), "Up 5 seconds");
         assert_eq!(status(&record, 121 * second), "Up 2 minutes");
+        record.health = Some(Health::at_start(None));
+        assert_eq!(
+            status(&record, 121 * second),
+            "Up 2 minutes (health: starting)"
+        );
+        record.health.as_mut().unwrap().status = HealthStatus::Unhealthy;
+        assert_eq!(status(&record, 121 * second), "Up 2 minutes (unhealthy)");
         record.phase = Phase::Paused;
         assert_eq!(status(&record, 91 * second), "Up About a minute (Paused)");
         (record.phase, record.finished_at, record.exit_code) = (Phase::Exited, second, 3);

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use berth_standalone::{Phase, Record};
 use serde_json::{Map, Value, json};
 
-use super::describe::time;
+use super::describe::{self, time};
 use crate::{Engine, Json, Query, Result};
 
 pub async fn inspect(
@@ -70,7 +70,7 @@ fn exec_ids(engine: &Engine, id: &str) -> Value {
 }
 
 fn state(record: &Record) -> Value {
-    json!({
+    let mut told = json!({
         "Status": record.phase.name(),
         // Docker's clients take a container that waits for its restart for running.
         "Running": record.phase.runs() || record.phase == Phase::Restarting,
@@ -83,7 +83,11 @@ fn state(record: &Record) -> Value {
         "Error": record.error,
         "StartedAt": time(record.started_at),
         "FinishedAt": time(record.finished_at),
-    })
+    });
+    if let Some(health) = &record.health {
+        told["Health"] = describe::health(health);
+    }
+    told
 }
 
 /// The configuration as it was asked for, over that of the image.

@@ -7,7 +7,7 @@ use berth_standalone::{Container, Phase, Record};
 use serde_json::{Value, json};
 
 use super::describe;
-use crate::{Engine, Filters, Json, Query, Result};
+use crate::{Engine, Error, Filters, Json, Query, Result};
 
 const FILTERS: [&str; 15] = [
     "ancestor",
@@ -30,6 +30,13 @@ const FILTERS: [&str; 15] = [
 pub async fn list(State(engine): State<Arc<Engine>>, query: Query) -> Result<Json<Vec<Value>>> {
     let filters = query.filters()?;
     filters.only(&FILTERS)?;
+    for health in filters.values("health") {
+        if !["none", "starting", "healthy", "unhealthy"].contains(&health) {
+            return Err(Error::bad(format!(
+                "unrecognised filter value for health: {health}"
+            )));
+        }
+    }
     let limit: Option<usize> = query
         .number::<i64>("limit")?
         .and_then(|n| usize::try_from(n).ok());
@@ -91,7 +98,7 @@ pub(super) fn takes(engine: &Engine, filters: &Filters, record: &Record) -> bool
         && filters.any("expose", |port| {
             record.config.exposed_ports.contains_key(&proto(port))
         })
-        && filters.any("health", |health| health == "none")
+        && filters.exact("health", describe::health_name(record))
 }
 
 fn proto(port: &str) -> String {

@@ -187,6 +187,11 @@ impl CommandControl {
             .map_err(|source| self.command.failed("close the input of", source))
     }
 
+    /// Ends it at once, with its process group.
+    pub async fn kill(self) {
+        self.command.release().await;
+    }
+
     /// The exit status; what the command wrote can be read by then.
     pub async fn ended(&self) -> Result<u32> {
         self.command.wait().await

@@ -22,6 +22,7 @@ impl Task {
         }
         run.container.pause().await?;
         self.change().phase = Phase::Paused;
+        self.stop_checks();
         self.persist();
         self.house.tell(Event::of(&self.record, "pause"));
         Ok(())
@@ -34,6 +35,7 @@ impl Task {
             _ => return Err(Error::Conflict(format!("container {id} is not paused"))),
         }
         self.change().phase = Phase::Running;
+        self.go_on_checking();
         self.persist();
         self.house.tell(Event::of(&self.record, "unpause"));
         Ok(())

@@ -10,9 +10,10 @@
 //!
 //! A run that ended is cleared away (its pod, network, cgroup) before anyone who waited for a stop
 //! is answered, so that ports and addresses are free again by then. Who waits for the end itself
-//! reads the record, which says so at once.
+//! reads the record, which says so at once. While it runs, its health is checked: see [`checks`].
 
 mod alter;
+mod checks;
 mod run;
 mod stop;
 
@@ -38,6 +39,7 @@ use crate::mailbox::Reply;
 use crate::record::Record;
 
 use alter::still_runs;
+use checks::Checks;
 pub(crate) use stop::signal;
 
 const SIGKILL: u32 = 9;
@@ -105,6 +107,7 @@ pub(crate) struct Task {
     waiting: Vec<(StdStreams, oneshot::Sender<(Pipes, AttachControl)>)>,
     restart_at: Option<Instant>,
     last_wait: Option<Duration>,
+    checks: Checks,
 }
 
 impl Task {
@@ -125,6 +128,7 @@ impl Task {
             waiting: Vec::new(),
             restart_at: None,
             last_wait: None,
+            checks: Checks::default(),
         };
         tokio::spawn(async move {
             task.take_over(found).await;
@@ -146,6 +150,8 @@ impl Task {
                 view = finished(&mut self.run) => Box::pin(self.ended(&view)).await,
                 () = due(self.after.kill_at) => Box::pin(self.overdue()).await,
                 () = due(self.restart_at) => Box::pin(self.again()).await,
+                () = due(self.checks.due()) => self.make_check(),
+                checked = checks::checked(&mut self.checks) => self.note_check(checked),
             }
         }
     }

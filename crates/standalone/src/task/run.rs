@@ -39,6 +39,7 @@ impl Task {
             record.exit_code = 255;
             record.finished_at = now();
             record.ends += 1;
+            self.end_checks();
         }
         if !matches!(self.record.phase, Phase::Created | Phase::Exited) {
             self.change().phase = Phase::Exited;
@@ -63,6 +64,10 @@ impl Task {
                 record.pid = view.pid.unwrap_or(0);
                 record.started_at = view.started_at;
                 self.adopt(view.pod.clone(), found);
+                match self.record.phase {
+                    Phase::Running => self.go_on_checking(),
+                    _ => self.stop_checks(),
+                }
             }
             ContainerState::Exited if !is_told => self.adopt(view.pod.clone(), found),
             // Its start was cut short, or its end was written down and not cleared away.
@@ -103,6 +108,7 @@ impl Task {
                 record.finished_at = 0;
                 (record.exit_code, record.oom_killed) = (0, false);
                 record.error.clear();
+                self.begin_checks();
                 self.persist();
                 self.house.tell(Event::of(&self.record, "start"));
                 Ok(())
@@ -198,7 +204,9 @@ impl Task {
     pub(super) async fn ended(&mut self, view: &ContainerRecord) {
         let Some(run) = self.run.take() else { return };
         self.container.set_run(None);
+        self.house.commands.forget_unstarted(&self.record.id);
         self.after.kill_at = None;
+        self.end_checks();
         let exit = view.exit.as_ref();
         let record = self.change();
         record.exit_code = exit.map_or(255, |exit| exit.code);

@@ -109,7 +109,10 @@ impl Task {
 
     pub(super) async fn thaw(&mut self, container: &berth_lifecycle::Container) {
         match container.resume().await {
-            Ok(()) => self.change().phase = Phase::Running,
+            Ok(()) => {
+                self.change().phase = Phase::Running;
+                self.go_on_checking();
+            }
             Err(error) => {
                 tracing::warn!(id = %self.record.id, error = chain(&error), "not thawed");
             }

@@ -1,6 +1,7 @@
 //! Layers and settings to a manifest with its configuration.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_names::Digest;
 use serde_json::{Map, Value, json};
@@ -80,6 +81,13 @@ impl Recipe {
 
     pub fn stop_signal(self, signal: &str) -> Self {
         self.set("StopSignal", json!(signal))
+    }
+
+    /// A command of its own, as often as that.
+    pub fn healthcheck(self, command: &[&str], interval: Duration) -> Self {
+        let test: Vec<&str> = [&["CMD"], command].concat();
+        let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        self.set("Healthcheck", json!({"Test": test, "Interval": nanos}))
     }
 
     /// `80/tcp` each.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use berth_testkit::image::{Format, Image, Recipe};
@@ -52,6 +53,11 @@ impl Session {
             .labels(&[("tier", "front")])
             .exposed_ports(&["80/tcp"])
             .build()?;
+        let checked = Recipe::new()
+            .layer(base.clone())
+            .cmd(&["sh"])
+            .healthcheck(&["true"], Duration::from_millis(100))
+            .build()?;
         let small = Recipe::new()
             .format(Format::DockerSchema2)
             .layer(base)
@@ -60,6 +66,7 @@ impl Session {
         let remote = registry.remote();
         remote.push(&image, REPOSITORY, &["one", "two"])?;
         remote.push(&small, REPOSITORY, &["small"])?;
+        remote.push(&checked, REPOSITORY, &["checked"])?;
 
         let daemon_log = workspace::logs()?.join("docker-berthd.log");
         let _fresh = fs::remove_file(&daemon_log);

@@ -27,6 +27,9 @@ const STATIC: [(&str, &str); 3] = [
 
 const DAEMON: &str = "berthd";
 
+/// Package and program of the command line for people.
+const CLI: (&str, &str) = ("berth-cli", "berth");
+
 const HELLO: &str = "berth-hello";
 
 const PROBE: &str = "berth-probe";
@@ -39,6 +42,7 @@ pub fn build() -> Result<()> {
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
 
     build_daemon("dev", "debug", &[], &out)?;
+    build_program("dev", "debug", CLI, &[], &out)?;
     build_statics()
 }
 
@@ -69,6 +73,7 @@ pub fn build_release() -> Result<PathBuf> {
     let out = workspace::artefacts().join("release");
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
     build_daemon("release", "release", &[], &out)?;
+    build_program("release", "release", CLI, &[], &out)?;
     build_statics()?;
     for (_, program) in STATIC {
         place(&workspace::artefacts().join(program), &out.join(program))?;
@@ -76,20 +81,30 @@ pub fn build_release() -> Result<PathBuf> {
     Ok(out)
 }
 
-/// `built` is the profile's directory below cargo's output.
 fn build_daemon(profile: &str, built: &str, features: &[&str], out: &Path) -> Result<()> {
+    build_program(profile, built, (DAEMON, DAEMON), features, out)
+}
+
+/// `built` is the profile's directory below cargo's output.
+fn build_program(
+    profile: &str,
+    built: &str,
+    (package, program): (&str, &str),
+    features: &[&str],
+    out: &Path,
+) -> Result<()> {
     println!(
-        "building {DAEMON} ({})",
+        "building {program} ({})",
         [&[profile], features].concat().join(" ")
     );
     run(cargo()
         .current_dir(workspace::root())
         .args(["build", "--quiet", "--profile", profile])
         .args(features)
-        .args(["--package", DAEMON, "--bin", DAEMON]))?;
+        .args(["--package", package, "--bin", program]))?;
     place(
-        &workspace::target().join(built).join(DAEMON),
-        &out.join(DAEMON),
+        &workspace::target().join(built).join(program),
+        &out.join(program),
     )
 }
 

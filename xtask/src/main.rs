@@ -27,7 +27,8 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   demo             a pod, from pull to removal, with what happens told on the way
-  build            daemon, shim and pod init, side by side in target/berth
+  build            daemon, command line, shim and pod init, side by side in
+                   target/berth
   tools            what the suites need: Debian packages and Go programs
   images [--serve] make the images of critest; with --serve keep their registry
                    running until standard input ends

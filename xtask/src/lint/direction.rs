@@ -173,6 +173,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-faults",
         ],
     ),
+    // It knows the daemon by its socket alone.
+    ("berth-cli", &[]),
     ("berth-testkit", &["berth-api", "berth-names"]),
     ("xtask", &["berth-testkit", "berth-api", "berth-names"]),
 ];

@@ -152,10 +152,7 @@ pub fn of_streaming(error: berth_streaming::Error) -> Status {
     let code = match &error {
         Streaming::Invalid { .. } => Code::InvalidArgument,
         Streaming::TooManyPrepared { .. } => Code::ResourceExhausted,
-        Streaming::Random(_)
-        | Streaming::Listen { .. }
-        | Streaming::TlsFile { .. }
-        | Streaming::TlsConfig { .. } => Code::Internal,
+        Streaming::Random(_) | Streaming::Listen { .. } => Code::Internal,
     };
     Status::new(code, chain(&error))
 }

@@ -5,6 +5,8 @@
 //! (`berthd.toml.d/`) is read over it in the order of names. A key that is not known is an error
 //! that names file and line.
 
+mod docker;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +16,8 @@ use anyhow::{Context, Result, bail};
 use berth_lifecycle::DEFAULT_CDI_DIRS;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
+
+pub use docker::Docker;
 
 use crate::operator::Task;
 
@@ -130,26 +134,6 @@ pub struct Bridge {
     pub name: String,
     /// At most one of each family; empty chooses a range that no route of the host touches.
     pub subnets: Vec<String>,
-}
-
-/// What belongs to the Docker API alone.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Docker {
-    /// Interface of the network `bridge`; many daemons on a host need one each. Empty: the pods'
-    /// with `-d` behind its name.
-    pub bridge: String,
-    /// For networks that ask for no subnet; empty means Docker's own ranges.
-    pub address_pools: Vec<AddressPool>,
-}
-
-/// A range that is cut into subnets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct AddressPool {
-    pub base: String,
-    /// Bits of each subnet's prefix.
-    pub size: u8,
 }
 
 /// Where exec, attach and port-forward are served; the kubelet is told URLs there.
@@ -453,6 +437,7 @@ impl Config {
             );
         }
         self.streaming.check()?;
+        self.docker.check()?;
         for (name, path) in [("root", &self.root), ("state", &self.state)] {
             if !path.is_absolute() {
                 bail!("{name} {path:?} is not absolute");

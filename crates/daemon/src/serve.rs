@@ -11,7 +11,8 @@ use berth_cri::Facts;
 use berth_images::{Images, Pace};
 use berth_lifecycle::Runtime;
 use berth_network::{Network, Networks};
-use tokio::net::{UnixListener, UnixStream};
+use berth_tls::Tls;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -131,17 +132,32 @@ fn connections(
     })
 }
 
-/// Serves the Docker door, unless that is switched off.
-async fn docker(config: &Config, house: &House) -> Result<Option<Ending>> {
-    if !config.serves_docker() {
-        return Ok(None);
+/// Serves the Docker door wherever it is configured to be.
+async fn docker(config: &Config, house: &House) -> Result<Vec<Ending>> {
+    let remote = config.docker.remote.socket_address()?;
+    if !config.serves_docker() && remote.is_none() {
+        return Ok(Vec::new());
     }
-    let socket = &config.docker_socket;
-    let listener = listen(socket, DOCKER_MODE).await?;
-    tracing::info!(socket = %socket.display(), "serving the Docker API");
     let engine = wiring::engine(config, house);
-    let serving = berth_engine::serve(engine, listener);
-    Ok(Some(Ending(tokio::spawn(serving))))
+    let mut served = Vec::new();
+    if config.serves_docker() {
+        let socket = &config.docker_socket;
+        let listener = listen(socket, DOCKER_MODE).await?;
+        tracing::info!(socket = %socket.display(), "serving the Docker API");
+        let serving = berth_engine::serve(Arc::clone(&engine), listener);
+        served.push(Ending(tokio::spawn(serving)));
+    }
+    if let Some(address) = remote {
+        let files = &config.docker.remote;
+        let tls = Tls::mutual(&files.tls_cert, &files.tls_key, &files.tls_client_ca)
+            .context("the files of docker.remote cannot be used")?;
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+        tracing::info!(%address, "serving the Docker API to clients with a certificate");
+        let serving = berth_engine::serve_remote(engine, listener, tls);
+        served.push(Ending(tokio::spawn(serving)));
+    }
+    Ok(served)
 }
 
 fn facts(config: &Config) -> Facts {

@@ -19,7 +19,8 @@ use berth_registry::RegistryConfig;
 use berth_shim_client::Launcher;
 use berth_snapshots::{Overlay, Snapshotter};
 use berth_standalone::{Containers, Places};
-use berth_streaming::{Server, Tls, Urls};
+use berth_streaming::{Server, Urls};
+use berth_tls::Tls;
 
 use crate::config::{CgroupDriver, Config};
 use crate::handlers;
@@ -138,7 +139,7 @@ pub async fn streaming(config: &Config, house: &House) -> Result<(Server, Urls)>
     let tls = if streaming.tls_cert.as_os_str().is_empty() {
         None
     } else {
-        let tls = Tls::load(&streaming.tls_cert, &streaming.tls_key);
+        let tls = Tls::open(&streaming.tls_cert, &streaming.tls_key);
         Some(tls.context("streaming.tls-cert and streaming.tls-key cannot be used")?)
     };
     if tls.is_none() && !streaming.address.is_loopback() {

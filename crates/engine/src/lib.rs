@@ -31,7 +31,7 @@ mod volumes;
 
 pub use engine::{Engine, Facts};
 pub use error::{Error, Result};
-pub use server::serve;
+pub use server::{serve, serve_remote};
 
 use body::Json;
 use filters::Filters;

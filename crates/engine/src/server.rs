@@ -1,18 +1,22 @@
 //! Connections, and what every answer has.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use berth_tls::Tls;
 use http::{HeaderName, HeaderValue, Request, Uri};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::timeout;
 use tower::ServiceExt;
 use tracing::Instrument;
 
@@ -22,24 +26,54 @@ use crate::{Engine, Error, Result, routes};
 /// For the head of a request to arrive once it began.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// For a client to say who it is.
+const GREETING: Duration = Duration::from_secs(10);
+
 /// Serves until the future is dropped; connections end with it only if the daemon does.
 pub async fn serve(engine: Arc<Engine>, listener: UnixListener) {
     let router = routes::all(Arc::clone(&engine));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a Docker client was not accepted");
-                // Out of descriptors, most likely: trying at once would only spin.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-        };
-        tokio::spawn(converse(stream, router.clone(), Arc::clone(&engine)));
+        if let Some(stream) = accepted(listener.accept().await).await {
+            tokio::spawn(converse(stream, router.clone(), Arc::clone(&engine)));
+        }
     }
 }
 
-async fn converse(stream: UnixStream, router: Router, engine: Arc<Engine>) {
+/// Like [`serve`], over the network: whoever is let in owns the node, so that clients have to prove
+/// who they are.
+pub async fn serve_remote(engine: Arc<Engine>, listener: TcpListener, tls: Tls) {
+    let router = routes::all(Arc::clone(&engine));
+    loop {
+        if let Some(stream) = accepted(listener.accept().await).await {
+            let _ = stream.set_nodelay(true);
+            let (tls, router, engine) = (tls.clone(), router.clone(), Arc::clone(&engine));
+            tokio::spawn(async move {
+                match timeout(GREETING, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => converse(stream, router, engine).await,
+                    Ok(Err(error)) => tracing::info!(%error, "a remote client was not let in"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                }
+            });
+        }
+    }
+}
+
+async fn accepted<S, A>(accepted: io::Result<(S, A)>) -> Option<S> {
+    match accepted {
+        Ok((stream, _)) => Some(stream),
+        Err(error) => {
+            tracing::warn!(%error, "a Docker client was not accepted");
+            // Out of descriptors, most likely: trying at once would only spin.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            None
+        }
+    }
+}
+
+async fn converse<S>(stream: S, router: Router, engine: Arc<Engine>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let answer = service_fn(move |request| {
         let (router, engine) = (router.clone(), Arc::clone(&engine));
         async move { Ok::<_, Infallible>(answer(request, router, &engine).await) }

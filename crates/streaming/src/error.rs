@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -13,18 +12,6 @@ pub enum Error {
         address: SocketAddr,
         #[source]
         source: io::Error,
-    },
-    #[error("cannot read {path:?}")]
-    TlsFile {
-        path: PathBuf,
-        #[source]
-        source: rustls::pki_types::pem::Error,
-    },
-    #[error("the certificate {path:?} and its key do not serve")]
-    TlsConfig {
-        path: PathBuf,
-        #[source]
-        source: rustls::Error,
     },
     #[error("{field}: {problem}")]
     Invalid {

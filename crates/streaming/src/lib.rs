@@ -27,13 +27,12 @@ mod server;
 mod session;
 mod spdy;
 mod status;
-mod tls;
 mod tokens;
 mod tunnel;
 mod websocket;
 
 pub use backend::{Attached, Backend, Control, Failure, Input, Output, Size};
+pub use berth_tls::Tls;
 pub use error::{Error, Result};
 pub use request::{Attach, Exec, PortForward, Request, Streams};
 pub use server::{Config, Server, Urls};
-pub use tls::Tls;

@@ -30,9 +30,9 @@ use crate::request::{Request, Streams};
 use crate::session::{self, Channels};
 use crate::spdy;
 use crate::status::{Form, chain};
-use crate::tls::Tls;
 use crate::tokens::Tokens;
 use crate::{tunnel, websocket};
+use berth_tls::Tls;
 
 /// How long a client may take for its TLS handshake, and for the head of its request.
 const GREETING: Duration = Duration::from_secs(10);
@@ -186,7 +186,7 @@ async fn client(shared: Arc<Shared>, tls: Option<Tls>, stream: TcpStream) {
     };
     match tls {
         None => converse(shared, stream, presence).await,
-        Some(tls) => match timeout(GREETING, tls.0.accept(stream)).await {
+        Some(tls) => match timeout(GREETING, tls.accept(stream)).await {
             Ok(Ok(stream)) => converse(shared, stream, presence).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),

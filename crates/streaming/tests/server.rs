@@ -365,9 +365,9 @@ async fn streams_are_served_over_tls() {
     let (cert, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
     std::fs::write(&cert, signed.cert.pem()).unwrap();
     std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
-    assert!(Tls::load(&key, &cert).is_err());
+    assert!(Tls::open(&key, &cert).is_err());
     let house = house(|config| {
-        config.tls = Some(Tls::load(&cert, &key).unwrap());
+        config.tls = Some(Tls::open(&cert, &key).unwrap());
         config.advertise = "localhost".into();
     })
     .await;

@@ -110,7 +110,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-faults",
         ],
     ),
-    ("berth-streaming", &[]),
+    ("berth-tls", &[]),
+    ("berth-streaming", &["berth-tls"]),
     (
         "berth-cri",
         &[
@@ -139,6 +140,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "berth-engine",
         &[
             "berth-standalone",
+            "berth-tls",
             "berth-lifecycle",
             "berth-images",
             "berth-network",
@@ -158,6 +160,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-engine",
             "berth-standalone",
             "berth-streaming",
+            "berth-tls",
             "berth-lifecycle",
             "berth-images",
             "berth-network",

@@ -1,0 +1,94 @@
+//! What belongs to the Docker API alone.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Docker {
+    /// Interface of the network `bridge`; many daemons on a host need one each. Empty: the pods'
+    /// with `-d` behind its name.
+    pub bridge: String,
+    /// For networks that ask for no subnet; empty means Docker's own ranges.
+    pub address_pools: Vec<AddressPool>,
+    pub remote: Remote,
+}
+
+/// A range that is cut into subnets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AddressPool {
+    pub base: String,
+    /// Bits of each subnet's prefix.
+    pub size: u8,
+}
+
+/// Where the API is served to other machines.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Remote {
+    /// `address:port`; empty means nowhere.
+    pub address: String,
+    /// PEM files: the daemon's certificate and key, and the authorities that vouch for clients.
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
+    pub tls_client_ca: PathBuf,
+}
+
+impl Docker {
+    pub(super) fn check(&self) -> Result<()> {
+        self.remote.socket_address().map(drop)
+    }
+}
+
+impl Remote {
+    /// Refused without TLS both ways: whoever reaches the API owns the node.
+    pub fn socket_address(&self) -> Result<Option<SocketAddr>> {
+        if self.address.is_empty() {
+            return Ok(None);
+        }
+        let address = self.address.parse().with_context(|| {
+            format!(
+                "docker.remote.address {:?} is not ADDRESS:PORT: write it like 192.0.2.1:2376",
+                self.address
+            )
+        })?;
+        for (name, path) in [
+            ("tls-cert", &self.tls_cert),
+            ("tls-key", &self.tls_key),
+            ("tls-client-ca", &self.tls_client_ca),
+        ] {
+            if path == Path::new("") {
+                bail!(
+                    "docker.remote.address is served with TLS and to known clients only: set \
+                     docker.remote.{name}"
+                );
+            }
+        }
+        Ok(Some(address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_tls_both_ways_nobody_is_served() {
+        let mut remote = Remote::default();
+        assert_eq!(remote.socket_address().unwrap(), None);
+        remote.address = "127.0.0.1:2376".into();
+        let said = |remote: &Remote| remote.socket_address().unwrap_err().to_string();
+        assert!(said(&remote).contains("tls-cert"));
+        remote.tls_cert = "/c".into();
+        remote.tls_key = "/k".into();
+        assert!(said(&remote).contains("tls-client-ca"));
+        remote.tls_client_ca = "/a".into();
+        assert!(remote.socket_address().unwrap().is_some());
+        remote.address = "2376".into();
+        assert!(said(&remote).contains("192.0.2.1:2376"));
+    }
+}

@@ -108,6 +108,28 @@ impl PodFiles {
         Ok(())
     }
 
+    /// Writes other resolvers into the file that containers of the pod have mounted. False, and
+    /// nothing is done, where it is not any more what was written for `old`.
+    pub fn change_resolvers(&self, old: Option<&Dns>, new: &Dns) -> Result<bool> {
+        let path = self.resolv_conf();
+        let failed = |action| {
+            let path = path.clone();
+            move |source| Error::State {
+                action,
+                path,
+                source,
+            }
+        };
+        let found = fs::read(&path).map_err(failed("read"))?;
+        if found != resolv_conf(old)?.as_bytes() {
+            return Ok(false);
+        }
+        let text = resolv_conf(Some(new))?;
+        // In place: another file would not be the one that is mounted.
+        fs::write(&path, text).map_err(failed("write"))?;
+        Ok(true)
+    }
+
     /// Lets containers whose files have this SELinux label use what the pod shares.
     pub fn relabel(&self, request: &PodRequest, label: Option<&str>) -> Result<()> {
         let Some(label) = label else { return Ok(()) };

@@ -163,11 +163,11 @@ pub enum Error {
     #[error("network with name {name} already exists")]
     NetworkExists { name: String },
 
-    #[error("operation is not permitted on predefined {name} network: cannot {operation} it")]
-    NetworkPredefined {
-        name: String,
-        operation: &'static str,
-    },
+    #[error("operation is not permitted on predefined {name} network: its name is taken")]
+    NetworkPredefined { name: String },
+
+    #[error("{name} is a pre-defined network and cannot be removed")]
+    NetworkPermanent { name: String },
 
     #[error("only one instance of \"{driver}\" network is allowed")]
     NetworkSingle { driver: String },
@@ -253,6 +253,7 @@ impl Error {
             | Self::InvalidBridge { .. }
             | Self::SysctlRefused { .. } => ErrorKind::Invalid,
             Self::NetworkPredefined { .. }
+            | Self::NetworkPermanent { .. }
             | Self::NetworkSingle { .. }
             | Self::NetworkInUse { .. }
             | Self::SubnetOverlap { .. }

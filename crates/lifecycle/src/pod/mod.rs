@@ -28,7 +28,7 @@ pub use user_namespace::supported_at as user_namespaces_supported_at;
 use crate::error::{Error, Result};
 use crate::mailbox::{Mailbox, Reply, Requests};
 use crate::record::{PodRecord, PodState};
-use crate::request::Resources;
+use crate::request::{Dns, Resources};
 use crate::shown::Shown;
 use crate::stats::Gauge;
 
@@ -40,6 +40,7 @@ pub(crate) enum Command {
         resources: Option<Box<Resources>>,
         reply: Reply,
     },
+    Resolve(Dns, Reply),
 }
 
 /// A pod as others see it.
@@ -119,6 +120,13 @@ impl Pod {
             reply,
         };
         self.mailbox.ask("update", command).await
+    }
+
+    /// Has names asked of other resolvers from now on. A `resolv.conf` that somebody in the pod
+    /// changed stays as it is.
+    pub async fn resolve(&self, dns: Dns) -> Result<()> {
+        let command = |reply| Command::Resolve(dns, reply);
+        self.mailbox.ask("have resolve names", command).await
     }
 
     fn show(&self, record: Arc<PodRecord>) {

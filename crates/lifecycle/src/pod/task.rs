@@ -13,7 +13,7 @@ use crate::error::{Error, Result, chain};
 use crate::events::EventKind;
 use crate::mailbox::{Reply, Requests};
 use crate::record::{self, PodRecord, PodState};
-use crate::request::Resources;
+use crate::request::{Dns, Resources};
 use crate::undo::blocking;
 
 pub(crate) struct Task {
@@ -78,6 +78,10 @@ impl Task {
                 let outcome = self.update(overhead, resources).await;
                 let _ = reply.send(outcome);
             }
+            Command::Resolve(dns, reply) => {
+                let outcome = self.resolve(dns).await;
+                let _ = reply.send(outcome);
+            }
         }
         false
     }
@@ -103,6 +107,20 @@ impl Task {
         berth_faults::passing("pod.update.after-cgroup");
         self.change().request = request;
         self.persist().await;
+        Ok(())
+    }
+
+    async fn resolve(&mut self, dns: Dns) -> Result<()> {
+        self.pod.ready("change its resolvers")?;
+        let files = self.core.pod_files(&self.record.id);
+        let (old, new) = (self.record.request.dns.clone(), dns.clone());
+        let written = blocking("write resolv.conf of", move || {
+            files.change_resolvers(old.as_ref(), &new)
+        });
+        if written.await? {
+            self.change().request.dns = Some(dns);
+            self.persist().await;
+        }
         Ok(())
     }
 

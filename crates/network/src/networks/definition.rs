@@ -93,7 +93,6 @@ impl NewNetwork {
         if [BRIDGE, HOST, NONE, "default"].contains(&self.name.as_str()) {
             return Err(Error::NetworkPredefined {
                 name: self.name.clone(),
-                operation: "create",
             });
         }
         match self.driver.as_str() {

@@ -473,9 +473,8 @@ impl Inner {
 
 fn removable(state: &State, definition: &NetworkDefinition) -> Result<()> {
     if definition.predefined() {
-        return Err(Error::NetworkPredefined {
+        return Err(Error::NetworkPermanent {
             name: definition.name.clone(),
-            operation: "remove",
         });
     }
     let names: Vec<_> = state

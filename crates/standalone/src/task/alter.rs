@@ -12,6 +12,21 @@ use crate::record::{Phase, Record};
 use crate::{limits, policy};
 
 impl Task {
+    /// Has the running container ask the resolvers that follow from the networks it is on by now.
+    pub(super) async fn resolve_anew(&self) {
+        let Some(run) = &self.run else { return };
+        let Some(dns) = self.house.resolver(&self.record) else {
+            return;
+        };
+        let resolved = match self.house.runtime.pod(run.pod.as_str()) {
+            Ok(pod) => pod.resolve(dns).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = resolved {
+            tracing::warn!(id = %self.record.id, %error, "its resolvers stay as they were");
+        }
+    }
+
     pub(super) async fn pause(&mut self) -> Result<()> {
         let id = &self.record.id;
         let Some(run) = &self.run else {

@@ -202,6 +202,9 @@ impl Task {
             Command::Connect(network, settings, reply) => {
                 let house = Arc::clone(&self.house);
                 let outcome = house.connect_more(self.change(), &network, *settings).await;
+                if outcome.is_ok() {
+                    self.resolve_anew().await;
+                }
                 let _ = reply.send(self.keep(outcome).await);
             }
             Command::Disconnect(network, force, reply) => {

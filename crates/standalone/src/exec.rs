@@ -8,6 +8,7 @@ use std::time::Duration;
 use berth_lifecycle::{CommandControl, ExecRequest, Pipes, StdStreams};
 use berth_names::ContainerId;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::container::Container;
 use crate::containers::Containers;
@@ -41,12 +42,26 @@ impl Command {
 pub struct Commands {
     all: Mutex<HashMap<String, Command>>,
     controls: Mutex<HashMap<String, Arc<CommandControl>>>,
+    /// Told whenever the exit code of one is known.
+    ended: Notify,
 }
 
 impl Commands {
     pub fn get(&self, id: &str) -> Result<Command> {
         let found = self.all.lock().get(id).cloned();
         found.ok_or_else(|| Error::ExecNotFound(id.to_owned()))
+    }
+
+    /// Until its exit code can be asked for.
+    pub async fn ended(&self, id: &str) {
+        loop {
+            let mut told = std::pin::pin!(self.ended.notified());
+            told.as_mut().enable();
+            if !self.get(id).is_ok_and(|command| command.running()) {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Those of one container that run.
@@ -174,6 +189,7 @@ async fn see_to_the_end(
         command.exit_code = Some(code);
         Ok(())
     });
+    commands.ended.notify_waiters();
     commands.controls.lock().remove(&id);
     containers.tell_exec(&container, "exec_die".to_owned(), &id, Some(code));
     tokio::time::sleep(REMEMBERED).await;

@@ -60,10 +60,9 @@ pub async fn attach(
         };
         if let Some((pipes, control)) = joined {
             let sides = Sides::Container(control);
-            streams::serve(pipes, sides, (input, output), terminal, &keys).await;
-        } else {
-            let _ = output.shutdown().await;
+            let _either = streams::serve(pipes, sides, input, &mut output, terminal, &keys).await;
         }
+        let _gone = output.shutdown().await;
     });
     Ok(hijacked.response)
 }

@@ -22,7 +22,7 @@ use berth_standalone::Phase;
 
 pub use changing::size;
 pub use describe::time;
-pub use streams::{Sides, serve as serve_streams};
+pub use streams::{Parted, Sides, serve as serve_streams};
 
 use crate::{Engine, Result};
 

@@ -40,41 +40,52 @@ pub enum Side {
     Stderr = 2,
 }
 
+/// How a client and a process part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parted {
+    /// All of the output was shown, or nobody is there to see it.
+    Ended,
+    /// The client typed the keys to leave.
+    Detached,
+}
+
 /// Copies in both directions until the output has ended, the client has gone, or typed what lets it
-/// go (with a terminal only). Output goes on when the client's input ends.
+/// go (with a terminal only). Output goes on when the client's input ends; the client's connection
+/// is left open.
 pub async fn serve(
     pipes: Pipes,
     sides: Sides,
-    (input, mut output): (Input, Output),
+    input: Input,
+    output: &mut Output,
     terminal: bool,
     keys: &[u8],
-) {
+) -> Parted {
     let Pipes {
         stdin,
         stdout,
         stderr,
     } = pipes;
     let keys = terminal.then_some(keys);
+    let (types, shows) = (stdin.is_some(), stdout.is_some() || stderr.is_some());
     let typing = async {
-        if let Some(stdin) = stdin
-            && type_in(input, stdin, keys).await == Typed::End
-        {
+        let Some(stdin) = stdin else { return };
+        if type_in(input, stdin, keys).await == Typed::End {
             sides.close_stdin().await;
-            std::future::pending::<()>().await;
-        } else if keys.is_none() {
-            std::future::pending::<()>().await;
+            if shows {
+                std::future::pending::<()>().await;
+            }
         }
     };
-    if stdout.is_none() && stderr.is_none() {
-        // Nothing is shown: the connection lives as long as the input.
-        typing.await;
-    } else {
-        tokio::select! {
-            _gone = show(stdout, stderr, &mut output, terminal) => {}
-            () = typing => {}
-        }
+    match (types, shows) {
+        // The connection lives as long as the input.
+        (_, false) => typing.await,
+        (false, true) => _ = show(stdout, stderr, output, terminal).await,
+        (true, true) => tokio::select! {
+            _gone = show(stdout, stderr, output, terminal) => {}
+            () = typing => return Parted::Detached,
+        },
     }
-    let _ = output.shutdown().await;
+    Parted::Ended
 }
 
 #[derive(Debug, PartialEq, Eq)]

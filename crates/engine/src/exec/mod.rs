@@ -1,6 +1,7 @@
 //! Commands in running containers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -11,10 +12,14 @@ use berth_standalone::Command;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
-use crate::containers::{self, Sides, streams};
+use crate::containers::{self, Parted, Sides, streams};
 use crate::hijack::{hijack, media_type};
 use crate::{ApiVersion, Engine, Error, Json, Query, Result};
+
+/// For a command to end once its output has: one that closed it may go on for long.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 type Door = State<Arc<Engine>>;
 
@@ -113,13 +118,20 @@ async fn start(
     let keys = streams::keys(&command.detach_keys)?;
     let hijacked = hijack(request, media_type(terminal, version));
     tokio::spawn(async move {
-        let Ok((input, output)) = hijacked.streams.await else {
+        let Ok((input, mut output)) = hijacked.streams.await else {
             return;
         };
         match begun {
             Ok((pipes, control)) => {
                 let sides = Sides::Command(control);
-                containers::serve_streams(pipes, sides, (input, output), terminal, &keys).await;
+                let serving =
+                    containers::serve_streams(pipes, sides, input, &mut output, terminal, &keys);
+                if serving.await == Parted::Ended {
+                    // Clients ask for the exit code as soon as the connection ends.
+                    let ended = engine.containers.commands.ended(&id);
+                    let _closed_early = tokio::time::timeout(FAREWELL, ended).await;
+                }
+                let _gone = output.shutdown().await;
             }
             Err(text) => streams::tell(output, &text, terminal).await,
         }

@@ -4,6 +4,7 @@
 //! does meanwhile falls on both. Between two calls there is a pause, as on a real node: back to
 //! back, waits of the kernel for its readers vanish and the figures mislead.
 
+mod docker;
 mod figures;
 mod lists;
 mod load;
@@ -25,6 +26,7 @@ use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
+pub use docker::run as docker;
 pub use lists::run as lists;
 pub use restart::run as restart;
 use side::Side;

@@ -35,8 +35,8 @@ usage: cargo xtask <command>
   lint             dependency direction, file length, module names …
   test             everything: format, clippy, lint, unit tests, and all suites
   crictl           only the crictl suite
-  docker [FOCUS]   only the docker suite: the stock docker CLI; or its rooms whose
-                   name contains FOCUS: images, containers, …
+  docker [FOCUS]   only the docker suite: the stock docker CLI, Compose and docker-py;
+                   or its rooms whose name contains FOCUS: images, containers, …
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
   hostile [FOCUS]  only the hostile suite: registries, images and requests that mean
@@ -64,6 +64,8 @@ usage: cargo xtask <command>
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
                    how long the calls of the CRI take, in turns with a containerd
                    of its own or the one behind SOCKET
+  bench-docker [--release]
+                   how long the Docker door takes for a run and an exec
   bench --oci      how long berth-oci takes, in turns with crun and runc";
 
 fn main() -> ExitCode {
@@ -156,6 +158,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["bench-lists", "--release", records] => bench::lists(records, true).map(|()| true),
         ["bench-restart", pods] => bench::restart(pods, false).map(|()| true),
         ["bench-restart", "--release", pods] => bench::restart(pods, true).map(|()| true),
+        ["bench-docker"] => bench::docker(false).map(|()| true),
+        ["bench-docker", "--release"] => bench::docker(true).map(|()| true),
         ["bench", "--oci"] => bench::oci::run().map(|()| true),
         ["bench", bench::oci::INSIDE] => bench::oci::run_inside().map(|()| true),
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options)?).map(|()| true),

@@ -3,6 +3,7 @@
 mod criu;
 mod debian;
 mod go;
+mod python;
 
 use anyhow::Result;
 
@@ -10,9 +11,11 @@ pub use criu::{path as criu_path, program as criu};
 pub use go::{Tool, ensure, path};
 
 pub use debian::install_machine;
+pub use python::docker_py;
 
 /// Installs what is missing. Debian packages need root.
 pub fn install() -> Result<()> {
     debian::install()?;
-    go::install()
+    go::install()?;
+    docker_py().map(drop)
 }

@@ -2,12 +2,16 @@
 
 mod archives;
 mod client;
+mod compose;
 mod containers;
 mod cut;
 mod health;
 mod images;
 mod interface;
+mod networks;
+mod programs;
 mod registries;
+mod remote;
 mod session;
 mod system;
 
@@ -23,6 +27,9 @@ const ROOMS: &[(&str, &[(&str, Step)])] = &[
     ("images", STEPS),
     ("containers", containers::STEPS),
     ("health", health::STEPS),
+    ("networks", networks::STEPS),
+    ("compose", compose::STEPS),
+    ("remote", remote::STEPS),
 ];
 
 /// Pulls the image that all containers are made of.
@@ -186,10 +193,17 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     if !wanted("containers") {
         tally.check(FIRST.0, FIRST.1(&mut session));
     }
-    for (_, steps) in ROOMS.iter().filter(|(room, _)| wanted(room)) {
+    for (room, steps) in ROOMS.iter().filter(|(room, _)| wanted(room)) {
         for (name, step) in *steps {
-            tally.check(name, step(&mut session));
+            let result = step(&mut session);
+            if result.is_err() && *room == "networks" {
+                networks::clear(&session)?;
+            }
+            tally.check(name, result);
         }
+    }
+    if wanted(programs::NAME) {
+        tally += programs::docker_py(&mut session)?;
     }
     if tally.failed > 0 {
         println!("  daemon log: {}", session.daemon_log().display());

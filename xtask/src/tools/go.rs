@@ -27,9 +27,11 @@ pub enum Tool {
     /// A directory with the validation programs of the OCI and what they need beside them.
     RuntimeTools,
     Kubelet,
+    /// The stock Compose client, second version.
+    Compose,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool::Crictl,
     Tool::Critest,
     Tool::Ginkgo,
@@ -39,6 +41,7 @@ const TOOLS: [Tool; 9] = [
     Tool::Runc,
     Tool::RuntimeTools,
     Tool::Kubelet,
+    Tool::Compose,
 ];
 
 const PLUGINS: &[&str] = &[
@@ -53,6 +56,7 @@ const PLUGINS: &[&str] = &[
 /// Snapshotters that need C libraries are left out.
 const CONTAINERD: &[&str] = &["build", "-tags", "no_btrfs no_devmapper no_zfs"];
 
+const COMPOSE: &str = "github.com/docker/compose/v2";
 const RUNTIME_TOOLS: &str = "github.com/opencontainers/runtime-tools";
 
 /// The only one for machines of 64 bits.
@@ -74,6 +78,7 @@ impl Tool {
             Tool::Runc => "runc",
             Tool::RuntimeTools => "runtime-tools",
             Tool::Kubelet => "kubelet",
+            Tool::Compose => "docker-compose",
         }
     }
 
@@ -97,6 +102,7 @@ impl Tool {
             Tool::Runc => ("tools/runc", "github.com/opencontainers/runc"),
             Tool::RuntimeTools => ("tools/runtime-tools", RUNTIME_TOOLS),
             Tool::Kubelet => ("kubelet", "k8s.io/kubernetes"),
+            Tool::Compose => ("tools/compose", COMPOSE),
         }
     }
 
@@ -139,6 +145,11 @@ impl Tool {
                     self.version()?
                 );
                 self.go(&["build", "-ldflags", &version], out, ".")
+            }
+            Tool::Compose => {
+                let version = format!("-s -w -X {COMPOSE}/internal.Version={}", self.version()?);
+                let package = format!("{COMPOSE}/cmd");
+                self.go(&["build", "-ldflags", &version], out, &package)
             }
         }
     }

@@ -13,7 +13,7 @@ use super::{Step, contains, same};
 use crate::command::retry;
 
 const SOON: Duration = Duration::from_secs(10);
-const IMAGE: &str = "shop/app:1";
+pub const IMAGE: &str = "shop/app:1";
 
 /// In order: later steps build on what earlier ones made.
 pub const STEPS: &[(&str, Step)] = &[

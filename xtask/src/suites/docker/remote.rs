@@ -115,7 +115,7 @@ fn docker(session: &Session, name: &str, arguments: &[&str]) -> Result<(bool, St
 }
 
 fn known(session: &mut Session) -> Result<()> {
-    session.have_image()?;
+    session.have_daemon()?;
     let directory = files(session);
     make_certificates(&directory)?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use berth_testkit::image::{Format, Image, Recipe};
+use berth_testkit::image::{Format, Image, Layer, PackedLayer, Recipe};
 
 use crate::command::which;
 use crate::daemon::Daemon;
@@ -17,6 +18,7 @@ use crate::workspace;
 use super::client::Docker;
 
 pub const REPOSITORY: &str = "crew/busybox";
+const SERVICES: &str = "crew/services";
 pub const USER: &str = "crew";
 pub const PASSWORD: &str = "between-us";
 
@@ -60,13 +62,14 @@ impl Session {
             .build()?;
         let small = Recipe::new()
             .format(Format::DockerSchema2)
-            .layer(base)
+            .layer(base.clone())
             .cmd(&["sh"])
             .build()?;
         let remote = registry.remote();
         remote.push(&image, REPOSITORY, &["one", "two"])?;
         remote.push(&small, REPOSITORY, &["small"])?;
         remote.push(&checked, REPOSITORY, &["checked"])?;
+        remote.push(&services(base)?, SERVICES, &["one"])?;
 
         let daemon_log = workspace::logs()?.join("docker-berthd.log");
         let _fresh = fs::remove_file(&daemon_log);
@@ -97,6 +100,11 @@ impl Session {
         format!("{}/{REPOSITORY}{suffix}", self.registry.address())
     }
 
+    /// An image with programs that serve.
+    pub fn services(&self) -> String {
+        format!("{}/{SERVICES}:one", self.registry.address())
+    }
+
     pub fn locked_reference(&self, rest: &str) -> String {
         format!("{}/{rest}", self.locked_registry.address())
     }
@@ -123,4 +131,21 @@ impl Session {
     pub fn end_daemon(&mut self) -> Result<()> {
         self.daemon.take().context("no daemon runs")?.stop()
     }
+}
+
+/// Debian's programs, at the places where it has them.
+fn services(base: Arc<PackedLayer>) -> Result<Image> {
+    let mut programs = Layer::new();
+    for program in [
+        "/usr/bin/redis-server",
+        "/usr/bin/redis-cli",
+        "/usr/bin/socat",
+    ] {
+        // redis-server is a link to a program that looks at its own name.
+        let real = fs::canonicalize(program).with_context(|| format!("looking for {program}"))?;
+        programs = programs.program(&real, program)?;
+    }
+    let recipe = Recipe::new().layer(base).layer(pack(&programs)?);
+    let image = recipe.env(&["PATH=/usr/bin:/bin"]).cmd(&["sh"]).build();
+    image.context("making the image of the services")
 }

@@ -10,6 +10,7 @@ mod events;
 mod full_disk;
 mod handlers;
 pub(super) mod inventory;
+mod old_metadata;
 mod refusals;
 mod resources;
 pub(super) mod restart;
@@ -40,7 +41,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 23] = [
+    let parts: [(&str, Part); 24] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         (
             "clients of streams that abort leave nothing behind",
@@ -52,6 +53,9 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ),
         ("twenty pods outlive a killed daemon", restart::takes_over),
         ("a destroyed database is rebuilt", damage::is_mended),
+        ("metadata of an earlier release is taken over", |_| {
+            old_metadata::is_taken_over()
+        }),
         ("a full disk is borne at every step", |_| {
             full_disk::is_borne()
         }),

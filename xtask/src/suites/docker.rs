@@ -8,6 +8,7 @@ mod cut;
 mod health;
 mod images;
 mod interface;
+mod killed;
 mod networks;
 mod programs;
 mod registries;
@@ -26,6 +27,7 @@ type Step = fn(&mut Session) -> Result<()>;
 const ROOMS: &[(&str, &[(&str, Step)])] = &[
     ("images", STEPS),
     ("containers", containers::STEPS),
+    ("killed", killed::STEPS),
     ("health", health::STEPS),
     ("networks", networks::STEPS),
     ("compose", compose::STEPS),

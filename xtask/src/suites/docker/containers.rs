@@ -89,10 +89,6 @@ pub const STEPS: &[(&str, Step)] = &[
     ),
     ("a kubelet is not shown these containers", unseen),
     ("events come in the order that Compose relies on", events),
-    (
-        "kill -9 of the daemon: containers live, logs are whole",
-        killed_daemon,
-    ),
     ("prune removes what has ended", prune),
 ];
 
@@ -796,37 +792,6 @@ fn events(session: &mut Session) -> Result<()> {
         order,
         vec!["create", "start", "kill", "die", "stop", "destroy"],
     )
-}
-
-fn killed_daemon(session: &mut Session) -> Result<()> {
-    let count = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done";
-    docker(
-        session,
-        &["run", "-d", "--name", "counts", IMAGE, "sh", "-c", count],
-    )?;
-    let pid = ["inspect", "-f", "{{.State.Pid}}", "counts"];
-    let before = docker(session, &pid)?;
-    let mut follower = session.docker.command(&["logs", "-f", "counts"]);
-    let follower = follower
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    std::thread::sleep(Duration::from_millis(500));
-    session.restart_daemon()?;
-    let seen = follower.wait_with_output()?;
-    ensure!(!seen.stdout.is_empty(), "nothing was followed");
-    same("its process", docker(session, &pid)?, before)?;
-    docker(session, &["stop", "-t", "0", "counts"])?;
-    let all = docker(session, &["logs", "counts"])?;
-    for (expected, line) in all.lines().enumerate() {
-        same("a line of the log", line, &expected.to_string())?;
-    }
-    ensure!(
-        all.lines().count() > 10,
-        "only {} lines",
-        all.lines().count()
-    );
-    docker(session, &["rm", "counts"]).map(drop)
 }
 
 fn prune(session: &mut Session) -> Result<()> {

@@ -39,6 +39,9 @@ usage: cargo xtask <command>
                    or its rooms whose name contains FOCUS: images, containers, …
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
+  soak [--minutes N] [--seed S]
+                   an hour, or N minutes, of pods, pulls, commands and restarts of the
+                   daemon: what it takes has to stay flat
   hostile [FOCUS]  only the hostile suite: registries, images and requests that mean
                    harm; or its parts whose name contains FOCUS
   crash [--seeds N | --seed S | --points | --point NAME]
@@ -111,6 +114,11 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["node", focus] => {
             prepare()?;
             Ok(report(suites::node::run_matching(focus)?))
+        }
+        ["soak", options @ ..] => {
+            let wanted = suites::node::soak::Wanted::parse(options)?;
+            prepare()?;
+            Ok(report(suites::node::soak::run(&wanted)?))
         }
         ["hostile"] => {
             prepare()?;

@@ -17,6 +17,7 @@ pub(super) mod restart;
 mod reused_pid;
 mod scrub;
 pub(super) mod session;
+pub mod soak;
 mod streams;
 mod volumes;
 

@@ -84,6 +84,8 @@ pub enum Error {
     Containers(#[from] berth_standalone::Error),
     #[error(transparent)]
     Lifecycle(#[from] berth_lifecycle::Error),
+    #[error(transparent)]
+    Archive(#[from] berth_unpack::Error),
     /// A bug here, contained in this request.
     #[error("{operation} panicked")]
     Panicked { operation: &'static str },
@@ -119,6 +121,10 @@ impl Error {
             Self::Lifecycle(error) => of_lifecycle(error),
             Self::Networks(error) => of_networks(error),
             Self::Containers(error) => of_containers(error),
+            Self::Archive(error) if error.is_bad_archive() || error.is_read_only() => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Archive(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Hijack(_) | Self::Io { .. } | Self::Stored { .. } | Self::Panicked { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }

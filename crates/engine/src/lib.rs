@@ -20,6 +20,7 @@ mod filters;
 mod hijack;
 mod images;
 mod networks;
+mod pieces;
 mod progress;
 mod query;
 mod registry_auth;

@@ -31,6 +31,7 @@ mod recovery;
 pub mod request;
 mod reservations;
 mod restore;
+mod root;
 mod runtime;
 mod shim;
 mod shown;
@@ -55,6 +56,7 @@ pub use events::{Event, EventKind, Lagged, Subscription};
 pub use exec::{CommandControl, ExecOutput, ExecRequest, Pipes, StdStreams};
 pub use pod::{Pod, user_namespaces_supported_at};
 pub use recovery::Recovered;
+pub use root::{Missing, Root, VolumeMount, WritableLayer};
 pub use runtime::Runtime;
 pub use spec::{capabilities_to_give, seccomp_supported};
 pub use stats::{

@@ -18,6 +18,9 @@ pub struct Container {
     shown: watch::Sender<Arc<Record>>,
     run: watch::Sender<Option<Arc<berth_lifecycle::Container>>>,
     pub(crate) mailbox: Mailbox<Command>,
+    /// Held while its layer is written to from outside: shared while it runs, alone while it does not
+    /// or is started. A layer is mounted by one at a time.
+    pub(crate) layer: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Container {
@@ -27,6 +30,7 @@ impl Container {
         let container = Self {
             run: watch::Sender::new(None),
             mailbox,
+            layer: Arc::default(),
             shown: watch::Sender::new(Arc::new(record)),
         };
         (Arc::new(container), inbox)

@@ -88,6 +88,10 @@ impl Containers {
         self.house.events()
     }
 
+    pub(crate) fn house(&self) -> &House {
+        &self.house
+    }
+
     pub fn volumes(&self) -> &Volumes {
         &self.house.volumes
     }
@@ -208,6 +212,15 @@ impl Containers {
             )));
         }
         self.house.volumes.remove(name).await
+    }
+
+    /// The same, with more to say than the container's own attributes.
+    pub fn tell_with(&self, container: &Container, action: &str, more: &[(&str, String)]) {
+        let event = Event::of(&container.view(), action);
+        let event = more
+            .iter()
+            .fold(event, |event, (key, value)| event.with(key, value));
+        self.house.tell(event);
     }
 
     /// Tells that something was done to a container from outside of its task.

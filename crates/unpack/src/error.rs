@@ -50,6 +50,12 @@ impl Error {
         ))
     }
 
+    /// Whether what it was to be written to takes no writes.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Error::Write { source, .. }
+            if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    }
+
     /// Whether the archive itself is at fault: fetching it again gives the same answer.
     pub fn is_bad_archive(&self) -> bool {
         match self {
@@ -117,7 +123,11 @@ pub enum Refusal {
     LinkLoop,
     #[error("replaces a directory that is not empty")]
     ReplacesDirectory,
-    #[error("link target is missing from the layer")]
+    #[error("cannot overwrite a directory with a non-directory")]
+    OverwritesDirectory,
+    #[error("cannot overwrite a non-directory with a directory")]
+    OverwritesFile,
+    #[error("link target is missing")]
     LinkTargetMissing,
     #[error("link target cannot be linked to")]
     BadLinkTarget,

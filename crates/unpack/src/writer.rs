@@ -461,7 +461,7 @@ pub(crate) fn is_ours_to_set(name: &[u8]) -> bool {
 }
 
 /// Copies data from the stream to the file, at an offset or one after the other.
-fn write<S: Source>(
+pub(crate) fn write<S: Source>(
     file: &OwnedFd,
     mut offset: Option<u64>,
     length: u64,
@@ -505,7 +505,7 @@ fn touch_name(place: &Place<'_>, entry: &Entry) -> rustix::io::Result<()> {
 }
 
 /// Access time is set to the same: what the archive says of it is rarely kept anywhere.
-fn times(mtime: Timestamp) -> Timestamps {
+pub(crate) fn times(mtime: Timestamp) -> Timestamps {
     let time = Timespec {
         tv_sec: mtime.seconds,
         tv_nsec: i64::from(mtime.nanoseconds),

@@ -5,6 +5,8 @@ mod client;
 mod compose;
 mod containers;
 mod cut;
+mod exchanged;
+mod files;
 mod health;
 mod images;
 mod interface;
@@ -15,6 +17,7 @@ mod registries;
 mod remote;
 mod session;
 mod system;
+mod written;
 
 use anyhow::{Result, ensure};
 
@@ -27,6 +30,8 @@ type Step = fn(&mut Session) -> Result<()>;
 const ROOMS: &[(&str, &[(&str, Step)])] = &[
     ("images", STEPS),
     ("containers", containers::STEPS),
+    ("files", files::STEPS),
+    ("files, written", written::STEPS),
     ("killed", killed::STEPS),
     ("health", health::STEPS),
     ("networks", networks::STEPS),

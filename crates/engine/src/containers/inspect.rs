@@ -91,7 +91,7 @@ fn state(record: &Record) -> Value {
 }
 
 /// The configuration as it was asked for, over that of the image.
-fn config(engine: &Engine, record: &Record) -> Value {
+pub(super) fn config(engine: &Engine, record: &Record) -> Value {
     let mut told = serde_json::to_value(&record.config).unwrap_or_default();
     let image = engine.images.get(&record.image_id.to_string());
     let Some(fields) = told.as_object_mut() else {

@@ -1,10 +1,14 @@
 //! Containers.
 
+mod archive;
 mod attach;
+mod changes;
 mod changing;
+mod commit;
 pub mod create;
 mod describe;
 pub mod events;
+mod export;
 mod inspect;
 mod list;
 mod logs;
@@ -54,6 +58,13 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/containers/{name}/logs", get(logs::logs))
         .route("/containers/{name}/top", get(top::top))
         .route("/containers/{name}/stats", get(stats::stats))
+        .route(
+            "/containers/{name}/archive",
+            get(archive::get).head(archive::head).put(archive::put),
+        )
+        .route("/containers/{name}/changes", get(changes::list))
+        .route("/containers/{name}/export", get(export::export))
+        .route("/commit", post(commit::commit))
         .route("/containers/{name}", delete(changing::remove))
 }
 

@@ -1,15 +1,15 @@
 //! Images.
 
-mod changes;
+pub mod changes;
 mod delete;
-mod describe;
+pub mod describe;
 mod distribution;
 mod failure;
 mod history;
 mod import;
 pub mod list;
 mod load;
-mod name;
+pub mod name;
 mod prune;
 mod pull;
 mod push;
@@ -75,7 +75,7 @@ async fn of_one(
 }
 
 /// What events say of an image.
-fn attributes(image: &Image, name: &str) -> BTreeMap<String, String> {
+pub fn attributes(image: &Image, name: &str) -> BTreeMap<String, String> {
     let mut attributes = image.config.labels().clone();
     if !name.is_empty() {
         attributes.insert("name".to_owned(), name.to_owned());

@@ -99,6 +99,8 @@ impl Task {
                 "container {id} is marked for removal and cannot be started"
             )));
         }
+        // Who writes to its layer meanwhile is waited for: a layer is mounted once.
+        let _alone = Arc::clone(&self.container.layer).write_owned().await;
         match self.run_once().await {
             Ok(view) => {
                 let record = self.change();

@@ -95,6 +95,10 @@ impl Session {
         &self.daemon_log
     }
 
+    pub fn daemon_pid(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().context("no daemon runs")?.pid())
+    }
+
     /// `127.0.0.1:port/crew/busybox` and what is appended.
     pub fn reference(&self, suffix: &str) -> String {
         format!("{}/{REPOSITORY}{suffix}", self.registry.address())

@@ -71,7 +71,7 @@ pub fn pod(config: Option<cri::PodSandboxConfig>, handler: String) -> Result<Pod
         resources: linux.resources.map(resources).transpose()?,
         overhead: linux.overhead.map(resources).transpose()?,
         owner: Owner::Kubernetes,
-        unattached: false,
+        ..PodRequest::default()
     })
 }
 

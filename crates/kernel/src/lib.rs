@@ -17,6 +17,7 @@ mod execute;
 mod heap;
 mod holder;
 mod identity;
+mod job;
 mod mounts;
 mod namespaces;
 mod nodes;
@@ -44,6 +45,7 @@ pub use identity::{
     set_dumpable, set_effective_ids, set_gids, set_groups, set_hostname, set_parent_death_signal,
     set_personality, set_process_name, set_securebits, set_uids,
 };
+pub use job::spawn_job;
 pub use mounts::{
     AttributeChange, FilesystemContext, MountFlags, Propagation, attach, clone_tree, detach,
     move_into, pick_filesystem, pivot_into, read_only_view, set_attributes, set_propagation,

@@ -19,10 +19,10 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::confinement::relabel;
 use crate::error::{Error, Result};
 use crate::pod::give_to_root;
-use crate::request::{Dns, PodRequest, Scope};
+use crate::request::{Dns, PodRequest, Scope, Shm};
 
 /// What Kubernetes users expect of /dev/shm, in bytes: 64 MiB.
-const SHM_OPTIONS: &str = "mode=1777,size=67108864";
+const USUAL_SHM: u64 = 64 << 20;
 /// A resolver's file is small; the host's is copied up to here.
 const MAX_RESOLV_CONF: u64 = 64 << 10;
 
@@ -85,8 +85,9 @@ impl PodFiles {
         make_dir(&self.dir.join("ns"))
     }
 
-    /// Writes what containers of the pod find under /etc and /dev/shm.
-    pub fn populate(&self, request: &PodRequest) -> Result<()> {
+    /// Writes what containers of the pod find under /etc and /dev/shm; `joined` is another pod's
+    /// /dev/shm that is to be this one's.
+    pub fn populate(&self, request: &PodRequest, joined: Option<&Path>) -> Result<()> {
         let write = |path: PathBuf, text: String| {
             fs::write(&path, text)
                 .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
@@ -101,11 +102,19 @@ impl PodFiles {
         let user = request.namespaces.user.as_ref();
         give_to_root(&self.resolv_conf(), user)?;
         give_to_root(&self.hostname(), user)?;
-        if request.namespaces.ipc != Scope::Node {
-            self.mount_shm()?;
-            give_to_root(&self.shm(), user)?;
+        if request.namespaces.ipc == Scope::Node {
+            return Ok(());
         }
-        Ok(())
+        match (joined, request.shm) {
+            (Some(other), _) => self.share_shm(other),
+            (None, Shm::Missing) => Ok(()),
+            (None, Shm::Usual) => self.mount_shm(USUAL_SHM),
+            (None, Shm::Bytes(bytes)) => self.mount_shm(bytes),
+        }?;
+        match self.shm().exists() && joined.is_none() {
+            true => give_to_root(&self.shm(), user),
+            false => Ok(()),
+        }
     }
 
     /// Writes other resolvers into the file that containers of the pod have mounted. False, and
@@ -133,7 +142,8 @@ impl PodFiles {
     /// Lets containers whose files have this SELinux label use what the pod shares.
     pub fn relabel(&self, request: &PodRequest, label: Option<&str>) -> Result<()> {
         let Some(label) = label else { return Ok(()) };
-        let shm = (request.namespaces.ipc != Scope::Node).then(|| self.shm());
+        let own = request.namespaces.ipc != Scope::Node && request.joined.ipc.is_none();
+        let shm = (own && request.shm != Shm::Missing).then(|| self.shm());
         let files = [self.resolv_conf(), self.hostname()];
         files
             .iter()
@@ -141,11 +151,26 @@ impl PodFiles {
             .try_for_each(|path| relabel(path, label))
     }
 
-    fn mount_shm(&self) -> Result<()> {
+    /// Both are one filesystem: neither goes before the other has let it go. Without one there,
+    /// there is none here.
+    fn share_shm(&self, other: &Path) -> Result<()> {
+        if !other.exists() {
+            return Ok(());
+        }
+        let shm = self.shm();
+        make_dir(&shm)?;
+        rustix::mount::mount_bind(other, &shm).map_err(|errno| Error::State {
+            action: "share /dev/shm at",
+            path: shm,
+            source: errno.into(),
+        })
+    }
+
+    fn mount_shm(&self, bytes: u64) -> Result<()> {
         let shm = self.shm();
         make_dir(&shm)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let options = std::ffi::CString::new(SHM_OPTIONS).ok();
+        let options = std::ffi::CString::new(format!("mode=1777,size={bytes}")).ok();
         rustix::mount::mount("shm", &shm, "tmpfs", flags, options.as_deref()).map_err(|errno| {
             Error::State {
                 action: "mount a tmpfs on",

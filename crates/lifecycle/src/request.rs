@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use berth_names::ContainerId;
+use berth_names::{ContainerId, SandboxId};
 use serde::{Deserialize, Serialize};
 
 /// Whose a pod and its containers are. A kubelet removes what it does not know: it is shown its own
@@ -55,6 +55,31 @@ pub struct PodRequest {
     /// A network of its own has no interface but loopback: its owner attaches it.
     #[serde(default)]
     pub unattached: bool,
+    #[serde(default)]
+    pub joined: Joined,
+    #[serde(default)]
+    pub shm: Shm,
+}
+
+/// Other pods whose namespaces a pod uses, where it would have its own. They have to be ready when
+/// it is made, and may go before it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    pub network: Option<SandboxId>,
+    /// With what is at /dev/shm.
+    pub ipc: Option<SandboxId>,
+}
+
+/// What a pod with IPC of its own has at /dev/shm.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shm {
+    /// 64 MiB.
+    #[default]
+    Usual,
+    Bytes(u64),
+    /// Nothing is mounted.
+    Missing,
 }
 
 impl PodRequest {
@@ -103,7 +128,7 @@ pub enum Scope {
     Container,
     /// The host's.
     Node,
-    /// That of another container in the pod.
+    /// That of another container in the pod; Docker's containers have a pod each, and join across.
     Target(String),
 }
 
@@ -211,6 +236,10 @@ pub struct MountRequest {
     pub recursive_read_only: bool,
     pub propagation: Propagation,
     pub selinux_relabel: bool,
+    /// Shows only what is there in the host's directory; links in it lead nowhere else. Empty means
+    /// all of it.
+    #[serde(default)]
+    pub sub_path: String,
     /// How the ids of the volume are mapped; none where they are as they are.
     #[serde(default)]
     pub id_map: Option<UserNamespace>,
@@ -346,7 +375,13 @@ pub struct RunAs {
     pub username: String,
     /// Only valid beside `uid` or `username`.
     pub gid: Option<u32>,
+    /// Instead of `gid`: a name of the image's, or a number.
+    #[serde(default)]
+    pub groupname: String,
     pub supplemental_groups: Vec<u32>,
+    /// Further ones by names of the image's, or numbers.
+    #[serde(default)]
+    pub supplemental_names: Vec<String>,
     /// Leaves out the groups that the image's group file lists for the user.
     pub strict_groups: bool,
 }

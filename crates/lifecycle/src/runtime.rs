@@ -66,6 +66,11 @@ impl Runtime {
         self.core.config.cgroup_driver
     }
 
+    /// A static program that runs another one as process 1.
+    pub fn init_program(&self) -> &std::path::Path {
+        &self.core.config.pod_init
+    }
+
     pub fn handlers(&self) -> &Handlers {
         &self.core.config.handlers
     }

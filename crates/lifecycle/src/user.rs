@@ -70,6 +70,9 @@ impl Database {
             additional_gids.extend(self.memberships(entry.name));
         }
         additional_gids.extend(&run_as.supplemental_groups);
+        for name in &run_as.supplemental_names {
+            additional_gids.push(self.group_id(name)?);
+        }
         let mut seen = std::collections::HashSet::new();
         additional_gids.retain(|gid| seen.insert(*gid));
         let home = entry.map_or_else(
@@ -87,7 +90,8 @@ impl Database {
     }
 
     fn chosen(&self, run_as: &RunAs, image_user: &str) -> Result<(String, Option<String>)> {
-        let given_group = run_as.gid.map(|gid| gid.to_string());
+        let named = Some(run_as.groupname.clone()).filter(|name| !name.is_empty());
+        let given_group = run_as.gid.map(|gid| gid.to_string()).or(named);
         if let Some(uid) = run_as.uid {
             return Ok((uid.to_string(), given_group));
         }
@@ -308,6 +312,24 @@ mod tests {
         };
         let user = database().resolve(&strict, "").unwrap();
         assert_eq!(user.identity.additional_gids, [1000, 1234]);
+    }
+
+    #[test]
+    fn groups_are_found_by_name_too() {
+        let named = RunAs {
+            uid: Some(7),
+            groupname: "extra".into(),
+            supplemental_names: vec!["www-data".into(), "77".into()],
+            ..RunAs::default()
+        };
+        let user = database().resolve(&named, "").unwrap();
+        assert_eq!(user.identity.gid, 50000);
+        assert_eq!(user.identity.additional_gids, [50000, 33, 77]);
+        let unknown = RunAs {
+            supplemental_names: vec!["none".into()],
+            ..RunAs::default()
+        };
+        assert!(database().resolve(&unknown, "").is_err());
     }
 
     #[test]

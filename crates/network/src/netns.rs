@@ -223,7 +223,9 @@ fn bring_loopback_up() -> Result<()> {
     })
 }
 
-fn pin(namespace: &Path, path: &Path) -> Result<()> {
+/// Pins a namespace, named by a path below /proc or by another pin, at `path` as well. It lives as
+/// long as any of its pins.
+pub fn pin(namespace: &Path, path: &Path) -> Result<()> {
     unpin(path)?;
     let failed = |source: io::Error| Error::Io {
         operation: "pin a namespace at",

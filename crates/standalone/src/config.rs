@@ -80,6 +80,8 @@ pub struct HostConfig {
     /// `name:address`.
     pub extra_hosts: Vec<String>,
     pub group_add: Vec<String>,
+    /// `name:alias`.
+    pub links: Vec<String>,
     pub ipc_mode: String,
     pub pid_mode: String,
     #[serde(rename = "UTSMode")]

@@ -24,6 +24,7 @@ use crate::networks;
 use crate::policy;
 use crate::record::{Phase, Record};
 use crate::rotation;
+use crate::sharing;
 use crate::task::{Command, signal};
 use crate::volumes::Volumes;
 
@@ -108,11 +109,13 @@ impl Containers {
     /// Makes a container. It is durable when this answers; what a failure leaves is gone.
     pub async fn create(
         &self,
-        draft: Draft,
+        mut draft: Draft,
         image: &Digest,
     ) -> Result<(Arc<Container>, Vec<String>)> {
         let house = &self.house;
         policy::check(&draft.host.restart_policy, draft.host.auto_remove)?;
+        house.settle_modes(&mut draft.host)?;
+        sharing::check(&draft.config, &draft.host)?;
         let endpoints = networks::asked(&draft.host, &draft.networking)?;
         crate::limits::resources(&draft.host)?;
         crate::limits::rlimits(&draft.host.limits.ulimits)?;
@@ -131,6 +134,11 @@ impl Containers {
                 return Err(error);
             }
         };
+        if let Err(error) = house.settle_links(&name, &mut draft.host) {
+            house.give_back_name(&name);
+            house.runtime.remove_layer(&id).await?;
+            return Err(error);
+        }
         let files = Files::new(&house.root, id.as_str());
         let logs = draft.host.log_config.r#type != "none";
         let record = Record {

@@ -7,6 +7,7 @@ use berth_network::{Endpoint, EndpointAddress, EndpointRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::links;
 
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
 
@@ -16,7 +17,7 @@ const INTERFACE: &str = "com.docker.network.endpoint.ifname";
 pub struct EndpointSettings {
     #[serde(rename = "IPAMConfig")]
     pub ipam_config: Option<EndpointAddresses>,
-    /// Kept for whoever inspects: links are of the past.
+    /// `name:alias`: further names of others, for this container alone.
     pub links: Option<Vec<String>>,
     pub aliases: Option<Vec<String>>,
     pub mac_address: String,
@@ -64,7 +65,12 @@ impl EndpointSettings {
                     .map_err(|_| Error::invalid(format!("invalid MAC address {text:?}")))?,
             ),
         };
+        let links = self.links.iter().flatten().map(|link| {
+            let (name, alias) = links::parse(link)?;
+            Ok((alias.to_owned(), name.to_owned()))
+        });
         Ok(EndpointRequest {
+            links: links.collect::<Result<_>>()?,
             ipv4: address(&wanted.ipv4)?,
             ipv6: address(&wanted.ipv6)?,
             mac,

@@ -23,6 +23,7 @@ use crate::mounts;
 use crate::name;
 use crate::record::{MountPoint, Record};
 use crate::request;
+use crate::sharing::Sharing;
 use crate::task::Task;
 use crate::volumes::Volumes;
 
@@ -168,8 +169,9 @@ impl House {
         let made = files.clone();
         blocking(move || made.create()).await?;
         // What cannot be asked of the core is refused now, not at the start.
-        request::pod(&record, files)?;
-        request::container(&record, image, files)?;
+        let alone = Sharing::default();
+        request::pod(&record, files, &alone)?;
+        request::container(&record, image, files, &alone, self.runtime.init_program())?;
         self.commit(&record).await?;
         Ok(record)
     }
@@ -178,13 +180,49 @@ impl House {
         let mut all = Vec::new();
         for from in &host.volumes_from {
             let (name, mode) = from.split_once(':').unwrap_or((from, "rw"));
-            for mut point in self.get(name)?.view().mounts.clone() {
-                point.rw &= mode != "ro";
+            let read_only = match mode {
+                "ro" => true,
+                "rw" | "z" | "Z" => false,
+                _ => return Err(Error::invalid(format!("invalid mode: {mode}"))),
+            };
+            // No 404: clients would take it for the image's, and pull that.
+            let other = self
+                .get(name)
+                .map_err(|error| Error::invalid(error.to_string()))?;
+            for mut point in other.view().mounts.clone() {
+                point.rw &= !read_only;
                 point.anonymous = false;
                 all.push(point);
             }
         }
         Ok(all)
+    }
+
+    /// Mounts the filesystems that volumes of a container are, all or none.
+    pub async fn mount_volumes(&self, record: &Record) -> Result<()> {
+        for name in volumes_of(record) {
+            if let Err(error) = self.volumes.take(name, &record.id).await {
+                self.unmount_volumes(record).await;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The opposite, after a run; repeating it is harmless.
+    pub async fn unmount_volumes(&self, record: &Record) {
+        for name in volumes_of(record) {
+            if let Err(error) = self.volumes.let_go(name, &record.id).await {
+                tracing::warn!(volume = name, error = chain(&error), "not unmounted");
+            }
+        }
+    }
+
+    /// For one that runs, under a former daemon's mounts.
+    pub fn note_volumes(&self, record: &Record) {
+        for name in volumes_of(record) {
+            self.volumes.note_user(name, &record.id);
+        }
     }
 
     pub fn users_of(&self, volume: &str) -> Vec<Arc<Container>> {
@@ -286,4 +324,10 @@ impl House {
             }
         }
     }
+}
+
+fn volumes_of(record: &Record) -> impl Iterator<Item = &str> {
+    let volumes = record.mounts.iter();
+    let volumes = volumes.filter(|point| point.r#type == "volume");
+    volumes.map(|point| point.name.as_str())
 }

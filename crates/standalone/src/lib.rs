@@ -23,6 +23,8 @@ mod files;
 mod health;
 mod house;
 mod limits;
+mod links;
+mod local;
 mod logs;
 mod mailbox;
 mod mounts;
@@ -34,6 +36,7 @@ mod record;
 mod request;
 mod root;
 mod rotation;
+mod sharing;
 mod task;
 mod volumes;
 

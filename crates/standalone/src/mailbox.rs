@@ -21,6 +21,11 @@ impl<C> Mailbox<C> {
         (Self { owner, sender }, requests)
     }
 
+    /// Without an answer. One who has so much to do will come to it by that.
+    pub fn hint(&self, command: C) {
+        let _ = self.sender.try_send(command);
+    }
+
     /// [`Error::Gone`] if the container is removed before it answers.
     pub async fn ask<T>(
         &self,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::config::{Config, HostConfig, Mount};
 use crate::error::{Error, Result};
+use crate::local;
 use crate::record::MountPoint;
 use crate::volumes::{VolumeDraft, Volumes};
 
@@ -204,14 +205,9 @@ fn of_mount(mount: &Mount) -> Result<Planned> {
             mount.source
         ))),
         "volume" => {
-            if option("VolumeOptions", "Subpath")
-                .and_then(Value::as_str)
-                .is_some_and(|p| !p.is_empty())
-            {
-                return Err(Error::invalid(
-                    "a part of a volume cannot be mounted yet: mount all of it",
-                ));
-            }
+            let sub_path = option("VolumeOptions", "Subpath").and_then(Value::as_str);
+            let sub_path = sub_path.unwrap_or_default();
+            check_sub_path(sub_path)?;
             let driver = option("VolumeOptions", "DriverConfig")
                 .cloned()
                 .unwrap_or_default();
@@ -220,7 +216,8 @@ fn of_mount(mount: &Mount) -> Result<Planned> {
                 read.and_then(Result::ok).unwrap_or_default()
             };
             Ok(Planned {
-                copy: !is("VolumeOptions", "NoCopy"),
+                // A part has to be there before.
+                copy: !is("VolumeOptions", "NoCopy") && sub_path.is_empty(),
                 volume: Some(PlannedVolume {
                     driver: driver
                         .get("Name")
@@ -234,24 +231,41 @@ fn of_mount(mount: &Mount) -> Result<Planned> {
                     name: mount.source.clone(),
                     anonymous: mount.source.is_empty(),
                     driver: "local".to_owned(),
+                    sub_path: sub_path.to_owned(),
                     ..point
                 })
             })
         }
         "tmpfs" => {
-            let mut options = String::new();
+            let mut options: Vec<String> = Vec::new();
             if let Some(size) = option("TmpfsOptions", "SizeBytes").and_then(Value::as_u64) {
-                options.push_str(&format!("size={size},"));
+                options.push(format!("size={size}"));
             }
             if let Some(mode) = option("TmpfsOptions", "Mode").and_then(Value::as_u64) {
-                options.push_str(&format!("mode={mode:o},"));
+                options.push(format!("mode={mode:o}"));
+            }
+            // Each is a word, or a key and a value.
+            let more = option("TmpfsOptions", "Options").and_then(Value::as_array);
+            for words in more.into_iter().flatten().filter_map(Value::as_array) {
+                let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
+                options.push(words.join("="));
             }
             if mount.read_only {
-                options.push_str("ro");
+                options.push("ro".to_owned());
             }
-            tmpfs(&mount.target, options.trim_end_matches(','))
+            tmpfs(&mount.target, &options.join(","))
         }
         other => Err(Error::invalid(format!("mount type unknown: {other:?}"))),
+    }
+}
+
+fn check_sub_path(path: &str) -> Result<()> {
+    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+    match Path::new(path).components().all(inside) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "invalid volume subpath {path:?}: subpath must be a relative path within the volume"
+        ))),
     }
 }
 
@@ -261,6 +275,9 @@ fn tmpfs(target: &str, options: &str) -> Result<Planned> {
         .filter(|option| !option.is_empty())
         .map(str::to_owned)
         .collect();
+    if let Some(unknown) = options.iter().find(|option| !is_of_tmpfs(option)) {
+        return Err(Error::invalid(format!("invalid tmpfs option {unknown:?}")));
+    }
     let mut all = options.clone();
     if !options
         .iter()
@@ -268,7 +285,7 @@ fn tmpfs(target: &str, options: &str) -> Result<Planned> {
     {
         all.push("noexec".to_owned());
     }
-    all.retain(|option| option != "exec" && option != "rw");
+    all.retain(|option| !["exec", "rw", "defaults"].contains(&option.as_str()));
     Ok(simple(MountPoint {
         r#type: "tmpfs".to_owned(),
         destination: destination(target)?,
@@ -276,6 +293,47 @@ fn tmpfs(target: &str, options: &str) -> Result<Planned> {
         options: all,
         ..MountPoint::default()
     }))
+}
+
+/// What mount(8) knows for every filesystem, and tmpfs(5) for its own.
+fn is_of_tmpfs(option: &str) -> bool {
+    const FLAGS: [&str; 22] = [
+        "ro",
+        "rw",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "exec",
+        "noexec",
+        "sync",
+        "async",
+        "dirsync",
+        "mand",
+        "nomand",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "norelatime",
+        "strictatime",
+        "nostrictatime",
+        "defaults",
+    ];
+    const KEYS: [&str; 7] = [
+        "size",
+        "mode",
+        "uid",
+        "gid",
+        "nr_inodes",
+        "nr_blocks",
+        "mpol",
+    ];
+    match option.split_once('=') {
+        None => FLAGS.contains(&option),
+        Some((key, value)) => KEYS.contains(&key) && !value.is_empty(),
+    }
 }
 
 fn propagation(name: &str) -> Option<Propagation> {
@@ -312,7 +370,10 @@ pub(crate) async fn settle(
                 options: volume.options,
             };
             let (volume, _) = volumes.create(draft).await?;
-            copies = copy && is_empty(&volume.mountpoint);
+            // Another filesystem comes over it: what is copied would be under that.
+            copies = copy && volume.options.is_empty() && is_empty(&volume.mountpoint);
+            // A mount of one that is written to would lift that.
+            point.rw &= !local::is_read_only(&volume.options);
             point.name.clone_from(&volume.name);
             point.source = volume.mountpoint.display().to_string();
         }
@@ -348,6 +409,7 @@ pub(crate) fn requests(points: &[MountPoint]) -> Vec<MountRequest> {
         container_path: point.destination.clone(),
         host_path: point.source.clone(),
         readonly: !point.rw,
+        sub_path: point.sub_path.clone(),
         propagation: propagation(&point.propagation).unwrap_or_default(),
         tmpfs: (point.r#type == "tmpfs").then(|| point.options.clone()),
         ..MountRequest::default()
@@ -419,6 +481,46 @@ mod tests {
             assert!(planned(&[bind], &[]).is_err(), "{bind}");
         }
         assert!(planned(&["/a:/x", "/b:/x/."], &[]).is_err());
+    }
+
+    #[test]
+    fn a_tmpfs_takes_its_own_options_and_no_others() {
+        let options = |text: &str| tmpfs("/t", text).map(|planned| planned.point.options.join(","));
+        assert_eq!(options("").unwrap(), "noexec");
+        assert_eq!(options("rw,exec,size=1m,uid=5").unwrap(), "size=1m,uid=5");
+        assert_eq!(
+            options("dev,nr_inodes=9").unwrap(),
+            "dev,nr_inodes=9,noexec"
+        );
+        assert!(!tmpfs("/t", "ro").unwrap().point.rw);
+        for bad in ["size", "size=", "lowerdir=/", "what"] {
+            assert!(options(bad).is_err(), "{bad}");
+        }
+        let mount: Mount = serde_json::from_value(serde_json::json!({
+            "Type": "tmpfs", "Target": "/t", "TmpfsOptions": {
+                "SizeBytes": 5, "Mode": 448, "Options": [["exec"], ["uid", "7"]]},
+        }))
+        .unwrap();
+        let point = of_mount(&mount).unwrap().point;
+        assert_eq!(point.options, ["size=5", "mode=700", "uid=7"]);
+    }
+
+    #[test]
+    fn a_part_of_a_volume_is_inside_of_it() {
+        let mount = |path: &str| {
+            let mount: Mount = serde_json::from_value(serde_json::json!({
+                "Type": "volume", "Source": "data", "Target": "/d",
+                "VolumeOptions": {"Subpath": path},
+            }))
+            .unwrap();
+            of_mount(&mount)
+        };
+        let planned = mount("a/b").unwrap();
+        assert_eq!(planned.point.sub_path, "a/b");
+        assert!(!planned.copy && mount("").unwrap().copy);
+        for outside in ["/etc", "../x", "a/../../b"] {
+            assert!(mount(outside).is_err(), "{outside}");
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::house::House;
 use crate::record::Record;
 use crate::request::{self, Network};
 
+const SHARED: &str = "container sharing network namespace with another container or host cannot be \
+                      connected to any other network";
+
 /// What a new container asks of its networks, by their names.
 pub(crate) fn asked(
     host: &HostConfig,
@@ -23,6 +26,10 @@ pub(crate) fn asked(
 ) -> Result<BTreeMap<String, EndpointSettings>> {
     let main = request::network(host)?;
     let mut asked = BTreeMap::new();
+    // Clients name that "network" among the endpoints, too.
+    if let Network::Shared(_) = main {
+        return Ok(asked);
+    }
     for (name, settings) in &networking.endpoints_config {
         let settings: EndpointSettings = serde_json::from_value(settings.clone())
             .map_err(|error| Error::invalid(format!("endpoint of network {name}: {error}")))?;
@@ -34,6 +41,7 @@ pub(crate) fn asked(
         Network::Joined(name) => (name.as_str(), false),
         Network::Host => ("host", true),
         Network::None => ("none", true),
+        Network::Shared(_) => return Ok(asked),
     };
     if alone && asked.keys().any(|other| other != name) {
         return Err(Error::invalid(format!(
@@ -135,7 +143,11 @@ impl House {
     ) -> Result<()> {
         let definition = self.networks.find(network)?.definition;
         settings.request()?;
-        let joined = matches!(request::network(&record.host)?, Network::Joined(_));
+        let main = request::network(&record.host)?;
+        if let Network::Shared(_) = main {
+            return Err(Error::invalid(SHARED));
+        }
+        let joined = matches!(main, Network::Joined(_));
         if !joined || ["host", "none"].contains(&definition.name.as_str()) {
             return Err(Error::invalid(format!(
                 "container {} cannot be connected to network {network}: on the networks host and none a container is alone, from its creation on",
@@ -267,6 +279,7 @@ mod tests {
                 &["back", "web"],
             ),
             ("none", json!({}), &["none"]),
+            ("container:x", json!({"container:x": {}}), &[]),
         ] {
             assert_eq!(names(mode, endpoints).unwrap(), wanted, "{mode}");
         }

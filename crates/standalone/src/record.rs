@@ -65,6 +65,9 @@ pub struct MountPoint {
     #[serde(rename = "RW")]
     pub rw: bool,
     pub propagation: String,
+    /// What of a volume is mounted; empty means all of it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sub_path: String,
     /// Of a filesystem in memory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,

@@ -1,21 +1,23 @@
 //! From a record to what the core is asked for, for one run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_images::Image;
 use berth_lifecycle::request::{
     AppArmor, ContainerRequest, Dns, MountRequest, Namespaces, Owner, PodRequest, RunAs, Scope,
-    Seccomp, Security,
+    Seccomp, Security, Shm,
 };
 
 use crate::config::{Config, HostConfig};
 use crate::error::{Error, Result};
 use crate::files::{Files, LOG};
+use crate::links::Link;
 use crate::record::Record;
+use crate::sharing::{Sharing, of_container, pid_scope};
 use crate::{limits, mounts};
 
-/// Bytes of /dev/shm where nothing else is asked for: 64 MiB.
-const SHM: i64 = 64 << 20;
+/// Where an init is in containers that ask for one.
+const INIT: &str = "/sbin/docker-init";
 
 /// What a container must not see of the host's /proc and /sys, and must not write to, unless it is
 /// privileged.
@@ -49,6 +51,8 @@ pub(crate) enum Network {
     Host,
     /// Loopback alone.
     None,
+    /// That of the container of this id.
+    Shared(String),
 }
 
 pub(crate) fn network(host: &HostConfig) -> Result<Network> {
@@ -56,10 +60,10 @@ pub(crate) fn network(host: &HostConfig) -> Result<Network> {
         "" | "default" => Ok(Network::Joined("bridge".to_owned())),
         "host" => Ok(Network::Host),
         "none" => Ok(Network::None),
-        shared if shared.starts_with("container:") => Err(Error::invalid(format!(
-            "network mode {shared:?} is not supported: a container's network is its own"
-        ))),
-        name => Ok(Network::Joined(name.to_owned())),
+        name => Ok(match of_container(name) {
+            Some(id) => Network::Shared(id.to_owned()),
+            None => Network::Joined(name.to_owned()),
+        }),
     }
 }
 
@@ -95,34 +99,38 @@ pub(crate) fn hostname(record: &Record) -> String {
     }
 }
 
-pub(crate) fn pod(record: &Record, files: &Files) -> Result<PodRequest> {
+pub(crate) fn pod(record: &Record, files: &Files, sharing: &Sharing) -> Result<PodRequest> {
     let host = &record.host;
     let network = network(host)?;
+    let on_host = network == Network::Host || sharing.host_network;
     Ok(PodRequest {
         name: record.name.clone(),
         uid: record.id.to_string(),
         namespace: "docker".to_owned(),
         attempt: u32::try_from(record.ends % u64::from(u32::MAX)).unwrap_or(0),
-        hostname: hostname(record),
+        // Who shares a network goes by its name.
+        hostname: hostname(sharing.network.as_deref().unwrap_or(record)),
         log_directory: files.dir().display().to_string(),
         dns: dns(host),
         labels: record.config.labels.clone(),
         sysctls: host.sysctls.clone(),
         cgroup_parent: host.cgroup_parent.clone(),
         namespaces: Namespaces {
-            network: match network {
-                Network::Host => Scope::Node,
-                Network::Joined(_) | Network::None => Scope::Pod,
-            },
+            network: if on_host { Scope::Node } else { Scope::Pod },
             pid: Scope::Container,
-            ipc: scope("ipc", &host.ipc_mode, Scope::Pod)?,
+            ipc: match sharing.host_ipc {
+                true => Scope::Node,
+                false => ipc_scope(&host.ipc_mode)?,
+            },
             user: None,
         },
         privileged: host.privileged,
         runtime_handler: runtime(host),
         owner: Owner::Docker,
         // Its networks are not the pods'.
-        unattached: network != Network::Host,
+        unattached: !on_host,
+        joined: sharing.joined.clone(),
+        shm: shm(host),
         ..PodRequest::default()
     })
 }
@@ -144,18 +152,33 @@ pub(crate) fn dns(host: &HostConfig) -> Option<Dns> {
     (dns != Dns::default()).then_some(dns)
 }
 
-fn scope(field: &str, mode: &str, own: Scope) -> Result<Scope> {
+/// One that is joined is the pod's as well.
+fn ipc_scope(mode: &str) -> Result<Scope> {
     match mode {
-        "" | "private" | "shareable" => Ok(own),
+        "" | "private" | "shareable" | "none" => Ok(Scope::Pod),
         "host" => Ok(Scope::Node),
-        other => Err(Error::invalid(format!(
-            "{field} mode {other:?} is not supported: use private or host"
-        ))),
+        mode if of_container(mode).is_some() => Ok(Scope::Pod),
+        mode => Err(Error::invalid(format!("invalid IPC mode: {mode}"))),
     }
 }
 
-pub(crate) fn container(record: &Record, image: &Image, files: &Files) -> Result<ContainerRequest> {
+fn shm(host: &HostConfig) -> Shm {
+    match u64::try_from(host.shm_size) {
+        _ if host.ipc_mode == "none" => Shm::Missing,
+        Ok(bytes) if bytes > 0 => Shm::Bytes(bytes),
+        _ => Shm::Usual,
+    }
+}
+
+pub(crate) fn container(
+    record: &Record,
+    image: &Image,
+    files: &Files,
+    sharing: &Sharing,
+    init: &Path,
+) -> Result<ContainerRequest> {
     let (config, host) = (&record.config, &record.host);
+    let mut command = record.command.clone();
     let mut mounts = mounts::requests(&record.mounts);
     let taken = |mounts: &[MountRequest], path: &str| {
         mounts.iter().any(|mount| mount.container_path == path)
@@ -163,24 +186,22 @@ pub(crate) fn container(record: &Record, image: &Image, files: &Files) -> Result
     if !taken(&mounts, "/etc/hosts") {
         mounts.push(MountRequest {
             container_path: "/etc/hosts".to_owned(),
-            host_path: files.hosts().display().to_string(),
+            host_path: (sharing.hosts.clone())
+                .unwrap_or_else(|| files.hosts())
+                .display()
+                .to_string(),
             readonly: host.readonly_rootfs,
             ..MountRequest::default()
         });
     }
-    let shm = if host.shm_size > 0 {
-        host.shm_size
-    } else {
-        SHM
-    };
-    if shm != SHM && host.ipc_mode != "host" && !taken(&mounts, "/dev/shm") {
+    // Only who has PIDs of its own has a process 1.
+    let pid = pid_scope(&host.pid_mode)?;
+    if host.init == Some(true) && pid == Scope::Container {
+        command.splice(0..0, [INIT, "--"].map(str::to_owned));
         mounts.push(MountRequest {
-            container_path: "/dev/shm".to_owned(),
-            tmpfs: Some(vec![
-                "noexec".into(),
-                "mode=1777".into(),
-                format!("size={shm}"),
-            ]),
+            container_path: INIT.to_owned(),
+            host_path: init.display().to_string(),
+            readonly: true,
             ..MountRequest::default()
         });
     }
@@ -188,9 +209,11 @@ pub(crate) fn container(record: &Record, image: &Image, files: &Files) -> Result
         name: record.name.clone(),
         image: record.image_id.to_string(),
         user_specified_image: config.image.clone(),
-        command: record.command.clone(),
+        command,
         working_dir: config.working_dir.clone(),
-        envs: environment(config, image),
+        envs: (sharing.links.iter().flat_map(Link::variables))
+            .chain(environment(config, image))
+            .collect(),
         mounts,
         devices: limits::devices(host),
         labels: config.labels.clone(),
@@ -232,7 +255,7 @@ fn security(record: &Record, files: &Files) -> Result<Security> {
         privileged: host.privileged,
         add_capabilities: host.cap_add.iter().map(|name| capability(name)).collect(),
         drop_capabilities: host.cap_drop.iter().map(|name| capability(name)).collect(),
-        pid: scope("pid", &host.pid_mode, Scope::Container)?,
+        pid: pid_scope(&host.pid_mode)?,
         run_as: run_as(record)?,
         readonly_rootfs: host.readonly_rootfs,
         seccomp: match host.privileged {
@@ -299,24 +322,16 @@ fn apply(security: &mut Security, option: &str, files: &Files) -> Result<()> {
     Ok(())
 }
 
+/// Numbers and names of `user:group` alike: who has the name is looked up in the image.
 fn run_as(record: &Record) -> Result<RunAs> {
-    let mut groups = Vec::new();
-    for group in &record.host.group_add {
-        let number = group.parse().map_err(|_| {
-            Error::invalid(format!("group {group:?} has to be given by its number"))
-        })?;
-        groups.push(number);
-    }
     let (user, group) = match record.config.user.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (record.config.user.as_str(), None),
+        Some((user, group)) => (user, group),
+        None => (record.config.user.as_str(), ""),
     };
-    let uid: Option<u32> = user.parse().ok();
-    let gid = match group {
-        None => None,
-        Some(group) => Some(group.parse().map_err(|_| {
-            Error::invalid(format!("group {group:?} has to be given by its number"))
-        })?),
+    let (user, uid) = match (user, group) {
+        ("", "") => ("", None),
+        ("", _) => ("", Some(0)),
+        (user, _) => (user, user.parse().ok()),
     };
     Ok(RunAs {
         uid,
@@ -324,8 +339,8 @@ fn run_as(record: &Record) -> Result<RunAs> {
             Some(_) => String::new(),
             None => user.to_owned(),
         },
-        gid,
-        supplemental_groups: groups,
-        strict_groups: false,
+        groupname: group.to_owned(),
+        supplemental_names: record.host.group_add.clone(),
+        ..RunAs::default()
     })
 }

@@ -1,16 +1,18 @@
 //! Volumes: directories that outlive containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_metadata::{Batch, Store, schema};
-use parking_lot::RwLock;
+use berth_names::ContainerId;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::{blocking, make_dir};
+use crate::local;
 use crate::name;
 use crate::record::Nanos;
 
@@ -43,7 +45,9 @@ pub struct Volumes {
     root: PathBuf,
     store: Store,
     all: RwLock<BTreeMap<String, Arc<Volume>>>,
-    /// One is made or removed at a time.
+    /// Who has the filesystem of a volume mounted.
+    users: Mutex<BTreeMap<String, BTreeSet<ContainerId>>>,
+    /// One is made, mounted or removed at a time.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -57,6 +61,7 @@ impl Volumes {
             .map(|(name, volume)| (name, Arc::new(volume)));
         Ok(Self {
             all: RwLock::new(all.collect()),
+            users: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             root,
             store,
@@ -80,11 +85,7 @@ impl Volumes {
                 "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
             )));
         }
-        if let Some(option) = draft.options.keys().next() {
-            return Err(Error::invalid(format!(
-                "invalid option: {option:?}: volumes of the local driver take no options"
-            )));
-        }
+        local::check(&draft.options)?;
         let anonymous = draft.name.is_empty();
         let name = match anonymous {
             true => (0..4)
@@ -116,10 +117,58 @@ impl Volumes {
         Ok((volume, true))
     }
 
+    /// Mounts the filesystem of a volume that has one, for a container that is about to run.
+    pub(crate) async fn take(&self, name: &str, container: &ContainerId) -> Result<()> {
+        let volume = self.get(name)?;
+        if volume.options.is_empty() {
+            return Ok(());
+        }
+        let _one = self.changing.lock().await;
+        let mounted = Arc::clone(&volume);
+        blocking(move || local::mount_on(&mounted.mountpoint, &mounted.options)).await?;
+        self.note_user(name, container);
+        Ok(())
+    }
+
+    /// For a container that has it already, under a former daemon.
+    pub(crate) fn note_user(&self, name: &str, container: &ContainerId) {
+        let mut users = self.users.lock();
+        let of_volume = users.entry(name.to_owned()).or_default();
+        of_volume.insert(container.clone());
+    }
+
+    /// The opposite of [`Volumes::take`]; the last one unmounts it. Repeating it is harmless.
+    pub(crate) async fn let_go(&self, name: &str, container: &ContainerId) -> Result<()> {
+        let Ok(volume) = self.get(name) else {
+            return Ok(());
+        };
+        if volume.options.is_empty() {
+            return Ok(());
+        }
+        let _one = self.changing.lock().await;
+        let is_used = {
+            let mut users = self.users.lock();
+            let others = users.get_mut(name).is_some_and(|users| {
+                users.remove(container);
+                !users.is_empty()
+            });
+            if !others {
+                users.remove(name);
+            }
+            others
+        };
+        if is_used {
+            return Ok(());
+        }
+        blocking(move || local::unmount_from(&volume.mountpoint)).await
+    }
+
     /// Removes the volume and its content. The caller knows that nobody uses it.
     pub(crate) async fn remove(&self, name: &str) -> Result<()> {
         let _one = self.changing.lock().await;
-        self.get(name)?;
+        let volume = self.get(name)?;
+        // What is mounted there is others', and is not to be removed with the directory.
+        blocking(move || local::unmount_from(&volume.mountpoint)).await?;
         let mut batch = Batch::new();
         batch.remove(schema::volumes::<Volume>(), &name.to_owned());
         self.store.commit(batch).await?;

@@ -11,11 +11,13 @@ mod health;
 mod images;
 mod interface;
 mod killed;
+mod links;
 mod networks;
 mod programs;
 mod registries;
 mod remote;
 mod session;
+mod sharing;
 mod system;
 mod written;
 
@@ -37,6 +39,8 @@ const ROOMS: &[(&str, &[(&str, Step)])] = &[
     ("networks", networks::STEPS),
     ("compose", compose::STEPS),
     ("remote", remote::STEPS),
+    ("sharing", sharing::STEPS),
+    ("links", links::STEPS),
 ];
 
 /// Pulls the image that all containers are made of.

@@ -25,6 +25,7 @@ pub fn mount(mount: cri::Mount) -> Result<MountRequest> {
         recursive_read_only: mount.recursive_read_only,
         propagation,
         selinux_relabel: mount.selinux_relabel,
+        sub_path: String::new(),
         image,
         tmpfs: None,
         id_map: (id_map != UserNamespace::default()).then_some(id_map),

@@ -40,6 +40,7 @@ pub fn security(context: LinuxContainerSecurityContext, seccomp_dir: &Path) -> R
                 .map(|gid| id("supplemental_groups", *gid))
                 .collect::<Result<_>>()?,
             strict_groups: strict,
+            ..RunAs::default()
         },
         readonly_rootfs: context.readonly_rootfs,
         no_new_privs: context.no_new_privs,

@@ -17,6 +17,7 @@ mod stats;
 pub mod streams;
 mod top;
 mod wait;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -55,6 +56,7 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/containers/{name}/resize", post(changing::resize))
         .route("/containers/{name}/wait", post(wait::wait))
         .route("/containers/{name}/attach", post(attach::attach))
+        .route("/containers/{name}/attach/ws", get(websocket::attach))
         .route("/containers/{name}/logs", get(logs::logs))
         .route("/containers/{name}/top", get(top::top))
         .route("/containers/{name}/stats", get(stats::stats))

@@ -16,7 +16,7 @@ use crate::files::ContainerFiles;
 use crate::handlers::Handler;
 use crate::pod::Pod;
 use crate::record::{self, ContainerRecord, ContainerState, PodRecord};
-use crate::request::{ContainerRequest, Scope};
+use crate::request::{ContainerRequest, Owner, Scope};
 use crate::restore::{self, Archive};
 use crate::spec::{self, ImageDefaults, Inputs};
 use crate::undo::{Undo, blocking};
@@ -322,7 +322,9 @@ fn pid_namespace(
         },
         Scope::Target(id) => {
             let target = core.container(id)?.view();
-            if target.pod != pod.id {
+            let across = |owner| owner == Owner::Docker;
+            let may_join = across(pod.request.owner) && across(target.request.owner);
+            if target.pod != pod.id && !may_join {
                 let problem = format!("container {id} is not in this pod");
                 return Err(Error::invalid("namespace_options.target_id", problem));
             }

@@ -79,7 +79,8 @@ async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Res
     );
     let pinned = files.clone();
     undo.push("namespaces", blocking("unpin", move || unpin(&pinned)));
-    let deferred = prepare(&files, record).await?;
+    let others = Others::of(core, &record.request)?;
+    let deferred = prepare(&files, record, others).await?;
     let release = cgroup::release(Arc::clone(core), Arc::new(record.clone()));
     undo.push("cgroup", release);
     record.cgroup_made = cgroup::make(core, record).await?;
@@ -110,7 +111,7 @@ async fn steps(core: &Arc<Core>, record: &mut PodRecord, undo: &mut Undo) -> Res
 }
 
 /// The directory with its first record, the namespaces and the files.
-async fn prepare(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
+async fn prepare(files: &PodFiles, record: &PodRecord, others: Others) -> Result<Sysctls> {
     let (files, record) = (files.clone(), record.clone());
     blocking("prepare", move || {
         files.create()?;
@@ -118,22 +119,66 @@ async fn prepare(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
         record::write(&files.record(), &record)?;
         berth_faults::at("pod.run.after-record")?;
         let deferred = pin(&files, &record)?;
+        others.share(&files, &record.id)?;
         berth_faults::at("pod.run.after-namespaces")?;
-        files.populate(&record.request)?;
+        let shm = others.ipc.as_ref().map(PodFiles::shm);
+        files.populate(&record.request, shm.as_deref())?;
         berth_faults::at("pod.run.after-files")?;
         Ok(deferred)
     })
     .await
 }
 
+/// The files of other pods whose namespaces a pod uses.
+struct Others {
+    network: Option<PodFiles>,
+    ipc: Option<PodFiles>,
+}
+
+impl Others {
+    fn of(core: &Core, request: &PodRequest) -> Result<Self> {
+        let files = |pod: &Option<SandboxId>| -> Result<Option<PodFiles>> {
+            let Some(id) = pod else { return Ok(None) };
+            core.pod(id.as_str())?.ready("share its namespaces")?;
+            Ok(Some(core.pod_files(id)))
+        };
+        Ok(Self {
+            network: files(&request.joined.network)?,
+            ipc: files(&request.joined.ipc)?,
+        })
+    }
+
+    /// Pins what is joined where a pod has what is its own: nobody else has to tell them apart.
+    fn share(&self, files: &PodFiles, id: &SandboxId) -> Result<()> {
+        let network = self.network.as_ref().map(PodFiles::netns);
+        let ipc = self.ipc.as_ref().map(PodFiles::ipcns);
+        for (theirs, ours) in [(network, files.netns()), (ipc, files.ipcns())] {
+            let Some(theirs) = theirs else { continue };
+            netns::pin(&theirs, &ours).map_err(|source| Error::Network {
+                id: id.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn has_own_network(request: &PodRequest) -> bool {
+    request.namespaces.network != Scope::Node && request.joined.network.is_none()
+}
+
+fn has_own_ipc(request: &PodRequest) -> bool {
+    request.namespaces.ipc != Scope::Node && request.joined.ipc.is_none()
+}
+
 /// The namespaces, and the sysctls that have to wait for the pod's interfaces.
 fn pin(files: &PodFiles, record: &PodRecord) -> Result<Sysctls> {
     let request = &record.request;
-    let own_network = request.namespaces.network != Scope::Node;
+    let own_name = request.namespaces.network != Scope::Node;
     let pin = PinRequest {
-        net: own_network.then(|| files.netns()),
-        ipc: (request.namespaces.ipc != Scope::Node).then(|| files.ipcns()),
-        uts: own_network.then(|| (files.utsns(), files::hostname(request))),
+        net: has_own_network(request).then(|| files.netns()),
+        ipc: has_own_ipc(request).then(|| files.ipcns()),
+        uts: own_name.then(|| (files.utsns(), files::hostname(request))),
         user: user_namespace::pin(request, files),
         sysctls: request
             .sysctls
@@ -283,8 +328,8 @@ fn is_hostname(sysctl: &str) -> bool {
 fn check_sysctls(request: &PodRequest) -> Result<()> {
     for name in request.sysctls.keys() {
         let own = match sysctl::scope(name) {
-            Some(sysctl::Scope::Ipc) => request.namespaces.ipc != Scope::Node,
-            Some(sysctl::Scope::Network) => request.namespaces.network != Scope::Node,
+            Some(sysctl::Scope::Ipc) => has_own_ipc(request),
+            Some(sysctl::Scope::Network) => has_own_network(request),
             // The hostname is the pod's own field; the name beside it is a sysctl only.
             Some(sysctl::Scope::Uts) if is_hostname(name) => {
                 let problem = format!("{name:?}: a pod's hostname is a field of its own");
@@ -298,7 +343,7 @@ fn check_sysctls(request: &PodRequest) -> Result<()> {
         };
         if !own {
             let problem =
-                format!("{name:?} would change the host: the pod shares that namespace with it");
+                format!("{name:?} would change others: the pod shares that namespace with them");
             return Err(Error::invalid("sysctls", problem));
         }
         if sysctl::path(name).is_none() {

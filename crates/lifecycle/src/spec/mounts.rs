@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, Mount, MountBuild
 
 use super::Inputs;
 use crate::error::{Error, Result};
-use crate::request::{IdRange, MountRequest, Propagation, Scope, UserNamespace};
+use crate::request::{IdRange, MountRequest, Propagation, Scope, Shm, UserNamespace};
 
 pub(super) fn all(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
     let requested = inputs
@@ -16,7 +16,14 @@ pub(super) fn all(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
         .mounts
         .iter()
         .enumerate()
-        .map(|(number, mount)| bind(mount, inputs.volumes.images.get(&number)))
+        .map(|(number, mount)| {
+            let volumes = inputs.volumes;
+            bind(
+                mount,
+                volumes.images.get(&number),
+                volumes.parts.get(&number),
+            )
+        })
         .collect::<Result<Vec<Mount>>>()?;
     let wins = |mount: &Mount| !requested.iter().any(|wish| same_place(wish, mount));
     let own_dev = requested
@@ -127,12 +134,11 @@ fn pod_files(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
     } else {
         files.shm()
     };
-    let mut mounts = vec![mount(
-        "/dev/shm",
-        "bind",
-        &shm.to_string_lossy(),
-        &["rbind", "rprivate", "rw"],
-    )?];
+    let mut mounts = Vec::new();
+    if inputs.pod.request.shm != Shm::Missing {
+        let options = ["rbind", "rprivate", "rw"];
+        mounts.push(mount("/dev/shm", "bind", &shm.to_string_lossy(), &options)?);
+    }
     for (target, source) in [
         ("/etc/resolv.conf", files.resolv_conf()),
         ("/etc/hostname", files.hostname()),
@@ -143,7 +149,7 @@ fn pod_files(inputs: &Inputs<'_>) -> Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-fn bind(request: &MountRequest, image: Option<&PathBuf>) -> Result<Mount> {
+fn bind(request: &MountRequest, image: Option<&PathBuf>, part: Option<&PathBuf>) -> Result<Mount> {
     if !request.container_path.starts_with('/') {
         let problem = format!("{:?} is not absolute", request.container_path);
         return Err(Error::invalid("mounts.container_path", problem));
@@ -189,7 +195,9 @@ fn bind(request: &MountRequest, image: Option<&PathBuf>) -> Result<Mount> {
     let mut mount = mount(
         &request.container_path,
         "bind",
-        &request.host_path,
+        &part.map_or(request.host_path.as_str().into(), |part| {
+            part.to_string_lossy()
+        }),
         &["rbind", propagation, access],
     )?;
     if let Some(ids) = &request.id_map {

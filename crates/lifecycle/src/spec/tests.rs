@@ -209,6 +209,7 @@ fn volumes_come_in_the_order_of_their_depth_and_images_are_read_only() {
     let volumes = Volumes {
         images: [(0, "/run/berth/volume".into())].into(),
         anonymous: vec![anonymous("/srv"), anonymous("/etc")],
+        ..Volumes::default()
     };
     let spec = made_with(&pod(), &request, &volumes).unwrap();
     let mounts = spec.mounts().clone().unwrap();

@@ -61,6 +61,36 @@ pub fn mount(mounts: &[Mount], sub_path: &str, place: &Path, user: Option<&Path>
     attach(&part, place).map_err(failed)
 }
 
+/// Mounts what is at `sub_path` in a directory of the host on `place`, which is made. The path is
+/// resolved once, inside the directory, and what was found is mounted: whoever can write to the
+/// directory leads it nowhere else. Blocking.
+pub fn mount_part(directory: &Path, sub_path: &str, place: &Path) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let whole = rustix::fs::open(directory, flags, Mode::empty());
+    let found = whole.and_then(|whole| part(&whole, sub_path));
+    let (found, is_directory) = found.map_err(|errno| {
+        let path = directory.join(sub_path);
+        let problem = format!(
+            "cannot access path {}: {}",
+            path.display(),
+            std::io::Error::from(errno)
+        );
+        Error::invalid("mounts.sub_path", problem)
+    })?;
+    if let Some(parent) = place.parent() {
+        files::make_dir(parent)?;
+    }
+    files::make_dir(place)?;
+    if !is_directory {
+        become_file(place)?;
+    }
+    attach(&found, place).map_err(|errno| Error::State {
+        action: "mount a part of a volume on",
+        path: place.to_owned(),
+        source: errno.into(),
+    })
+}
+
 /// The view as a mount that is nowhere yet.
 fn detached(mounts: &[Mount], shift: Option<&OwnedFd>) -> Result<OwnedFd, Errno> {
     let [mount] = mounts else {
@@ -247,6 +277,38 @@ mod tests {
             let error = mount(&image, missing, &place, None).unwrap_err();
             assert!(matches!(error, Error::Invalid { .. }), "{missing}: {error}");
             assert_eq!(mounts_below(dir.path()), 0, "{missing}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_directory_is_found_in_it_alone() {
+        if !is_root() {
+            eprintln!("skipped: needs root: mounts");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("volume");
+        fs::create_dir_all(volume.join("a/b")).unwrap();
+        fs::create_dir_all(dir.path().join("etc")).unwrap();
+        fs::write(volume.join("a/b/file"), "inside").unwrap();
+        symlink("/a/b", volume.join("absolute")).unwrap();
+        symlink("../../../../etc", volume.join("climb")).unwrap();
+        let places = [("a/b", "file"), ("absolute", "file"), ("a/b/file", "")];
+        for (number, (sub_path, file)) in places.into_iter().enumerate() {
+            let place = dir.path().join(format!("parts/{number}"));
+            mount_part(&volume, sub_path, &place).unwrap();
+            let file: std::path::PathBuf = place.join(file).components().collect();
+            assert_eq!(fs::read_to_string(file).unwrap(), "inside", "{sub_path}");
+            berth_kernel::detach(&place).unwrap();
+        }
+        for missing in ["none", "climb"] {
+            let place = dir.path().join("parts/none");
+            let error = mount_part(&volume, missing, &place).unwrap_err();
+            assert!(
+                error.to_string().contains("No such file"),
+                "{missing}: {error}"
+            );
+            assert!(!place.exists());
         }
     }
 

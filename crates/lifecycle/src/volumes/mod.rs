@@ -40,6 +40,8 @@ const KEY_JOINT: char = '-';
 pub struct Volumes {
     /// Where an image mount of the request has its content, by its place in the list.
     pub images: BTreeMap<usize, PathBuf>,
+    /// The same for mounts that show a part of a directory of the host.
+    pub parts: BTreeMap<usize, PathBuf>,
     pub anonymous: Vec<Anonymous>,
 }
 
@@ -55,7 +57,15 @@ pub struct Anonymous {
 #[derive(Default)]
 pub struct Plan {
     images: Vec<PlannedImage>,
+    parts: Vec<PlannedPart>,
     anonymous: Vec<PlannedVolume>,
+}
+
+struct PlannedPart {
+    /// Place of the mount in the request.
+    number: usize,
+    directory: PathBuf,
+    sub_path: String,
 }
 
 struct PlannedImage {
@@ -111,6 +121,17 @@ pub async fn plan(
             asked,
         });
     }
+    for (number, mount) in request.mounts.iter().enumerate() {
+        if mount.sub_path.is_empty() {
+            continue;
+        }
+        image::check_sub_path(&mount.sub_path)?;
+        plan.parts.push(PlannedPart {
+            number,
+            directory: Path::new(&mount.host_path).to_owned(),
+            sub_path: mount.sub_path.clone(),
+        });
+    }
     let declared = declared::volumes(image.config.volumes(), &request.mounts)?;
     let named = |(number, destination)| PlannedVolume {
         key: format!("{id}{KEY_JOINT}volume-{number}"),
@@ -137,6 +158,11 @@ pub fn make(
         made.map_err(image_failed(&planned.asked, &planned.container_path))?;
         volumes.images.insert(planned.number, place);
     }
+    for part in plan.parts {
+        let place = files.volume(part.number);
+        image::mount_part(&part.directory, &part.sub_path, &place)?;
+        volumes.parts.insert(part.number, place);
+    }
     if plan.anonymous.is_empty() {
         return Ok(volumes);
     }
@@ -156,9 +182,6 @@ pub fn make(
 
 /// Unmounts and removes the volumes of a container; repeating it is harmless.
 pub async fn release(core: &Arc<Core>, files: &ContainerFiles, keys: &[String]) -> Result<()> {
-    if keys.is_empty() {
-        return Ok(());
-    }
     let files = files.clone();
     blocking("unmount the volumes of", move || files.unmount_volumes()).await?;
     for key in keys {

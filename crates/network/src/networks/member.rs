@@ -1,5 +1,6 @@
 //! A container on its networks: what is asked for it, and what it has.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -137,12 +138,15 @@ pub struct EndpointRequest {
     pub mac: Option<MacAddress>,
     /// More names for it; several containers may share one.
     pub aliases: Vec<String>,
+    /// By which names this container alone finds others, and their names.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
     /// `None`: the first of eth0, eth1, … that is free.
     pub interface: Option<String>,
     /// The network with the highest one is the gateway; among equals the first by name.
     pub gateway_priority: i64,
     /// Kept for whoever inspects.
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

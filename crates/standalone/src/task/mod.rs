@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Connect(String, Box<EndpointSettings>, Reply),
     /// By force also from a network that is not there.
     Disconnect(String, bool, Reply),
+    /// Others have other addresses.
+    RefreshHosts,
     Update(Box<Limits>, Option<RestartPolicy>, Reply),
     Remove {
         force: bool,
@@ -205,13 +207,18 @@ impl Task {
                 if outcome.is_ok() {
                     self.resolve_anew().await;
                 }
-                let _ = reply.send(self.keep(outcome).await);
+                let outcome = self.keep(outcome).await;
+                self.refresh_hosts().await;
+                let _ = reply.send(outcome);
             }
             Command::Disconnect(network, force, reply) => {
                 let house = Arc::clone(&self.house);
                 let outcome = house.disconnect(self.change(), &network, force).await;
-                let _ = reply.send(self.keep(outcome).await);
+                let outcome = self.keep(outcome).await;
+                self.refresh_hosts().await;
+                let _ = reply.send(outcome);
             }
+            Command::RefreshHosts => self.refresh_hosts().await,
             Command::Update(limits, policy, reply) => {
                 let outcome = self.update(*limits, policy).await;
                 let _ = reply.send(outcome);

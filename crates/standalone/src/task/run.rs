@@ -33,6 +33,7 @@ impl Task {
     /// Whatever ran went with the host, or its end was seen to the last.
     async fn nothing_runs(&mut self) {
         let house = Arc::clone(&self.house);
+        house.unmount_volumes(&self.record).await;
         house.leave(self.change()).await;
         if self.record.phase.runs() {
             let record = self.change();
@@ -80,6 +81,7 @@ impl Task {
     }
 
     pub(super) fn adopt(&mut self, pod: SandboxId, container: Arc<berth_lifecycle::Container>) {
+        self.house.note_volumes(&self.record);
         let watched = Arc::clone(&container);
         let finished = tokio::spawn(async move { watched.finished().await });
         self.container.set_run(Some(Arc::clone(&container)));
@@ -113,6 +115,7 @@ impl Task {
                 self.begin_checks();
                 self.persist();
                 self.house.tell(Event::of(&self.record, "start"));
+                self.house.tell_linked(&self.record);
                 Ok(())
             }
             Err(error) => {
@@ -135,6 +138,16 @@ impl Task {
     /// Makes the pod and the container of a run and starts it. What a failure leaves is cleared.
     pub(super) async fn run_once(&mut self) -> Result<Arc<ContainerRecord>> {
         let house = Arc::clone(&self.house);
+        house.mount_volumes(&self.record).await?;
+        let begun = self.run_mounted().await;
+        if begun.is_err() {
+            house.unmount_volumes(&self.record).await;
+        }
+        begun
+    }
+
+    async fn run_mounted(&mut self) -> Result<Arc<ContainerRecord>> {
+        let house = Arc::clone(&self.house);
         let image = self.record.image_id.to_string();
         let image = house
             .images
@@ -142,9 +155,12 @@ impl Task {
             .ok_or(Error::ImageNotFound(image))?;
         let exposed = image.config.exposed_ports().map(str::to_owned);
         let ports = ports::wanted(&self.record.config, &self.record.host, exposed)?;
-        let mut pod_request = request::pod(&self.record, &self.files)?;
-        pod_request.dns = house.resolver(&self.record);
-        let container_request = request::container(&self.record, &image, &self.files)?;
+        let sharing = house.sharing(&self.record)?;
+        let mut pod_request = request::pod(&self.record, &self.files, &sharing)?;
+        pod_request.dns = house.resolver(sharing.network.as_deref().unwrap_or(&self.record));
+        let init = house.runtime.init_program();
+        let container_request =
+            request::container(&self.record, &image, &self.files, &sharing, init)?;
         let pod = house.runtime.run_pod(pod_request).await?;
         match self.run_in(&pod, ports, container_request).await {
             Ok(view) => Ok(view),
@@ -181,13 +197,29 @@ impl Task {
         Ok(view)
     }
 
+    /// Shows a container that runs the addresses that it has by now.
+    pub(super) async fn refresh_hosts(&self) {
+        if self.run.is_none() {
+            return;
+        }
+        let addresses = self.record.addresses.clone();
+        if let Err(error) = self.write_hosts(&addresses).await {
+            tracing::warn!(id = %self.record.id, error = chain(&error), "/etc/hosts not refreshed");
+        }
+    }
+
     pub(super) async fn write_hosts(&self, addresses: &[IpAddr]) -> Result<()> {
         let (files, network) = (self.files.clone(), request::network(&self.record.host)?);
         let added = self.record.host.extra_hosts.iter();
-        let added: Vec<(String, String)> = added
+        let mut added: Vec<(String, String)> = added
             .filter_map(|entry| entry.split_once(':').or_else(|| entry.split_once('=')))
             .map(|(name, address)| (name.to_owned(), address.to_owned()))
             .collect();
+        for link in self.house.links(&self.record).unwrap_or_default() {
+            if let Some(address) = link.address() {
+                added.push((link.names(), address.to_string()));
+            }
+        }
         let mut names = request::hostname(&self.record);
         if !self.record.config.domainname.is_empty() {
             let domain = &self.record.config.domainname;
@@ -198,6 +230,8 @@ impl Task {
         blocking(move || match network {
             Network::Host => files.copy_hosts(&added),
             Network::Joined(_) | Network::None => files.write_hosts(&own, &added),
+            // The other one's file is both's.
+            Network::Shared(_) => Ok(()),
         })
         .await
     }
@@ -264,6 +298,7 @@ impl Task {
         if let Err(error) = self.house.runtime.remove_pod(pod.as_str()).await {
             tracing::warn!(id = %self.record.id, error = chain(&error), "its run is not cleared");
         }
+        self.house.unmount_volumes(&self.record).await;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::command::which;
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
-use crate::suites::fixtures::{busybox, marker, pack};
+use crate::suites::fixtures::{busybox, marker, pack, users};
 use crate::workspace;
 
 use super::client::Docker;
@@ -55,8 +55,14 @@ impl Session {
             .labels(&[("tier", "front")])
             .exposed_ports(&["80/tcp"])
             .build()?;
+        let crew = users(
+            Layer::new(),
+            "cook:x:1005:1006::/:\n",
+            "cooks:x:1006:\nbar:x:1007:\n",
+        );
         let checked = Recipe::new()
             .layer(base.clone())
+            .layer(pack(&crew)?)
             .cmd(&["sh"])
             .healthcheck(&["true"], Duration::from_millis(100))
             .build()?;

@@ -1,6 +1,6 @@
 //! Which names there are on which network, as its containers may ask for them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,6 +32,8 @@ struct Place {
     /// In lower case, as in the zone.
     names: Vec<String>,
     addresses: Vec<IpAddr>,
+    /// By which names it alone finds others, and their names, all in lower case.
+    links: BTreeMap<String, String>,
 }
 
 /// The names of one network.
@@ -77,7 +79,8 @@ impl Directory {
         let found = names.places.get(asker)?.iter().find_map(|place| {
             let zone = names.zones.get(&place.network)?;
             let local = name.strip_suffix(zone.suffix.as_str()).unwrap_or(name);
-            zone.names.get(name).or_else(|| zone.names.get(local))
+            let linked = place.links.get(local).and_then(|name| zone.names.get(name));
+            linked.or_else(|| zone.names.get(name).or_else(|| zone.names.get(local)))
         })?;
         let mut holders: Vec<_> = found.iter().map(|(_, addresses)| addresses).collect();
         // Two questions a turn: clients ask for both families, and are to be told the same first.
@@ -123,6 +126,9 @@ impl Names {
             network: endpoint.network.clone(),
             names,
             addresses,
+            links: (endpoint.request.links.iter())
+                .map(|(alias, name)| (alias.to_ascii_lowercase(), name.to_ascii_lowercase()))
+                .collect(),
         }
     }
 
@@ -203,6 +209,21 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join(" "),
         )
+    }
+
+    #[test]
+    fn a_link_is_a_name_for_who_asked_for_it_alone() {
+        let directory = Directory::default();
+        directory.set(&membership(1, "DB", &[(1, "front", &[], "10.1.0.1")]));
+        directory.set(&membership(2, "app", &[(1, "front", &[], "10.1.0.2")]));
+        let mut linked = membership(3, "web", &[(1, "front", &[], "10.1.0.3")]);
+        linked.endpoints[0].request.links = [("Store".to_owned(), "DB".to_owned())].into();
+        directory.set(&linked);
+        assert_eq!(ask(&directory, 3, "store").as_deref(), Some("10.1.0.1"));
+        assert_eq!(ask(&directory, 3, "db").as_deref(), Some("10.1.0.1"));
+        assert_eq!(ask(&directory, 2, "store"), None);
+        directory.remove(&id(1));
+        assert_eq!(ask(&directory, 3, "store"), None);
     }
 
     #[test]

@@ -400,6 +400,40 @@ def push():
     holds("nothing" in said, said)
 
 
+@check("archives are put into a container and fetched from it")
+def archives():
+    with Running() as made:
+        held = io.BytesIO()
+        with tarfile.open(fileobj=held, mode="w") as archive:
+            info = tarfile.TarInfo("put/file")
+            info.size, info.mode = 5, 0o640
+            archive.addfile(info, io.BytesIO(b"cargo"))
+        same(made.put_archive("/tmp", held.getvalue()), True)
+        same(made.exec_run("stat -c '%a %s' /tmp/put/file").output, b"640 5\n")
+        chunks, told = made.get_archive("/tmp/put")
+        same((told["name"], bool(told["mode"] & 1 << 31)), ("put", True))
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+            same(sorted(archive.getnames()), ["put", "put/file"])
+            same(archive.extractfile("put/file").read(), b"cargo")
+        refused(NotFound, 404, lambda: made.get_archive("/nothing"))
+
+
+@check("changes are told, and a container becomes an image or an archive")
+def changed():
+    with Running(["sh", "-c", "echo new > /new; rm /etc/group; sleep 600"]) as made:
+        deadline = time.monotonic() + 10
+        while {"Path": "/etc/group", "Kind": 2} not in made.diff():
+            holds(time.monotonic() < deadline, made.diff())
+        holds({"Path": "/new", "Kind": 1} in made.diff(), made.diff())
+        image = made.commit("py/committed", tag="v1", message="as it is", conf={"Labels": {"of": "py"}})
+        same(image.labels.get("of"), "py")
+        same(client.containers.run("py/committed:v1", "cat /new", remove=True), b"new\n")
+        client.images.remove("py/committed:v1")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(made.export()))) as archive:
+            names = archive.getnames()
+            holds("new" in names and "etc/group" not in names, names[:20])
+
+
 @check("log drivers, restart policies and automatic removal are kept")
 def host_config():
     with Running("sh -c 'exit 1'", restart_policy={"Name": "on-failure", "MaximumRetryCount": 2},

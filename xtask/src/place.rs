@@ -218,6 +218,7 @@ impl Drop for Place {
             }
         }
         self.bridge.sweep();
+        self.bridge.of_docker().sweep();
     }
 }
 

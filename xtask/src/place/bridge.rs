@@ -38,6 +38,14 @@ impl Bridge {
         &self.name
     }
 
+    /// That of the Docker API's default network, which stays when its daemon ends.
+    pub fn of_docker(&self) -> Self {
+        Self {
+            name: format!("{}-d", self.name),
+            number: self.number,
+        }
+    }
+
     /// Drop-in for the daemon. The ranges are for tests of networks (RFC 2544) and for private use
     /// (RFC 4193): no route of a usual host touches them.
     pub fn configuration(&self, both_families: bool) -> String {

@@ -219,6 +219,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     if tally.failed > 0 {
         println!("  daemon log: {}", session.daemon_log().display());
     }
+    tally.check("no container and no network is left behind", session.end());
     Ok(tally)
 }
 

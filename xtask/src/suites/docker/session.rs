@@ -138,6 +138,23 @@ impl Session {
         Ok(())
     }
 
+    /// Removes what steps left, and what outlives the daemon as it should. A container or network
+    /// that cannot be removed is an error.
+    pub fn end(mut self) -> Result<()> {
+        self.have_daemon()?;
+        let containers = self.docker.lines(&["ps", "-aq"])?;
+        let networks = ["network", "ls", "-q", "--filter", "type=custom"];
+        for id in &containers {
+            self.docker.text(&["rm", "-f", id])?;
+        }
+        for id in self.docker.lines(&networks)? {
+            self.docker.text(&["network", "rm", &id])?;
+        }
+        self.end_daemon()?;
+        // As docker0 it waits for the next daemon, but nobody is on it.
+        self.place.bridge().of_docker().remove()
+    }
+
     pub fn end_daemon(&mut self) -> Result<()> {
         self.daemon.take().context("no daemon runs")?.stop()
     }

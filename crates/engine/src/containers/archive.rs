@@ -98,6 +98,8 @@ pub async fn put(
     query: Query,
     request: Request,
 ) -> Result<StatusCode> {
+    // First: a client that is refused while it sends is to see why.
+    let body = pieces::arriving(request.into_body());
     let asked = Asked::of(name, &query)?;
     let container = engine.containers.get(&asked.container)?;
     let user = match query.flag("copyUIDGID") {
@@ -106,7 +108,6 @@ pub async fn put(
     };
     let keep_kinds = query.flag("noOverwriteDirNonDir");
     let root = engine.containers.root(&container, true).await?;
-    let body = pieces::arriving(request.into_body());
     blocking("unpacking files", move || {
         let into = asked.directory(&root)?;
         let owner = match user.as_str() {

@@ -434,7 +434,8 @@ fn bounded(session: &mut Session) -> Result<()> {
         fs::metadata(&archive)?.len() > 150 << 20,
         "it is not all there"
     );
-    let upload = ["--upload-file", &text(&archive)];
+    // Otherwise curl waits to be told to go on, and shows that first.
+    let upload = ["--header", "Expect:", "--upload-file", &text(&archive)];
     let answer = session
         .docker
         .request("PUT", "/containers/box/archive?path=/data", &upload)?;

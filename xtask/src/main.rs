@@ -37,6 +37,7 @@ usage: cargo xtask <command>
   crictl           only the crictl suite
   docker [FOCUS]   only the docker suite: the stock docker CLI, Compose and docker-py;
                    or its rooms whose name contains FOCUS: images, containers, …
+  berth            only the berth suite: our own command line
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
   soak [--minutes N] [--seed S]
@@ -106,6 +107,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["docker", focus] => {
             prepare()?;
             Ok(report(suites::docker::run_matching(focus)?))
+        }
+        ["berth"] => {
+            prepare()?;
+            Ok(report(suites::berth::run()?))
         }
         ["node"] => {
             prepare()?;

@@ -1,5 +1,6 @@
 //! Clients of others that drive a private daemon from outside.
 
+pub mod berth;
 pub mod crash;
 pub mod crictl;
 pub mod critest;

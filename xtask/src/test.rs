@@ -13,10 +13,11 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 9] = [
+const SUITES: [(&str, Suite); 10] = [
     ("oci", suites::oci::run),
     ("crictl", suites::crictl::run),
     ("docker", suites::docker::run),
+    ("berth", suites::berth::run),
     ("node", suites::node::run),
     ("hostile", suites::hostile::run),
     ("crash", || {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, changes, context, events, exec, history, images, inspect, lifecycle, login, logs,
+    attach, changes, context, copy, events, exec, history, images, inspect, lifecycle, login, logs,
     network, ps, pull, push, run, search, shell, stats, system, top, transfer, volume,
 };
 use crate::contexts::{Contexts, home};
@@ -122,6 +122,8 @@ pub enum Command {
     Update(lifecycle::Update),
     /// Show a container's published ports
     Port(top::Port),
+    /// Copy files between a container and here
+    Cp(copy::Copy),
     /// Show what changed in a container's filesystem
     Diff(changes::Diff),
     /// Make an image of a container
@@ -209,6 +211,7 @@ pub enum Container {
     Rename(lifecycle::Rename),
     Update(lifecycle::Update),
     Port(top::Port),
+    Cp(copy::Copy),
     Diff(changes::Diff),
     Commit(changes::Commit),
     Export(transfer::Export),
@@ -240,6 +243,7 @@ impl Container {
             Self::Rename(it) => Command::Rename(it),
             Self::Update(it) => Command::Update(it),
             Self::Port(it) => Command::Port(it),
+            Self::Cp(it) => Command::Cp(it),
             Self::Diff(it) => Command::Diff(it),
             Self::Commit(it) => Command::Commit(it),
             Self::Export(it) => Command::Export(it),

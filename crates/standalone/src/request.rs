@@ -222,7 +222,8 @@ pub(crate) fn container(
             None => String::new(),
         },
         stdin: config.open_stdin,
-        stdin_once: config.stdin_once,
+        // A terminal is left by its keys and come back to: its input does not end with a client.
+        stdin_once: config.stdin_once && !config.tty,
         tty: config.tty,
         resources: limits::resources(host)?,
         security: security(record, files)?,

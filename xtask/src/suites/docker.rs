@@ -1,7 +1,7 @@
 //! What a person does with the stock docker CLI, its output checked, against a private daemon.
 
 mod archives;
-mod client;
+pub(super) mod client;
 mod compose;
 mod containers;
 mod cut;
@@ -16,7 +16,7 @@ mod networks;
 mod programs;
 mod registries;
 mod remote;
-mod session;
+pub(super) mod session;
 mod sharing;
 mod system;
 mod written;

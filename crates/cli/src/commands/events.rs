@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Outcome;
 use crate::daemon::{Call, Client};
-use crate::options::filters;
+use crate::options::{filters, moment};
 use crate::output::{print_line, template::Template};
 use crate::terminal::forward_nothing;
 
@@ -43,8 +43,8 @@ impl Events {
         };
         forward_nothing()?;
         let call = Call::get("/events")
-            .given("since", &self.since)
-            .given("until", &self.until)
+            .given("since", moment(&self.since)?)
+            .given("until", moment(&self.until)?)
             .given("filters", filters(&self.filter)?);
         let mut objects = client.send(call).await?.objects();
         while let Some(event) = objects.next().await? {

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::Outcome;
 use crate::daemon::{Call, Client, segment};
+use crate::options::moment;
 use crate::terminal::show_answer;
 
 #[derive(Debug, Args)]
@@ -43,8 +44,8 @@ impl Logs {
             .flag("stderr", true)
             .flag("follow", self.follow)
             .flag("timestamps", self.timestamps)
-            .given("since", &self.since)
-            .given("until", &self.until)
+            .given("since", moment(&self.since)?)
+            .given("until", moment(&self.until)?)
             .query("tail", &self.tail);
         show_answer(client.send(call).await?).await?;
         Ok(0)

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod changes;
 pub mod context;
+pub mod copy;
 pub mod events;
 pub mod exec;
 pub mod history;
@@ -79,6 +80,7 @@ async fn ask(command: Command, client: &Client) -> Outcome {
         Command::Rename(command) => command.run(client).await,
         Command::Update(command) => command.run(client).await,
         Command::Port(command) => command.run(client).await,
+        Command::Cp(command) => command.run(client).await,
         Command::Diff(command) => command.run(client).await,
         Command::Commit(command) => command.run(client).await,
         Command::Export(command) => command.run(client).await,

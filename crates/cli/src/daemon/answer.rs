@@ -40,6 +40,11 @@ impl Answer {
         })
     }
 
+    /// Its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
     pub fn is_framed(&self) -> bool {
         is_framed(&self.response)
     }

@@ -299,7 +299,8 @@ impl CreateOptions {
             "AttachStdout": attached.stdout,
             "AttachStderr": attached.stderr,
             "OpenStdin": self.interactive,
-            "StdinOnce": self.interactive && attached.stdin,
+            // A terminal is left, and come back to.
+            "StdinOnce": self.interactive && attached.stdin && !self.tty,
             "Tty": self.tty,
             "ExposedPorts": ports.exposed,
             "Volumes": mounts.volumes,

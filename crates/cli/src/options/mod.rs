@@ -4,12 +4,14 @@ mod create;
 mod endpoints;
 mod environment;
 mod limits;
+mod moment;
 mod mounts;
 mod ports;
 
 pub use create::{Attached, CreateOptions, restart_policy};
 pub use environment::{environment, labels, pairs};
 pub use limits::LimitOptions;
+pub use moment::moment;
 
 use serde_json::{Map, Value, json};
 

@@ -213,14 +213,18 @@ impl Layers {
         };
         let number = |path: &str| object.pointer(path).and_then(Value::as_u64);
         let moves = matches!(status, "Downloading" | "Pushing");
-        match number("/progressDetail/total").filter(|_| moves) {
+        let current = number("/progressDetail/current");
+        match number("/progressDetail/total") {
             Some(total) => {
                 layer.total = total;
-                layer.current = number("/progressDetail/current").unwrap_or(0).min(total);
+                // What is unpacked has been moved.
+                layer.current = if moves {
+                    current.unwrap_or(0).min(total)
+                } else {
+                    total
+                };
             }
-            None if moves => {
-                layer.current = number("/progressDetail/current").unwrap_or(layer.current);
-            }
+            None if moves => layer.current = current.unwrap_or(layer.current),
             None => layer.current = layer.total,
         }
         if layer.status == status {
@@ -256,6 +260,7 @@ impl Layers {
     fn whole(&self, now: Instant) -> Option<String> {
         let total: u64 = self.known.iter().map(|layer| layer.total).sum();
         if total == 0 {
+            // Nothing has to be moved, or it is not known yet how much.
             return None;
         }
         let current: u64 = self.known.iter().map(|layer| layer.current).sum();

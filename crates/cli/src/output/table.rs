@@ -6,8 +6,10 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::style::{Colour, Style};
 
 const GAP: usize = 3;
+/// Where there is no room for more.
+const NARROW_GAP: usize = 1;
 /// To which columns are cut at most, if their title is not wider.
-const FLOOR: usize = 8;
+const FLOOR: usize = 5;
 
 /// One place of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Table {
 
     /// Each line with its end. `room` is the terminal's width.
     pub fn render(&self, style: Style, room: Option<usize>) -> String {
-        let widths = self.fitted(room);
+        let (widths, gap) = self.fitted(room);
         let titles: Vec<Cell> = self
             .titles
             .iter()
@@ -61,7 +63,7 @@ impl Table {
         let head = has_titles.then_some(&titles);
         head.into_iter()
             .chain(&self.rows)
-            .map(|row| line(row, &widths, style))
+            .map(|row| line(row, &widths, gap, style))
             .collect()
     }
 
@@ -80,17 +82,31 @@ impl Table {
         widths
     }
 
-    fn fitted(&self, room: Option<usize>) -> Vec<usize> {
-        let mut widths = self.natural();
+    /// Widths of the columns, and of what is between them.
+    fn fitted(&self, room: Option<usize>) -> (Vec<usize>, usize) {
+        let natural = self.natural();
         let Some(room) = room else {
-            return widths;
+            return (natural, GAP);
         };
-        let gaps = GAP * widths.len().saturating_sub(1);
+        let gaps = natural.len().saturating_sub(1);
+        let fits = |widths: &[usize], gap: usize| widths.iter().sum::<usize>() + gap * gaps <= room;
+        let cut = self.cut(natural.clone(), room.saturating_sub(GAP * gaps));
+        match fits(&cut, GAP) {
+            true => (cut, GAP),
+            false => {
+                let room = room.saturating_sub(NARROW_GAP * gaps);
+                (self.cut(natural, room), NARROW_GAP)
+            }
+        }
+    }
+
+    /// The widest first, down to their titles.
+    fn cut(&self, mut widths: Vec<usize>, room: usize) -> Vec<usize> {
         let floor = |column: usize| {
             let title = self.titles.get(column).map_or(0, |title| title.width());
             title.max(FLOOR)
         };
-        while widths.iter().sum::<usize>() + gaps > room {
+        while widths.iter().sum::<usize>() > room {
             let cuttable = widths.iter_mut().enumerate();
             let cuttable = cuttable.filter(|(column, width)| **width > floor(*column));
             match cuttable.max_by_key(|(_, width)| **width) {
@@ -102,14 +118,14 @@ impl Table {
     }
 }
 
-fn line(row: &[Cell], widths: &[usize], style: Style) -> String {
+fn line(row: &[Cell], widths: &[usize], gap: usize, style: Style) -> String {
     let mut line = String::new();
     let last = row.len().saturating_sub(1);
     for (column, (cell, &width)) in row.iter().zip(widths).enumerate() {
         let text = cut(&cell.text, width);
         let padding = match column == last {
             true => 0,
-            false => width.saturating_sub(text.width()) + GAP,
+            false => width.saturating_sub(text.width()) + gap,
         };
         line.push_str(&style.paint(cell.colour, &text));
         line.extend(std::iter::repeat_n(' ', padding));
@@ -165,12 +181,13 @@ mod tests {
 
     #[test]
     fn a_table_is_as_wide_as_the_terminal_and_the_widest_column_pays() {
-        for room in 36..50 {
+        for room in 25..50 {
             let text = table().render(PLAIN, Some(room));
             for line in text.lines() {
                 assert!(line.width() <= room, "{room}: {line}");
             }
-            assert!(text.contains("0123456789ab"), "{room}: {text}");
+            let has_id = text.contains("0123456789ab");
+            assert!(has_id || room < 36, "{room}: {text}");
         }
         assert!(table().render(PLAIN, Some(38)).contains('…'));
         // Nothing is cut to nothing.

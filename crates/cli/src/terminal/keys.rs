@@ -19,7 +19,8 @@ impl DetachKeys {
         Ok(Self { keys, seen: 0 })
     }
 
-    /// What goes on to the process, and whether the keys were typed.
+    /// What goes on, and whether the keys were typed. They go on as well: the daemon, which was told
+    /// of them, lets the container's input stay open for whoever comes next.
     pub fn pass(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
         let mut out = Vec::with_capacity(typed.len() + self.seen);
         for &byte in typed {
@@ -27,6 +28,7 @@ impl DetachKeys {
                 self.seen += 1;
                 if self.seen == self.keys.len() {
                     self.seen = 0;
+                    out.extend_from_slice(&self.keys);
                     return (out, true);
                 }
                 continue;
@@ -64,13 +66,13 @@ mod tests {
         let mut keys = DetachKeys::parse("").unwrap();
         assert_eq!(keys.pass(b"a\x10b\x10"), (b"a\x10b".to_vec(), false));
         assert_eq!(keys.pass(b"\x10"), (b"\x10".to_vec(), false));
-        assert_eq!(keys.pass(b"\x11never"), (Vec::new(), true));
+        assert_eq!(keys.pass(b"\x11never"), (b"\x10\x11".to_vec(), true));
     }
 
     #[test]
     fn keys_of_ones_own() {
         let mut keys = DetachKeys::parse("ctrl-[,x").unwrap();
-        assert_eq!(keys.pass(b"ax\x1bx"), (b"ax".to_vec(), true));
+        assert_eq!(keys.pass(b"ax\x1bx"), (b"ax\x1bx".to_vec(), true));
         for bad in ["ctrl-", "ctrl-1", "ab", "a,,b"] {
             assert!(DetachKeys::parse(bad).is_err(), "{bad}");
         }

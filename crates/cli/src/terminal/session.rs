@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_leave_without_reaching_the_process() {
+    async fn keys_leave_and_nothing_after_them_is_sent() {
         let keys = DetachKeys::parse("").ok();
         let text = b"ls\n\x10\x11more";
-        assert_eq!(typed(text, keys).await, (true, b"ls\n".to_vec()));
+        assert_eq!(typed(text, keys).await, (true, b"ls\n\x10\x11".to_vec()));
         // Without a terminal they are bytes like any other.
         assert_eq!(typed(text, None).await, (false, text.to_vec()));
     }

@@ -38,6 +38,12 @@ pub struct Session {
 
 impl Session {
     pub fn begin() -> Result<Self> {
+        let program = which("docker").context("docker is not installed")?;
+        Self::begin_with(program, "docker")
+    }
+
+    /// With another client of that door. Its name is that of the daemon's log.
+    pub fn begin_with(program: PathBuf, name: &str) -> Result<Self> {
         let place = Place::new()?;
         let directory = |name: &str| -> Result<PathBuf> {
             let directory = place.scratch().join(name);
@@ -77,11 +83,11 @@ impl Session {
         remote.push(&checked, REPOSITORY, &["checked"])?;
         remote.push(&services(base)?, SERVICES, &["one"])?;
 
-        let daemon_log = workspace::logs()?.join("docker-berthd.log");
+        let daemon_log = workspace::logs()?.join(format!("{name}-berthd.log"));
         let _fresh = fs::remove_file(&daemon_log);
         let daemon = Daemon::start(&place, &daemon_log)?;
         let docker = Docker {
-            program: which("docker").context("docker is not installed")?,
+            program,
             socket: place.socket().with_file_name("docker.sock"),
             config: directory("docker-config")?,
         };

@@ -1,0 +1,76 @@
+//! What a person does with `berth`, its output checked, against a private daemon.
+
+mod containers;
+mod images;
+mod places;
+mod shown;
+mod terminals;
+mod things;
+
+use anyhow::{Context, Result, ensure};
+
+use super::docker::session::Session;
+use crate::outcome::Tally;
+use crate::workspace;
+
+type Step = fn(&mut Session) -> Result<()>;
+
+/// By which the image is known once it was pulled.
+const IMAGE: &str = "shop/app:1";
+
+pub fn run() -> Result<Tally> {
+    println!("berth");
+    let mut tally = Tally::default();
+    if !rustix::process::geteuid().is_root() {
+        tally.skip("berth suite", "needs root");
+        return Ok(tally);
+    }
+    let mut session = Session::begin_with(workspace::artefacts().join("berth"), "berth-cli")?;
+    let steps = [
+        shown::STEPS,
+        images::STEPS,
+        containers::STEPS,
+        terminals::STEPS,
+        things::STEPS,
+        places::STEPS,
+    ];
+    // In order: later steps build on what earlier ones made.
+    for (name, step) in steps.into_iter().flatten() {
+        tally.check(name, step(&mut session));
+    }
+    tally.check("the daemon ends", session.end_daemon());
+    if tally.failed > 0 {
+        println!("  daemon log: {}", session.daemon_log().display());
+    }
+    Ok(tally)
+}
+
+/// Like `assert_eq`, as an error.
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
+    ensure!(
+        found == expected,
+        "{what}: {found:?} instead of {expected:?}"
+    );
+    Ok(())
+}
+
+/// A part of some output that has to be there.
+fn contains(what: &str, text: &str, part: &str) -> Result<()> {
+    ensure!(text.contains(part), "{what}: no {part:?} in {text:?}");
+    Ok(())
+}
+
+fn berth(session: &Session, arguments: &[&str]) -> Result<String> {
+    session.docker.text(arguments)
+}
+
+/// Runs a command to its end: exit code, output, errors.
+fn ended(session: &Session, arguments: &[&str]) -> Result<(i32, String, String)> {
+    let output = session.docker.output(arguments)?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok((
+        output.status.code().context("it was killed")?,
+        text(output.stdout),
+        text(output.stderr),
+    ))
+}

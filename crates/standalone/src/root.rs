@@ -143,6 +143,7 @@ fn volumes(record: &Record) -> Vec<VolumeMount> {
     let mounts = mounts.filter(|point| matches!(point.r#type.as_str(), "bind" | "volume"));
     let volume = |point: &MountPoint| VolumeMount {
         source: PathBuf::from(&point.source),
+        sub_path: PathBuf::from(&point.sub_path),
         destination: PathBuf::from(&point.destination),
         read_only: !point.rw,
     };

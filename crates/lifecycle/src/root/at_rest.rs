@@ -25,6 +25,8 @@ const ALWAYS: MountFlags = MountFlags::MOUNT_ATTR_NOSUID
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeMount {
     pub source: PathBuf,
+    /// What of the source is mounted, looked up inside of it; empty means all.
+    pub sub_path: PathBuf,
     pub destination: PathBuf,
     pub read_only: bool,
 }
@@ -89,9 +91,20 @@ fn assemble(
 }
 
 /// What a volume is mounted from, as a mount that is nowhere yet.
+fn part(volume: &VolumeMount) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let whole = rustix::fs::open(&volume.source, flags, Mode::empty())?;
+    let found = berth_kernel::open_in_root(&whole, &volume.sub_path, OFlags::PATH, Mode::empty())?;
+    berth_kernel::clone_tree(&found, Path::new(""), true)
+}
+
 fn source(volume: &VolumeMount) -> Result<OwnedFd> {
     let fail = |errno| failed("open a volume,", &volume.source, errno);
-    let copy = berth_kernel::clone_tree(CWD, &volume.source, true).map_err(fail)?;
+    let copy = match volume.sub_path.as_os_str().is_empty() {
+        true => berth_kernel::clone_tree(CWD, &volume.source, true),
+        false => part(volume),
+    };
+    let copy = copy.map_err(fail)?;
     if volume.read_only {
         let change = AttributeChange {
             set: MountFlags::MOUNT_ATTR_RDONLY,
@@ -242,6 +255,7 @@ mod tests {
     fn volume(dir: &Path, read_only: bool) -> VolumeMount {
         VolumeMount {
             source: dir.join("volume"),
+            sub_path: PathBuf::new(),
             destination: "/data/deep".into(),
             read_only,
         }

@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("dockerfile parse error: {0}")]
+    #[error("dockerfile parse error")]
     Syntax(#[from] SyntaxError),
     /// What a person asked for cannot be: a name, a path, a flag's value.
     #[error("{0}")]
@@ -26,8 +26,6 @@ pub enum Error {
     Command { command: String, code: i32 },
     #[error("the build was cancelled")]
     Cancelled,
-    #[error("the build needs {bytes} bytes for its context: more than {limit}")]
-    ContextTooLarge { bytes: u64, limit: u64 },
     #[error("cannot read the build's context")]
     Context(#[source] io::Error),
     #[error("{operation} {path:?}")]
@@ -39,11 +37,13 @@ pub enum Error {
     },
     #[error("cannot write a layer")]
     Layer(#[source] io::Error),
+    #[error("cannot pack a layer")]
+    Pack(#[source] berth_unpack::Error),
     #[error(transparent)]
     Ignore(#[from] crate::ignore::BadPattern),
     #[error(transparent)]
     Images(#[from] berth_images::Error),
-    #[error("cannot pull {image}: {source}")]
+    #[error("cannot pull {image}")]
     Pull {
         image: String,
         source: Arc<berth_images::Error>,
@@ -72,13 +72,16 @@ impl Error {
         Self::Invalid(message.into())
     }
 
-    pub fn file(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File {
+    pub fn file(
+        operation: &'static str,
+        path: impl AsRef<std::path::Path>,
+    ) -> Box<dyn FnOnce(io::Error) -> Self + Send> {
+        let path = path.as_ref().to_owned();
+        Box::new(move |source| Self::File {
             operation,
             path,
             source,
-        }
+        })
     }
 
     /// The error itself, where several were given it.

@@ -1,4 +1,41 @@
 //! Images from Dockerfiles.
+//!
+//! ```text
+//! Dockerfile ─► dockerfile (stages, instructions) ─► plan (bases, what the target needs)
+//!                                                         │ one task per stage
+//! context ─► tree ──────────────────────────────► steps ──┤ cache: key ─► image
+//!                                                         ├ RUN:  sandbox ─► upper directory ─► layer
+//!                                                         └ COPY: tree ─► layer
+//! ```
+//!
+//! Each step that makes a layer leaves an image without a name: the cache says which step it is the
+//! outcome of. A step's key is made of what it stands on, its text with all variables, and the
+//! content of what it reads, times left out.
 
+mod archive;
+mod builder;
+mod cache;
+mod config;
+mod copy;
+mod copy_step;
 pub mod dockerfile;
+mod error;
+mod extract;
 pub mod ignore;
+mod job;
+mod layer;
+mod mode;
+mod plan;
+mod ports;
+mod run_step;
+mod sandbox;
+mod steps;
+mod transcript;
+mod tree;
+mod users;
+
+pub use builder::{Builder, Request};
+pub use error::{Error, Result};
+pub use sandbox::Limits;
+pub use transcript::Said;
+pub use tree::Context;

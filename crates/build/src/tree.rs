@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use berth_names::Digest;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
@@ -34,7 +34,9 @@ pub struct Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeKind {
     Directory,
-    File { size: u64 },
+    File {
+        size: u64,
+    },
     Symlink(Vec<u8>),
     /// Devices, pipes and sockets.
     Other(FileType, u64),
@@ -69,7 +71,9 @@ pub trait Tree {
             };
             hops += 1;
             if hops > MAX_HOPS {
-                return Err(Error::invalid(format!("{path}: too many levels of symbolic links")));
+                return Err(Error::invalid(format!(
+                    "{path}: too many levels of symbolic links"
+                )));
             }
             found.pop();
             let target = String::from_utf8_lossy(&target).into_owned();
@@ -104,6 +108,7 @@ impl Context {
     /// If it is no archive.
     pub fn read(file: File, spool: impl FnOnce() -> Result<File>) -> Result<Self> {
         let file = plain(file, spool)?;
+        (&file).seek(SeekFrom::Start(0)).map_err(Error::Context)?;
         let mut archive = tar::Archive::new(&file);
         let mut members: BTreeMap<String, Member> = BTreeMap::new();
         let entries = archive.entries_with_seek().map_err(Error::Context)?;
@@ -176,6 +181,7 @@ fn plain(file: File, spool: impl FnOnce() -> Result<File>) -> Result<File> {
         return Ok(file);
     }
     let limit = berth_unpack::RatioLimit::default();
+    (&file).seek(SeekFrom::Start(0)).map_err(Error::Context)?;
     let mut decoder = berth_unpack::Decoder::new(file, limit).map_err(Error::Context)?;
     let mut unpacked = spool()?;
     io::copy(&mut decoder, &mut unpacked).map_err(Error::Context)?;
@@ -283,7 +289,9 @@ struct Part<'f> {
 
 impl Read for Part<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let wanted = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let buffer = buffer.get_mut(..wanted).unwrap_or_default();
         let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;
@@ -315,7 +323,9 @@ impl Tree for Root {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(errno) => return Err(Self::failed("look at", path)(errno)),
         };
-        node(&found).map(Some).map_err(Self::failed("look at", path))
+        node(&found)
+            .map(Some)
+            .map_err(Self::failed("look at", path))
     }
 
     fn list(&self, directory: &str) -> Result<Vec<String>> {

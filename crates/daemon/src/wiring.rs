@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use berth_build::Builder;
 use berth_cgroups::CgroupHost;
 use berth_cri::StreamDoor;
 use berth_engine::Engine;
@@ -33,6 +34,7 @@ pub struct House {
     pub networks: Networks,
     pub store: berth_metadata::Meters,
     pub containers: Containers,
+    pub builder: Builder,
 }
 
 /// Opens everything and takes over what runs.
@@ -43,6 +45,7 @@ pub async fn open(config: &Config) -> Result<House> {
         .context("opening was cut short")??;
     let images = Arc::clone(&parts.images);
     let (store, records) = (parts.store.meters(), parts.store.clone());
+    let builds = records.clone();
     let (runtime, recovered) = Runtime::open(lifecycle_config(config)?, parts)
         .await
         .context("cannot take over what was there")?;
@@ -66,7 +69,16 @@ pub async fn open(config: &Config) -> Result<House> {
     )
     .await
     .context("cannot take over the containers that stand alone")?;
+    let builder = Builder::open(
+        runtime.clone(),
+        Arc::clone(&images),
+        networks.clone(),
+        builds,
+        config.root.join("build"),
+    )
+    .context("cannot open what builds have left")?;
     Ok(House {
+        builder,
         containers,
         runtime,
         images,
@@ -183,6 +195,7 @@ pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
         house.network.clone(),
         house.networks.clone(),
         house.containers.clone(),
+        house.builder.clone(),
         facts,
     )
 }

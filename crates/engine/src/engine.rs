@@ -1,11 +1,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use berth_build::Builder;
 use berth_images::Images;
 use berth_lifecycle::Runtime;
 use berth_network::{Network, Networks};
 use berth_standalone::Containers;
 
+use crate::build;
 use crate::containers;
 use crate::events::Events;
 
@@ -17,6 +19,8 @@ pub struct Engine {
     /// The networks that containers of this door join.
     pub networks: Networks,
     pub containers: Containers,
+    pub builder: Builder,
+    pub(crate) builds: build::Running,
     pub(crate) events: Events,
     pub facts: Facts,
 }
@@ -41,6 +45,7 @@ impl Engine {
         network: Network,
         networks: Networks,
         containers: Containers,
+        builder: Builder,
         facts: Facts,
     ) -> Arc<Self> {
         let told = containers.events();
@@ -50,6 +55,8 @@ impl Engine {
             network,
             networks,
             containers,
+            builder,
+            builds: build::Running::default(),
             events: Events::default(),
             facts,
         });

@@ -77,6 +77,8 @@ pub enum Error {
     #[error(transparent)]
     SharedImages(#[from] Arc<berth_images::Error>),
     #[error(transparent)]
+    Build(#[from] berth_build::Error),
+    #[error(transparent)]
     Registry(#[from] berth_registry::Error),
     #[error(transparent)]
     Networks(#[from] berth_network::Error),
@@ -117,6 +119,7 @@ impl Error {
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Images(error) => of_images(error),
             Self::SharedImages(error) => of_images(error),
+            Self::Build(error) => of_build(error),
             Self::Registry(error) => of_registry(error),
             Self::Lifecycle(error) => of_lifecycle(error),
             Self::Networks(error) => of_networks(error),
@@ -128,6 +131,17 @@ impl Error {
             Self::Hijack(_) | Self::Io { .. } | Self::Stored { .. } | Self::Panicked { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
+        }
+    }
+
+    /// What a command that failed in a build ended with.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Build(error) => match error.root() {
+                berth_build::Error::Command { code, .. } => Some(*code),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -157,6 +171,20 @@ fn of_images(error: &berth_images::Error) -> StatusCode {
         | ErrorKind::NoSpace
         | ErrorKind::Cancelled
         | ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn of_build(error: &berth_build::Error) -> StatusCode {
+    use berth_build::Error as Build;
+    match error.root() {
+        Build::Syntax(_) | Build::Invalid(_) | Build::Step { .. } | Build::Ignore(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        Build::Pull { source, .. } => of_images(source),
+        Build::Images(source) => of_images(source),
+        Build::Lifecycle(source) => of_lifecycle(source),
+        Build::Network(source) => of_networks(source),
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

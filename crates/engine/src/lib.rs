@@ -11,6 +11,7 @@
 //! fail with [`Error`], whose status is decided there and nowhere else.
 
 mod body;
+mod build;
 mod containers;
 mod engine;
 mod error;

@@ -53,6 +53,9 @@ pub struct Detail {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct ErrorDetail {
+    /// What a command ended with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
     pub message: String,
 }
 
@@ -99,6 +102,7 @@ impl Progress {
         tracing::info!(error = message, "request failed on its way");
         self.send(&Line {
             error_detail: Some(ErrorDetail {
+                code: error.exit_code(),
                 message: message.clone(),
             }),
             error: Some(message),

@@ -1,5 +1,7 @@
 //! Credentials as Docker's clients send them: `X-Registry-Auth`, base64url of JSON.
 
+use std::collections::HashMap;
+
 use axum::extract::FromRequestParts;
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -59,6 +61,23 @@ impl<S: Sync> FromRequestParts<S> for RegistryAuth {
         };
         decode(header.as_bytes())?.credentials().map(Self)
     }
+}
+
+/// The credentials for several registries, by their hosts as clients name them: those that a build
+/// may need (`X-Registry-Config`).
+pub fn several(headers: &http::HeaderMap) -> Result<HashMap<String, Credentials>> {
+    let Some(header) = headers.get("x-registry-config") else {
+        return Ok(HashMap::new());
+    };
+    let bad = |what: &str| Error::bad(format!("invalid X-Registry-Config header: {what}"));
+    let bytes = URL_SAFE
+        .decode(header.as_bytes())
+        .map_err(|_| bad("it is not base64url"))?;
+    let all: Option<HashMap<String, AuthConfig>> =
+        serde_json::from_slice(&bytes).map_err(|_| bad("it is not JSON of logins"))?;
+    let all = all.unwrap_or_default().into_iter();
+    all.map(|(host, config)| Ok((host, config.credentials()?)))
+        .collect()
 }
 
 /// What was given is never quoted.

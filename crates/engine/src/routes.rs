@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::any;
 
-use crate::{Engine, Error, containers, events, exec, images, networks, system, volumes};
+use crate::{Engine, Error, build, containers, events, exec, images, networks, system, volumes};
 
 pub fn all(engine: Arc<Engine>) -> Router {
     Router::new()
@@ -16,6 +16,7 @@ pub fn all(engine: Arc<Engine>) -> Router {
         .merge(exec::routes())
         .merge(networks::routes())
         .merge(volumes::routes())
+        .merge(build::routes())
         .merge(swarm())
         .fallback(|| async { Error::NoRoute })
         .method_not_allowed_fallback(|| async { Error::NoRoute })

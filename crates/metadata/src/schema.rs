@@ -28,6 +28,7 @@
 //! | `layers` | container id | what a writable layer that is kept stands on, defined by `lifecycle` |
 //! | `standalone` | container id | the container's record, defined by `standalone` |
 //! | `volumes` | name of the volume | the volume's record, defined by `standalone` |
+//! | `builds` | digest of what a step was made of | its outcome, defined by `build` |
 //!
 //! `sequence` counts committed groups: the journal's groups above it are applied at the next open.
 //!
@@ -55,7 +56,7 @@ use crate::table::Table;
 pub const VERSION: u32 = 1;
 
 /// Names on disk, at the index that the constants below use.
-pub(crate) const TABLES: [&str; 12] = [
+pub(crate) const TABLES: [&str; 13] = [
     "images",
     "references",
     "leases",
@@ -68,6 +69,7 @@ pub(crate) const TABLES: [&str; 12] = [
     "layers",
     "standalone",
     "volumes",
+    "builds",
 ];
 pub(crate) const SET_ASIDE: usize = 7;
 pub(crate) const STORE: usize = 8;
@@ -109,6 +111,11 @@ pub const fn standalone<V>() -> Table<ContainerId, V> {
 /// Named volumes; the record type is the caller's.
 pub const fn volumes<V>() -> Table<String, V> {
     Table::at(11)
+}
+
+/// Outcomes of steps of builds; the record type is the caller's.
+pub const fn builds<V>() -> Table<Digest, V> {
+    Table::at(12)
 }
 
 /// An unpacked, complete image. Its key is the digest of its config, or an artifact's manifest.

@@ -37,6 +37,7 @@ mod request;
 mod root;
 mod rotation;
 mod sharing;
+mod step;
 mod task;
 mod volumes;
 
@@ -54,5 +55,6 @@ pub use health::{Checked, Health, HealthStatus};
 pub use logs::{LogLine, LogQuery, Logs};
 pub use record::{MountPoint, Phase, Record};
 pub use root::ContainerRoot;
+pub use step::StepLimits;
 pub use task::{Attachment, StopWish};
 pub use volumes::{Volume, VolumeDraft, Volumes};

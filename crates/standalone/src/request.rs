@@ -252,12 +252,21 @@ fn environment(config: &Config, image: &Image) -> Vec<(String, String)> {
 
 fn security(record: &Record, files: &Files) -> Result<Security> {
     let host = &record.host;
+    let mut security = confined(host)?;
+    security.run_as = run_as(record)?;
+    for option in &host.security_opt {
+        apply(&mut security, option, files)?;
+    }
+    Ok(security)
+}
+
+/// What keeps a container apart from the host, without who it runs as.
+pub(crate) fn confined(host: &HostConfig) -> Result<Security> {
     let mut security = Security {
         privileged: host.privileged,
         add_capabilities: host.cap_add.iter().map(|name| capability(name)).collect(),
         drop_capabilities: host.cap_drop.iter().map(|name| capability(name)).collect(),
         pid: pid_scope(&host.pid_mode)?,
-        run_as: run_as(record)?,
         readonly_rootfs: host.readonly_rootfs,
         seccomp: match host.privileged {
             true => Seccomp::Unconfined,
@@ -278,9 +287,6 @@ fn security(record: &Record, files: &Files) -> Result<Security> {
             .readonly_paths
             .clone()
             .unwrap_or_else(|| all(&READ_ONLY));
-    }
-    for option in &host.security_opt {
-        apply(&mut security, option, files)?;
     }
     Ok(security)
 }

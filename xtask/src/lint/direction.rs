@@ -135,10 +135,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-names",
         ],
     ),
-    ("berth-build", &["berth-names"]),
+    (
+        "berth-build",
+        &[
+            "berth-lifecycle",
+            "berth-images",
+            "berth-network",
+            "berth-metadata",
+            "berth-registry",
+            "berth-unpack",
+            "berth-kernel",
+            "berth-names",
+        ],
+    ),
     (
         "berth-engine",
         &[
+            "berth-build",
             "berth-standalone",
             "berth-tls",
             "berth-lifecycle",
@@ -156,6 +169,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "berthd",
         &[
+            "berth-build",
             "berth-cri",
             "berth-engine",
             "berth-standalone",

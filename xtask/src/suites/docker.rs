@@ -1,6 +1,7 @@
 //! What a person does with the stock docker CLI, its output checked, against a private daemon.
 
 mod archives;
+mod builds;
 pub(super) mod client;
 mod compose;
 mod containers;
@@ -31,6 +32,7 @@ type Step = fn(&mut Session) -> Result<()>;
 /// Rooms of steps, in order. Those behind the first need of it only the image that [`FIRST`] pulls.
 const ROOMS: &[(&str, &[(&str, Step)])] = &[
     ("images", STEPS),
+    ("builds", builds::STEPS),
     ("containers", containers::STEPS),
     ("files", files::STEPS),
     ("files, written", written::STEPS),

@@ -1,6 +1,6 @@
 //! `GET /images/json`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -42,7 +42,7 @@ pub async fn list(
     if version < ApiVersion::new(41) && !query.text("filter").is_empty() {
         filters.add("reference", query.text("filter"));
     }
-    let chosen = choose(&engine, &filters)?;
+    let chosen = choose(&engine, &filters, query.flag("all"))?;
     let sizes = Sizes::count(&engine).await?;
     let mut summaries: Vec<_> = chosen
         .iter()
@@ -101,8 +101,9 @@ impl Summary {
     }
 }
 
-/// The images that filters let through; artifacts are nothing that could be run here.
-pub fn choose(engine: &Engine, filters: &Filters) -> Result<Vec<Arc<Image>>> {
+/// The images that filters let through; artifacts are nothing that could be run here, and what is
+/// only a step of a build is shown with `all`.
+pub fn choose(engine: &Engine, filters: &Filters, all: bool) -> Result<Vec<Arc<Image>>> {
     filters.only(&[
         "dangling",
         "label",
@@ -125,7 +126,15 @@ pub fn choose(engine: &Engine, filters: &Filters) -> Result<Vec<Arc<Image>>> {
         Some(text) => Some(crate::query::moment(text)?),
         None => None,
     };
+    let steps = if all {
+        HashSet::new()
+    } else {
+        engine.builder.steps()
+    };
     let wanted = |image: &Arc<Image>| {
+        if image.repo_tags.is_empty() && steps.contains(&image.id) {
+            return false;
+        }
         let made = created(image).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let labels = image.config.labels();
         image.artifact.is_none()

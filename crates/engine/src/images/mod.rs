@@ -15,7 +15,7 @@ mod pull;
 mod push;
 mod save;
 mod search;
-mod spool;
+pub mod spool;
 mod tag;
 
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ use axum::routing::{get, post};
 use berth_images::Image;
 use http::Method;
 
-pub use name::find;
+pub use name::{find, parse as parse_name};
+pub use pull::check_platform;
 
 use crate::registry_auth::RegistryAuth;
 use crate::{ApiVersion, Engine, Error, Query, Result};

@@ -30,7 +30,7 @@ pub async fn prune(State(engine): State<Arc<Engine>>, query: Query) -> Result<Js
     let only_dangling = given.flag("dangling")?.unwrap_or(true);
     let before = Sizes::count(&engine).await?;
     let mut removed = Vec::new();
-    for image in list::choose(&engine, &filters)? {
+    for image in list::choose(&engine, &filters, false)? {
         let is_dangling = image.repo_tags.is_empty();
         let in_use = engine.runtime.image_in_use(&image.id);
         if in_use || image.pinned || (only_dangling && !is_dangling) {

@@ -56,7 +56,7 @@ fn wanted(query: &Query) -> Result<ImageRef> {
 }
 
 /// Images of this machine's platform are chosen without being asked; no other can be run.
-fn check_platform(engine: &Engine, wanted: &str) -> Result<()> {
+pub fn check_platform(engine: &Engine, wanted: &str) -> Result<()> {
     if wanted.is_empty() {
         return Ok(());
     }

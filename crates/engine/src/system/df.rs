@@ -61,7 +61,7 @@ pub async fn df(
 
 fn images(engine: &Engine, sizes: &Sizes, version: ApiVersion) -> Result<Vec<Summary>> {
     let containers = engine.runtime.containers();
-    let images = list::choose(engine, &Filters::default())?;
+    let images = list::choose(engine, &Filters::default(), false)?;
     let summaries = images.iter().map(|image| {
         let mut summary = list::summary(image, sizes, version, true);
         let users = containers.iter().filter(|one| one.view().uses(&image.id));

@@ -132,7 +132,11 @@ pub async fn plan(
             sub_path: mount.sub_path.clone(),
         });
     }
-    let declared = declared::volumes(image.config.volumes(), &request.mounts)?;
+    let declared = match request.on_layer {
+        // Who keeps a layer decides on the volumes, too.
+        Some(_) => Vec::new(),
+        None => declared::volumes(image.config.volumes(), &request.mounts)?,
+    };
     let named = |(number, destination)| PlannedVolume {
         key: format!("{id}{KEY_JOINT}volume-{number}"),
         destination,

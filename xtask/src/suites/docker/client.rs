@@ -51,6 +51,8 @@ impl Docker {
             .arg(format!("unix://{}", self.socket.display()))
             .args(arguments)
             .env("DOCKER_CONFIG", &self.config)
+            // The builder behind the daemon's own door.
+            .env("DOCKER_BUILDKIT", "0")
             .env_remove("DOCKER_HOST")
             .env_remove("DOCKER_CONTEXT")
             .env_remove("DOCKER_API_VERSION");

@@ -1,0 +1,228 @@
+//! A build from its Dockerfile to an image: stages at the same time, each when what it needs is
+//! ready.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use berth_images::Images;
+use berth_lifecycle::{Runtime, chain};
+use berth_metadata::Store;
+use berth_names::{Digest, ImageRef};
+use berth_network::Networks;
+use berth_registry::Credentials;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{self, Cache};
+use crate::dockerfile::{self, Dockerfile};
+use crate::error::{Error, Result, blocking};
+use crate::ignore::Ignore;
+use crate::job::Job;
+use crate::plan::{self, Plan};
+use crate::run_step::cache_name;
+use crate::sandbox::Limits;
+use crate::transcript::{Said, Transcript};
+use crate::tree::Context;
+
+/// Seconds for which a step that is of no use is kept: 30 days.
+const KEPT: u64 = 30 * 24 * 60 * 60;
+
+/// What somebody wants built.
+pub struct Request {
+    /// Path in the context; empty for `Dockerfile`.
+    pub dockerfile: String,
+    /// `--build-arg`.
+    pub arguments: BTreeMap<String, String>,
+    /// A stage's name or number; empty for the last.
+    pub target: String,
+    pub labels: BTreeMap<String, String>,
+    pub tags: Vec<ImageRef>,
+    pub no_cache: bool,
+    /// Asks registries for newer images.
+    pub pull: bool,
+    pub limits: Limits,
+    /// For the registry of an image.
+    pub credentials: Box<dyn Fn(&ImageRef) -> Credentials + Send + Sync>,
+}
+
+/// What every build shares.
+pub(crate) struct Core {
+    pub runtime: Runtime,
+    pub images: Arc<Images>,
+    pub networks: Networks,
+    pub cache: Cache,
+    /// What is on the disk beside images: `run/` for as long as a step, `cache/` for `RUN --mount`.
+    pub root: PathBuf,
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// Builds images. Cheap to clone.
+#[derive(Clone)]
+pub struct Builder {
+    core: Arc<Core>,
+}
+
+impl Builder {
+    /// Takes over what earlier builds left in the cache. Blocking.
+    pub fn open(
+        runtime: Runtime,
+        images: Arc<Images>,
+        networks: Networks,
+        store: Store,
+        root: PathBuf,
+    ) -> Result<Self> {
+        // What commands of a former daemon had.
+        let _ = std::fs::remove_dir_all(root.join("run"));
+        for name in ["run", "cache"] {
+            let path = root.join(name);
+            std::fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
+        }
+        Ok(Self {
+            core: Arc::new(Core {
+                runtime,
+                images,
+                networks,
+                cache: Cache::open(store)?,
+                root,
+                locks: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Images that are only steps on the way to others, which nobody asked for.
+    pub fn steps(&self) -> HashSet<Digest> {
+        self.core.cache.steps()
+    }
+
+    /// Builds an image, and says on the way what is done. Returns its id. To be driven to its end:
+    /// `cancel` ends it early.
+    pub async fn build(
+        &self,
+        request: Request,
+        context: Context,
+        out: mpsc::Sender<Said>,
+        cancel: CancellationToken,
+    ) -> Result<Digest> {
+        let (file, context) = blocking("reading the Dockerfile", {
+            let path = request.dockerfile.clone();
+            move || read(&path, context)
+        })
+        .await?;
+        let wish = plan::Wish {
+            target: request.target.clone(),
+            arguments: request.arguments.clone(),
+            platform: self.core.images.platform().to_string(),
+        };
+        let plan = Plan::new(&file, &wish)?;
+        for warning in &file.warnings {
+            let (rule, text, line) = (warning.rule, &warning.text, warning.line);
+            let text = format!("[Warning] {rule}: {text} (line {line})\n");
+            let _ = out.send(Said::Text(text)).await;
+        }
+        let epoch = request.arguments.get("SOURCE_DATE_EPOCH");
+        let epoch = epoch.map(|text| {
+            text.parse().map_err(|_| {
+                Error::invalid(format!("SOURCE_DATE_EPOCH={text} is no number of seconds"))
+            })
+        });
+        let job = Arc::new(Job {
+            core: Arc::clone(&self.core),
+            stages: (plan.stages.keys())
+                .map(|stage| (*stage, watch::Sender::new(None)))
+                .collect(),
+            file,
+            plan,
+            request,
+            context: Arc::new(context),
+            cancel: cancel.child_token(),
+            epoch: epoch.transpose()?,
+        });
+        let transcript = Transcript::new(out.clone(), job.plan.stages.len());
+        let built = job.all_stages(&transcript).await;
+        let mut state = built?;
+        if !job.plan.unused.is_empty() {
+            let names = job.plan.unused.join(" ");
+            let text = format!("[Warning] One or more build-args [{names}] were not consumed\n");
+            let _ = out.send(Said::Text(text)).await;
+        }
+        let id = job.finish(&mut state).await?;
+        let (old, builder) = (cache::now().saturating_sub(KEPT), self.clone());
+        tokio::spawn(async move {
+            if let Err(error) = builder.prune(Some(old), false).await {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the cache of builds is not collected"
+                );
+            }
+        });
+        let _ = out.send(Said::Image(id.to_string())).await;
+        Ok(id)
+    }
+
+    /// Forgets what the cache has, but for what was of use since `until` (seconds since 1970), and
+    /// removes the images of steps. Caches of `RUN --mount` go with `all`. Returns the keys.
+    pub async fn prune(&self, until: Option<u64>, all: bool) -> Result<Vec<String>> {
+        let core = &self.core;
+        let steps = core.cache.steps();
+        let (mut keys, mut images) = (Vec::new(), Vec::new());
+        for (key, made) in core.cache.all() {
+            if until.is_some_and(|until| made.used > until) {
+                continue;
+            }
+            images.extend(made.image.filter(|image| steps.contains(image)));
+            keys.push(key);
+        }
+        for image in images {
+            let known = core.images.get(&image.to_string());
+            let is_named = known.is_some_and(|known| !known.repo_tags.is_empty());
+            if !is_named && !core.runtime.image_in_use(&image) {
+                core.images.remove(&image.to_string()).await?;
+            }
+        }
+        core.cache.forget(&keys);
+        if all {
+            let caches = core.root.join("cache");
+            blocking("removing caches", move || {
+                let _ = std::fs::remove_dir_all(&caches);
+                std::fs::create_dir_all(&caches).map_err(Error::file("create", &caches))
+            })
+            .await?;
+        }
+        Ok(keys.iter().map(|key| key.hex().to_owned()).collect())
+    }
+}
+
+/// Finds the Dockerfile, and leaves out of the context what is to be left out.
+fn read(path: &str, mut context: Context) -> Result<(Dockerfile, Context)> {
+    let path = if path.is_empty() { "Dockerfile" } else { path };
+    let text = context.text(path, dockerfile::LARGEST)?;
+    let Some(text) = text else {
+        return Err(Error::invalid(format!(
+            "Cannot locate specified Dockerfile: {path}: name it with --file"
+        )));
+    };
+    let file = Dockerfile::parse(path, &text)?;
+    let own = context.text(&format!("{path}.dockerignore"), dockerfile::LARGEST)?;
+    let ignore = match own {
+        Some(own) => Some(own),
+        None => context.text(".dockerignore", dockerfile::LARGEST)?,
+    };
+    if let Some(ignore) = ignore {
+        context.leave_out(&Ignore::parse(&ignore)?);
+    }
+    Ok((file, context))
+}
+
+impl Core {
+    /// The turn of who alone may use a cache.
+    pub async fn lock(&self, id: &str) -> OwnedMutexGuard<()> {
+        let lock = Arc::clone(self.locks.lock().entry(id.to_owned()).or_default());
+        lock.lock_owned().await
+    }
+
+    pub fn cache_directory(&self, id: &str) -> PathBuf {
+        self.root.join("cache").join(cache_name(id))
+    }
+}

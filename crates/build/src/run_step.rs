@@ -1,0 +1,365 @@
+//! `RUN`.
+
+use std::path::{Path, PathBuf};
+
+use berth_lifecycle::request::{ImageMount, MountRequest};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::dockerfile::{Command, Mount, MountKind, Run, RunNetwork, RunSecurity, Sharing};
+use crate::error::{Error, Result, blocking};
+use crate::ignore::clean;
+use crate::plan::{Origin, PROXIES};
+use crate::sandbox;
+use crate::steps::Steps;
+use crate::tree::Hash;
+
+/// Where the script of a here-document is seen.
+const SCRIPT: &str = "/run/berth-build-script";
+
+/// What a command's mounts take as long as it runs.
+#[derive(Default)]
+struct Mounts {
+    requests: Vec<MountRequest>,
+    /// Caches that nobody else may have.
+    locks: Vec<OwnedMutexGuard<()>>,
+    /// A directory of this command's own.
+    directory: Option<PathBuf>,
+}
+
+impl Steps<'_> {
+    pub(crate) async fn run(&mut self, run: &Run) -> Result<()> {
+        if run.security == RunSecurity::Insecure {
+            return Err(Error::invalid(
+                "RUN --security=insecure is not granted: a build has no more rights than its \
+                 containers",
+            ));
+        }
+        if self.state.image.is_none() {
+            return Err(Error::invalid(
+                "there is nothing to run in scratch: COPY a program into it first",
+            ));
+        }
+        let (words, script) = self.command(run)?;
+        let arguments = self.visible_arguments();
+        let shown: Vec<String> = arguments.iter().map(|(a, b)| format!("{a}={b}")).collect();
+        let mut by = "RUN ".to_owned();
+        if !shown.is_empty() {
+            by += &format!("|{} {} ", shown.len(), shown.join(" "));
+        }
+        by += &words.join(" ");
+        let mut fields: Vec<&str> = vec![&by];
+        let described = self.described(&run.mounts).await?;
+        let network = self.network(run.network);
+        fields.extend([described.as_str(), network.as_str()]);
+        fields.extend(script.as_deref());
+        fields.extend(words.iter().map(String::as_str));
+        let key = self.key("run", &fields);
+        if self.cached(&key).await? {
+            return Ok(());
+        }
+        // Names of users are looked up by what the image's own config says.
+        if !sandbox::is_number(self.state.config.user()) {
+            self.store().await?;
+        }
+        let mut mounts = self.mounts(&run.mounts).await?;
+        let archive = match self.add_script(&mut mounts, script).await {
+            Ok(()) => self.in_sandbox(words, arguments, &mounts, network).await,
+            Err(error) => Err(error),
+        };
+        if let Some(directory) = &mounts.directory {
+            let _ = tokio::fs::remove_dir_all(directory).await;
+        }
+        drop(mounts.locks);
+        self.put_layer(key, &by, archive?).await
+    }
+
+    async fn in_sandbox(
+        &self,
+        words: Vec<String>,
+        arguments: Vec<(String, String)>,
+        mounts: &Mounts,
+        network: String,
+    ) -> Result<std::fs::File> {
+        let core = &self.job.core;
+        let config = &self.state.config;
+        let proxies = PROXIES.iter().filter_map(|name| {
+            let value = self.job.request.arguments.get(*name)?;
+            Some(((*name).to_owned(), value.clone()))
+        });
+        let mut env: Vec<(String, String)> = arguments.into_iter().chain(proxies).collect();
+        let own = config.env();
+        let own = own.iter().filter_map(|entry| entry.split_once('='));
+        env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let mut limits = self.job.request.limits.clone();
+        limits.network = network;
+        let command = sandbox::Command {
+            words,
+            env,
+            working_dir: config.working_dir().to_owned(),
+            user: config.user().to_owned(),
+            mounts: mounts.requests.clone(),
+            limits,
+        };
+        let sandbox = sandbox::Sandbox {
+            runtime: &core.runtime,
+            images: &core.images,
+            networks: &core.networks,
+            root: &core.root,
+            cancel: &self.job.cancel,
+        };
+        let Some(image) = &self.state.image else {
+            return Err(Error::invalid("there is nothing to run in"));
+        };
+        sandbox.run(image, command, &self.log).await
+    }
+
+    fn network(&self, own: RunNetwork) -> String {
+        match own {
+            RunNetwork::Default => self.job.request.limits.network.clone(),
+            RunNetwork::None => "none".to_owned(),
+            RunNetwork::Host => "host".to_owned(),
+        }
+    }
+
+    /// The program and its arguments, and a script that is to be a file.
+    fn command(&self, run: &Run) -> Result<(Vec<String>, Option<String>)> {
+        let config = &self.state.config;
+        let Command::Shell(text) = &run.command else {
+            return Ok((config.command(&run.command), None));
+        };
+        let Some(first) = run.documents.first() else {
+            return Ok((config.command(&run.command), None));
+        };
+        // The shell expands what is meant for it: only what stands alone is taken out.
+        let alone = text.trim().starts_with("<<") && text.split_whitespace().count() == 1;
+        if alone && first.content.starts_with("#!") {
+            return Ok((vec![SCRIPT.to_owned()], Some(first.content.clone())));
+        }
+        let text = match alone {
+            true => first.content.clone(),
+            false => {
+                let mut whole = format!("{text}\n");
+                for document in &run.documents {
+                    whole += &format!("{}{}\n", document.content, document.name);
+                }
+                whole
+            }
+        };
+        Ok((config.command(&Command::Shell(text)), None))
+    }
+
+    async fn add_script(&self, mounts: &mut Mounts, script: Option<String>) -> Result<()> {
+        let Some(script) = script else {
+            return Ok(());
+        };
+        let directory = self.own_directory(mounts).await?;
+        let path = directory.join("script");
+        let written = blocking("writing a script", move || {
+            use std::os::unix::fs::PermissionsExt;
+            let failed = |source| Error::file("write", &path)(source);
+            std::fs::write(&path, script).map_err(failed)?;
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).map_err(Error::file("write", &path))?;
+            Ok(path)
+        });
+        let path = written.await?;
+        mounts.requests.push(MountRequest {
+            container_path: SCRIPT.to_owned(),
+            host_path: path.display().to_string(),
+            readonly: true,
+            ..MountRequest::default()
+        });
+        Ok(())
+    }
+
+    async fn own_directory(&self, mounts: &mut Mounts) -> Result<PathBuf> {
+        if let Some(directory) = &mounts.directory {
+            return Ok(directory.clone());
+        }
+        let name = format!("mounts-{:016x}", fastrand::u64(..));
+        let directory = self.job.core.root.join("run").join(name);
+        let made = tokio::fs::create_dir_all(&directory).await;
+        made.map_err(Error::file("create", &directory))?;
+        mounts.directory = Some(directory.clone());
+        Ok(directory)
+    }
+
+    /// What the outcome depends on of mounts: not what a cache has in it.
+    async fn described(&self, mounts: &[Mount]) -> Result<String> {
+        let mut text = String::new();
+        for mount in mounts {
+            text += &format!("{mount:?};");
+            let MountKind::Bind { from, source } = &mount.kind else {
+                continue;
+            };
+            match from {
+                Some(from) => text += self.job.origin_key(from, self.stage).await?.as_str(),
+                None => {
+                    let path = clean(&self.word(source)?);
+                    let context = std::sync::Arc::clone(&self.job.context);
+                    let digest = blocking("hashing a mount", move || {
+                        crate::tree::digest(&*context, &[path])
+                    });
+                    text += digest.await?.as_str();
+                }
+            }
+        }
+        Ok(text)
+    }
+
+    async fn mounts(&self, wanted: &[Mount]) -> Result<Mounts> {
+        let mut mounts = Mounts::default();
+        for mount in wanted {
+            let target = self.word(&mount.target)?;
+            let target = match target.as_str() {
+                "" => String::new(),
+                path => format!("/{}", clean(&self.state.config.absolute(path))),
+            };
+            if target == "/" {
+                return Err(Error::invalid("a mount cannot be at /"));
+            }
+            if let Some(request) = self.mount(mount, target, &mut mounts).await? {
+                mounts.requests.push(request);
+            }
+        }
+        Ok(mounts)
+    }
+
+    async fn mount(
+        &self,
+        mount: &Mount,
+        target: String,
+        mounts: &mut Mounts,
+    ) -> Result<Option<MountRequest>> {
+        match &mount.kind {
+            MountKind::Bind { from, source } => {
+                let source = self.word(source)?;
+                self.bind(mount, target, from.as_deref(), &source, mounts)
+                    .await
+                    .map(Some)
+            }
+            MountKind::Cache {
+                id,
+                from,
+                sharing,
+                mode,
+                uid,
+                gid,
+                ..
+            } => {
+                if from.is_some() {
+                    return Err(Error::invalid(
+                        "a cache that begins with another stage's files is not supported: copy \
+                         them in the RUN",
+                    ));
+                }
+                let id = match self.word(id)? {
+                    id if id.is_empty() => target.clone(),
+                    id => id,
+                };
+                if *sharing != Sharing::Shared {
+                    mounts.locks.push(self.job.core.lock(&id).await);
+                }
+                let path = self.job.core.cache_directory(&id);
+                let (mode, uid, gid) = (*mode, *uid, *gid);
+                let made = path.clone();
+                blocking("making a cache", move || make_cache(&made, mode, uid, gid)).await?;
+                Ok(Some(MountRequest {
+                    container_path: target,
+                    host_path: path.display().to_string(),
+                    readonly: mount.read_only,
+                    ..MountRequest::default()
+                }))
+            }
+            MountKind::Tmpfs { size } => {
+                let mut options = vec!["mode=1777".to_owned()];
+                options.extend(size.map(|size| format!("size={size}")));
+                Ok(Some(MountRequest {
+                    container_path: target,
+                    tmpfs: Some(options),
+                    ..MountRequest::default()
+                }))
+            }
+            MountKind::Secret { id, required, .. } => match required {
+                true => Err(Error::invalid(format!(
+                    "secret {id}: not found: this way of building sends none"
+                ))),
+                false => Ok(None),
+            },
+            MountKind::Ssh { id, required } => match required {
+                true => Err(Error::invalid(format!(
+                    "ssh agent {id}: not found: this way of building forwards none"
+                ))),
+                false => Ok(None),
+            },
+        }
+    }
+
+    async fn bind(
+        &self,
+        mount: &Mount,
+        target: String,
+        from: Option<&str>,
+        source: &str,
+        mounts: &mut Mounts,
+    ) -> Result<MountRequest> {
+        let path = clean(source);
+        let Some(from) = from else {
+            let directory = self.own_directory(mounts).await?;
+            let into = directory.join(format!("context-{}", mounts.requests.len()));
+            let context = std::sync::Arc::clone(&self.job.context);
+            let (made, shown) = (into.clone(), source.to_owned());
+            let is_there = blocking("unpacking the context", move || {
+                crate::extract::extract(&*context, &path, &made)
+            });
+            if !is_there.await? {
+                let what = format!("mount from {shown:?}: it is not in the build's context");
+                return Err(Error::invalid(what));
+            }
+            return Ok(MountRequest {
+                container_path: target,
+                host_path: into.display().to_string(),
+                readonly: mount.read_only,
+                ..MountRequest::default()
+            });
+        };
+        if !mount.read_only {
+            return Err(Error::invalid(
+                "a writable mount of another stage is not supported: copy what is to be changed",
+            ));
+        }
+        let image = match self.job.origin(from, self.stage) {
+            Origin::Stage(stage) => self.job.stored(stage).await?,
+            Origin::Image(name) => self.job.image(&name).await?.id.clone(),
+        };
+        Ok(MountRequest {
+            container_path: target,
+            readonly: true,
+            image: Some(ImageMount {
+                image: image.to_string(),
+                user_specified_image: from.to_owned(),
+                sub_path: path,
+                ..ImageMount::default()
+            }),
+            ..MountRequest::default()
+        })
+    }
+}
+
+fn make_cache(path: &Path, mode: u32, uid: u32, gid: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path).map_err(Error::file("create", path))?;
+    std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(Error::file("own", path))?;
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode).map_err(Error::file("change", path))
+}
+
+/// A cache's directory: whatever its id is, it is one name.
+pub(crate) fn cache_name(id: &str) -> String {
+    let mut hash = Hash::default();
+    hash.field(id.as_bytes());
+    hash.finish().hex().to_owned()
+}

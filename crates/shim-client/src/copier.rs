@@ -125,13 +125,15 @@ impl Copier {
         arguments.push(("-socket", &path));
         self.launcher
             .launch_copier(&self.id, &self.bundle, listener, &arguments)?;
-        let stream = socket::connect(&path)
-            .await
-            .map_err(|source| Error::NotRunning {
-                id: self.id.clone(),
-                path: path.clone(),
-                source,
-            })?;
+        let ended = || Error::Copier {
+            id: self.id.clone(),
+            reason: self.launcher.last_words(&self.bundle),
+        };
+        let Ok(stream) = socket::connect(&path).await else {
+            // The socket listened before there was a copier: that one has ended already.
+            let _none = std::fs::remove_file(&path);
+            return Err(ended());
+        };
         let rpc = Rpc::new(&self.id, stream);
         let mut message = api::StateRequest::new();
         message.id.clone_from(&self.id);
@@ -142,10 +144,7 @@ impl Copier {
         if let Err(error) = answer {
             let _none = std::fs::remove_file(&path);
             return Err(match error.is_gone() {
-                true => Error::Copier {
-                    id: self.id.clone(),
-                    reason: self.launcher.last_words(&self.bundle),
-                },
+                true => ended(),
                 false => error,
             });
         }

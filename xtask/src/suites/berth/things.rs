@@ -6,6 +6,7 @@ use super::{IMAGE, Step, berth, contains, ended, same};
 use crate::suites::docker::session::Session;
 
 pub const STEPS: &[(&str, Step)] = &[
+    ("cp both ways, diff, commit and export", files),
     (
         "network: made, joined by name and address, left, removed",
         network,
@@ -13,6 +14,42 @@ pub const STEPS: &[(&str, Step)] = &[
     ("volume: made, kept, shown, removed, and not in use", volume),
     ("system df counts, prune removes what has ended", system),
 ];
+
+fn files(session: &mut Session) -> Result<()> {
+    let scratch = session.place.scratch();
+    let place = |name: &str| scratch.join(name).display().to_string();
+    std::fs::create_dir_all(scratch.join("tree/deep"))?;
+    std::fs::write(scratch.join("tree/deep/file"), "carried")?;
+    berth(
+        session,
+        &["run", "-d", "--name", "desk", IMAGE, "sleep", "1000"],
+    )?;
+    berth(session, &["cp", &place("tree"), "desk:/tmp/new"])?;
+    let line = ["exec", "desk", "cat", "/tmp/new/deep/file"];
+    same("inside", berth(session, &line)?.as_str(), "carried")?;
+    berth(session, &["cp", "desk:/tmp/new/.", &place("back")])?;
+    let back = std::fs::read_to_string(scratch.join("back/deep/file"))?;
+    same("back", back.as_str(), "carried")?;
+    let (code, _, err) = ended(session, &["cp", "desk:/no/such", &place("x")])?;
+    same("what is not there", code, 1)?;
+    contains("the reason", &err, "/no/such")?;
+    let changed = session.docker.lines(&["diff", "desk"])?;
+    same(
+        "diff",
+        changed.contains(&"A /tmp/new/deep/file".to_owned()),
+        true,
+    )?;
+    let change = "CMD [\"cat\", \"/tmp/new/deep/file\"]";
+    berth(session, &["commit", "-c", change, "desk", "shop/desk:1"])?;
+    let line = ["run", "--rm", "shop/desk:1"];
+    same("commit", berth(session, &line)?.as_str(), "carried")?;
+    berth(session, &["export", "-o", &place("desk.tar"), "desk"])?;
+    let names = ["-tf", &place("desk.tar")];
+    let names = crate::command::stdout(std::process::Command::new("tar").args(names))?;
+    contains("export", &names, "tmp/new/deep/file")?;
+    berth(session, &["rm", "-f", "desk"])?;
+    berth(session, &["rmi", "shop/desk:1"]).map(drop)
+}
 
 fn network(session: &mut Session) -> Result<()> {
     let made = berth(

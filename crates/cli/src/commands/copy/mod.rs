@@ -90,8 +90,11 @@ impl Copy {
         to: &str,
     ) -> Result<()> {
         let mut path = path.to_owned();
-        if self.follow_link {
-            path = resolved(client, container, &path).await?;
+        // What is not there is said by the next answer: this one has no words.
+        if self.follow_link
+            && let Ok(resolved) = resolved(client, container, &path).await
+        {
+            path = resolved;
         }
         if to == "-" && is_terminal_output() {
             return Err(Error::usage(

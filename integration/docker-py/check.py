@@ -7,16 +7,18 @@ that has it under the tag `one`. Prints `ok NAME` or `FAILED NAME: reason`, a li
 """
 
 import io
+import os
 import queue
 import socket
 import struct
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 
 import docker
-from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
+from docker.errors import APIError, BuildError, ContainerError, ImageNotFound, NotFound
 from docker.types import IPAMConfig, IPAMPool, LogConfig, Mount, Ulimit
 
 IMAGE, REMOTE = sys.argv[1:3]
@@ -432,6 +434,32 @@ def changed():
         with tarfile.open(fileobj=io.BytesIO(b"".join(made.export()))) as archive:
             names = archive.getnames()
             holds("new" in names and "etc/group" not in names, names[:20])
+
+
+@check("a Dockerfile is built, again from the cache, and refused where it fails")
+def build():
+    def make(lines):
+        with tempfile.TemporaryDirectory() as context:
+            with open(os.path.join(context, "file"), "w") as file:
+                file.write("cargo\n")
+            with open(os.path.join(context, "Dockerfile"), "w") as file:
+                file.write("\n".join([f"FROM {IMAGE}", *lines, ""]))
+            return client.images.build(path=context, tag="py/built:v1", buildargs={"WHAT": "this"}, rm=True)
+
+    lines = ["ARG WHAT", "COPY file /file", "RUN echo $WHAT > /said"]
+    image, _ = make(lines)
+    same(client.containers.run("py/built:v1", "cat /said /file", remove=True), b"this\ncargo\n")
+    again, told = make(lines)
+    same(again.id, image.id)
+    holds(any("Using cache" in line.get("stream", "") for line in told), "nothing of the cache")
+    try:
+        make(["RUN echo so far; exit 3"])
+    except BuildError as error:
+        holds("3" in error.msg, error.msg)
+        holds(any("so far" in line.get("stream", "") for line in error.build_log), "no output")
+    else:
+        raise AssertionError("it was built")
+    client.images.remove("py/built:v1")
 
 
 @check("log drivers, restart policies and automatic removal are kept")

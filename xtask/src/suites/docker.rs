@@ -209,7 +209,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     for (room, steps) in ROOMS.iter().filter(|(room, _)| wanted(room)) {
         for (name, step) in *steps {
             let result = step(&mut session);
-            if result.is_err() && *room == "networks" {
+            if result.is_err() && ["networks", "links", "sharing"].contains(room) {
                 networks::clear(&session)?;
             }
             tally.check(name, result);

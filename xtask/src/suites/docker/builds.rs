@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::session::Session;
 use super::{Step, contains, same};
-use crate::command::{retry, run};
+use crate::command::{end, retry, run};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -397,8 +397,8 @@ fn leaving(session: &mut Session) -> Result<()> {
         Ok(pids.lines().any(own))
     };
     let began = retry(SOON, || ensure_that(sleeping()?, "the command runs"));
-    child.kill().context("ending the client")?;
-    child.wait().context("docker build")?;
+    // By the signal that timeout(1) hands on.
+    end(&mut child, SOON)?;
     began?;
     retry(SOON, || ensure_that(!sleeping()?, "the command has ended"))?;
     let listed = session.docker.text(&["images", "-q", "built/left"])?;

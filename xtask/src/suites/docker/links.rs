@@ -48,7 +48,8 @@ fn links(session: &mut Session) -> Result<()> {
     let seen = docker.text(&["exec", "web", "sh", "-c", "env | grep ^STORE_"])?;
     for part in [
         format!("STORE_PORT_5432_TCP_ADDR={address}"),
-        format!("STORE_PORT=tcp://{address}:5432"),
+        // The lowest one, which the image has.
+        format!("STORE_PORT=tcp://{address}:80"),
         "STORE_ENV_SECRET=x".to_owned(),
         "STORE_NAME=/web/store".to_owned(),
     ] {
@@ -216,7 +217,9 @@ fn tmpfs(session: &mut Session) -> Result<()> {
 fn websocket(session: &mut Session) -> Result<()> {
     let docker = &session.docker;
     let line = "read a; echo got $a; read b || echo closed";
-    docker.text(&["run", "-d", "-i", "--name", "asks", IMAGE, "sh", "-c", line])?;
+    // Made to be attached: its input ends with that of its first client.
+    docker.text(&["create", "-i", "--name", "asks", IMAGE, "sh", "-c", line])?;
+    docker.text(&["start", "asks"])?;
     let mut socket = UnixStream::connect(&docker.socket)?;
     socket.set_read_timeout(Some(SOON))?;
     write!(

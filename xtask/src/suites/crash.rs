@@ -73,6 +73,9 @@ impl Wanted {
     }
 }
 
+/// Stories between two words of how far a long run is.
+const TELL: u64 = 10;
+
 pub fn run(wanted: &Wanted) -> Result<Tally> {
     println!("crash");
     let mut tally = Tally::default();
@@ -97,7 +100,12 @@ pub fn run(wanted: &Wanted) -> Result<Tally> {
     for seed in seeds {
         let told = stage.play(|world, before| story::tell(world, before, seed));
         match told {
-            Ok(kills) => stage.kills += kills,
+            Ok(kills) => {
+                stage.kills += kills;
+                if (seed + 1) % TELL == 0 {
+                    println!("  note    {} kills up to seed {seed}", stage.kills);
+                }
+            }
             Err(error) => {
                 let again = format!("cargo xtask crash --seed {seed}");
                 tally.check(&format!("seed {seed}"), Err(error.context(again)));

@@ -9,6 +9,7 @@ use crate::global::Global;
 use crate::journal::Journal;
 use crate::store;
 use berth_cgroups::{BlockIo, CgroupStats, Pressure, PressureLine};
+use berth_names::go_duration;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 pub fn run(global: &Global, _: &Journal, given: &Arguments) -> Result<u8> {
     let interval = match given.value("interval") {
         None => DEFAULT_INTERVAL,
-        Some(text) => duration(text)
+        Some(text) => go_duration(text)
             .filter(|interval| !interval.is_zero())
             .ok_or_else(|| Error::InvalidOption {
                 name: "interval",
@@ -133,32 +134,6 @@ fn pressure(pressure: &Pressure) -> Value {
     json!({ "some": line(&pressure.some), "full": line(&pressure.full) })
 }
 
-/// A duration as Go writes it: `1m30s`, `500ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let unit_at = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let (number, tail) = rest.split_at(unit_at);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_end);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" => 1e-6,
-            _ => return None,
-        };
-        let number: f64 = number.parse().ok()?;
-        total += Duration::try_from_secs_f64(number * seconds).ok()?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +151,7 @@ mod tests {
             ("1y", None),
         ] {
             let expected = milliseconds.map(Duration::from_millis);
-            assert_eq!(duration(text), expected, "{text}");
+            assert_eq!(go_duration(text), expected, "{text}");
         }
     }
 

@@ -230,22 +230,7 @@ impl<'a> Copier<'a> {
             NodeKind::Symlink(_) => self.owned(&node.attributes),
             _ => self.changed(&node.attributes, false),
         };
-        match &node.kind {
-            NodeKind::File { size } => {
-                let content = tree.open(from)?;
-                self.layer.file(to, &attributes, *size, content)
-            }
-            NodeKind::Symlink(target) => self.layer.symlink(to, &attributes, target),
-            NodeKind::Other(kind, device) => {
-                let numbers = (rustix::fs::major(*device), rustix::fs::minor(*device));
-                match special(*kind) {
-                    Some(kind) => self.layer.special(to, &attributes, kind, numbers),
-                    None => Ok(()),
-                }
-            }
-            NodeKind::Directory => Ok(()),
-        }
-        .map_err(Error::Layer)
+        self.entry(to, &node.kind, &attributes, || tree.open(from))
     }
 
     /// Puts an entry of an archive that is unpacked at `to`.
@@ -259,13 +244,24 @@ impl<'a> Copier<'a> {
             Some(_) => self.owned(&node.attributes),
             None => node.attributes.clone(),
         };
-        match &node.kind {
-            NodeKind::File { size } => self.layer.file(to, &attributes, *size, content),
-            NodeKind::Symlink(target) => self.layer.symlink(to, &attributes, target),
+        self.entry(to, &node.kind, &attributes, || Ok(content))
+    }
+
+    /// Anything but a directory; `open` is asked for a file's content alone.
+    fn entry<R: io::Read>(
+        &mut self,
+        to: &str,
+        kind: &NodeKind,
+        attributes: &Attributes,
+        open: impl FnOnce() -> Result<R>,
+    ) -> Result<()> {
+        match kind {
+            NodeKind::File { size } => self.layer.file(to, attributes, *size, open()?),
+            NodeKind::Symlink(target) => self.layer.symlink(to, attributes, target),
             NodeKind::Other(kind, device) => {
                 let numbers = (rustix::fs::major(*device), rustix::fs::minor(*device));
                 match special(*kind) {
-                    Some(kind) => self.layer.special(to, &attributes, kind, numbers),
+                    Some(kind) => self.layer.special(to, attributes, kind, numbers),
                     None => Ok(()),
                 }
             }

@@ -38,20 +38,35 @@ struct Found {
     target: PathBuf,
 }
 
+/// Finds what is asked for and gives it to `then`, which may block: what is mounted to see it goes
+/// with the root.
+async fn look<T: Send + 'static>(
+    engine: &Engine,
+    name: String,
+    query: &Query,
+    then: impl FnOnce(Asked, ContainerRoot, Found) -> T + Send + 'static,
+) -> Result<(Arc<Container>, T)> {
+    let asked = Asked::of(name, query)?;
+    let container = engine.containers.get(&asked.container)?;
+    let root = engine.containers.root(&container, false).await?;
+    let looked = blocking("looking at a file", move || {
+        let found = asked.find(&root.root)?;
+        Ok(then(asked, root, found))
+    });
+    Ok((container, looked.await?))
+}
+
 pub async fn head(
     State(engine): State<Arc<Engine>>,
     Path(name): Path<String>,
     query: Query,
 ) -> Result<Response> {
-    let asked = Asked::of(name, &query)?;
-    let container = engine.containers.get(&asked.container)?;
-    let root = engine.containers.root(&container, false).await?;
-    let told = blocking("looking at a file", move || {
-        let found = asked.find(&root.root)?;
-        Ok(tell(&asked, &found))
+    let looking = look(&engine, name, &query, |asked, _root, found| {
+        tell(&asked, &found)
     });
+    let (_, told) = looking.await?;
     let mut response = StatusCode::OK.into_response();
-    response.headers_mut().insert(STAT, header(&told.await?)?);
+    response.headers_mut().insert(STAT, header(&told)?);
     Ok(response)
 }
 
@@ -60,14 +75,10 @@ pub async fn get(
     Path(name): Path<String>,
     query: Query,
 ) -> Result<Response> {
-    let asked = Asked::of(name, &query)?;
-    let container = engine.containers.get(&asked.container)?;
-    let root = engine.containers.root(&container, false).await?;
-    let opened = blocking("looking at a file", move || {
-        let found = asked.find(&root.root)?;
-        Ok((asked, root, found))
+    let looking = look(&engine, name, &query, |asked, root, found| {
+        (asked, root, found)
     });
-    let (asked, root, found) = opened.await?;
+    let (container, (asked, root, found)) = looking.await?;
     let told = header(&tell(&asked, &found))?;
     let mut response = pieces::archive(|sink| {
         blocking("packing files", move || {

@@ -23,7 +23,7 @@ use crate::pax::Timestamp;
 use crate::removal::remove;
 use crate::stream::{Hashing, Source, Stream};
 use crate::tree::{failed, file_type, open_directory, refused, stat};
-use crate::writer::{is_ours_to_set, times, write};
+use crate::writer::{fill, is_ours_to_set, times};
 
 /// How an archive is taken in.
 #[derive(Debug, Clone, Default)]
@@ -243,16 +243,7 @@ impl Extractor<'_> {
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| failed("creating the file", path, errno))?;
-        match &content.sparse {
-            None => write(&file, None, content.stored, path, stream)?,
-            Some((segments, size)) => {
-                for &(offset, length) in segments {
-                    write(&file, Some(offset), length, path, stream)?;
-                }
-                rustix::fs::ftruncate(&file, *size)
-                    .map_err(|errno| failed("setting the size", path, errno))?;
-            }
-        }
+        fill(&file, content, path, stream)?;
         self.dress(&file, entry)?;
         rustix::fs::futimens(&file, &times(entry.mtime))
             .map_err(|errno| failed("setting the times", path, errno))

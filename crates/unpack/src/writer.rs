@@ -255,16 +255,7 @@ impl<'l> Writer<'l> {
         let file = self.create(path, &place, "creating the file", || {
             rustix::fs::openat(&*place.parent, place.name, flags, Mode::RUSR | Mode::WUSR)
         })?;
-        match &content.sparse {
-            None => write(&file, None, content.stored, path, stream)?,
-            Some((segments, size)) => {
-                for &(offset, length) in segments {
-                    write(&file, Some(offset), length, path, stream)?;
-                }
-                rustix::fs::ftruncate(&file, *size)
-                    .map_err(|e| failed("setting the size", path, e))?;
-            }
-        }
+        fill(&file, content, path, stream)?;
         self.bytes += content.stored;
         own(&file, entry).map_err(|e| failed("setting the owner", path, e))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))
@@ -460,8 +451,24 @@ pub(crate) fn is_ours_to_set(name: &[u8]) -> bool {
         )
 }
 
+/// Gives a new file its content, with the holes of one that is sparse.
+pub(crate) fn fill<S: Source>(
+    file: &OwnedFd,
+    content: &Content,
+    path: &[u8],
+    stream: &mut Stream<S>,
+) -> Result<()> {
+    let Some((segments, size)) = &content.sparse else {
+        return write(file, None, content.stored, path, stream);
+    };
+    for &(offset, length) in segments {
+        write(file, Some(offset), length, path, stream)?;
+    }
+    rustix::fs::ftruncate(file, *size).map_err(|e| failed("setting the size", path, e))
+}
+
 /// Copies data from the stream to the file, at an offset or one after the other.
-pub(crate) fn write<S: Source>(
+fn write<S: Source>(
     file: &OwnedFd,
     mut offset: Option<u64>,
     length: u64,

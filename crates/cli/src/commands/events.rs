@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::Outcome;
 use crate::daemon::{Call, Client};
-use crate::options::{filters, moment};
+use crate::options::{Window, filters};
 use crate::output::{print_line, template::Template};
 use crate::terminal::forward_nothing;
 
@@ -17,22 +17,8 @@ pub struct Events {
     /// json, or a template such as '{{.Type}} {{.Action}}'
     #[arg(long)]
     format: Option<String>,
-    /// From this moment: RFC 3339, seconds, or 10m
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    since: String,
-    /// Up to this moment
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    until: String,
+    #[command(flatten)]
+    window: Window,
 }
 
 impl Events {
@@ -42,10 +28,8 @@ impl Events {
             Some(text) => Some(Template::parse(text)?),
         };
         forward_nothing()?;
-        let call = Call::get("/events")
-            .given("since", moment(&self.since)?)
-            .given("until", moment(&self.until)?)
-            .given("filters", filters(&self.filter)?);
+        let call = self.window.on(Call::get("/events"))?;
+        let call = call.given("filters", filters(&self.filter)?);
         let mut objects = client.send(call).await?.objects();
         while let Some(event) = objects.next().await? {
             let line = match (&template, &self.format) {

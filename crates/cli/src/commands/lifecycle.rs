@@ -5,7 +5,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::run::exit_code;
-use super::{Outcome, each};
+use super::{Outcome, each, remove};
 use crate::daemon::{Call, Client, segment};
 use crate::error::{Error, Result};
 use crate::options::{LimitOptions, restart_policy};
@@ -131,14 +131,7 @@ impl Remove {
                 .flag("force", self.force)
                 .flag("v", self.volumes)
                 .flag("link", self.link);
-            match client.tell(call).await {
-                Err(error) if self.force && error.is_not_found() => {
-                    note(&format!("{name} was not there"));
-                    Ok(())
-                }
-                Err(error) => Err(error),
-                Ok(()) => print_line(name),
-            }
+            remove(client, call, name, self.force).await
         })
         .await
     }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Outcome;
 use crate::daemon::{Call, Client, segment};
-use crate::options::moment;
+use crate::options::Window;
 use crate::terminal::show_answer;
 
 #[derive(Debug, Args)]
@@ -12,22 +12,8 @@ pub struct Logs {
     /// Go on with what it writes from now
     #[arg(short, long)]
     follow: bool,
-    /// From this moment: RFC 3339, seconds, or 10m
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    since: String,
-    /// Up to this moment
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "",
-        hide_default_value = true
-    )]
-    until: String,
+    #[command(flatten)]
+    window: Window,
     /// So many lines of the end
     #[arg(short = 'n', long, value_name = "LINES", default_value = "all")]
     tail: String,
@@ -39,13 +25,14 @@ pub struct Logs {
 
 impl Logs {
     pub async fn run(self, client: &Client) -> Outcome {
-        let call = Call::get(format!("/containers/{}/logs", segment(&self.container)))
+        let call = Call::get(format!("/containers/{}/logs", segment(&self.container)));
+        let call = self
+            .window
+            .on(call)?
             .flag("stdout", true)
             .flag("stderr", true)
             .flag("follow", self.follow)
             .flag("timestamps", self.timestamps)
-            .given("since", moment(&self.since)?)
-            .given("until", moment(&self.until)?)
             .query("tail", &self.tail);
         show_answer(client.send(call).await?).await?;
         Ok(0)

@@ -27,8 +27,9 @@ pub mod volume;
 
 use crate::arguments::{Arguments, Command, Grouped};
 use crate::complain;
-use crate::daemon::Client;
+use crate::daemon::{Call, Client};
 use crate::error::{Error, Result};
+use crate::output::{note, print_line};
 
 /// An exit code, where nothing prevented the command.
 pub type Outcome = Result<u8>;
@@ -138,6 +139,18 @@ fn each_name(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Outco
         }
     }
     Ok(code)
+}
+
+/// Removes one thing and names it. With `force` one that is not there is no error.
+async fn remove(client: &Client, call: Call, name: &str, force: bool) -> Result<()> {
+    match client.tell(call).await {
+        Err(error) if force && error.is_not_found() => {
+            note(&format!("{name} was not there"));
+            Ok(())
+        }
+        Err(error) => Err(error),
+        Ok(()) => print_line(name),
+    }
 }
 
 /// Asks before something that cannot be undone. Without a terminal nobody can answer.

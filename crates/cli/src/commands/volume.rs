@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::inspect::Inspect;
 use super::ps::labels as shown_labels;
-use super::{Outcome, confirm, each};
+use super::{Outcome, confirm, each, remove};
 use crate::daemon::{Call, Client, segment};
 use crate::error::Result;
 use crate::options::{filters, labels, pairs};
-use crate::output::{Listing, note, print_line, size};
+use crate::output::{Listing, print_line, size};
 
 const COLUMNS: &[(&str, &str)] = &[
     ("Driver", "DRIVER"),
@@ -137,14 +137,7 @@ impl Remove {
     async fn run(self, client: &Client) -> Outcome {
         each(&self.volumes, async |name| {
             let call = Call::delete(format!("/volumes/{}", segment(name)));
-            match client.tell(call.flag("force", self.force)).await {
-                Err(error) if self.force && error.is_not_found() => {
-                    note(&format!("{name} was not there"));
-                    Ok(())
-                }
-                Err(error) => Err(error),
-                Ok(()) => print_line(name),
-            }
+            remove(client, call.flag("force", self.force), name, self.force).await
         })
         .await
     }

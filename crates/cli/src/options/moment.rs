@@ -2,14 +2,44 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::Args;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::daemon::Call;
 use crate::error::{Error, Result};
 use crate::output::duration_of;
 
+/// Between which moments something was.
+#[derive(Debug, Args)]
+pub struct Window {
+    /// From this moment: RFC 3339, seconds, or 10m
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    since: String,
+    /// Up to this moment
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    until: String,
+}
+
+impl Window {
+    pub fn on(&self, call: Call) -> Result<Call> {
+        let since = call.given("since", moment(&self.since)?);
+        Ok(since.given("until", moment(&self.until)?))
+    }
+}
+
 /// RFC 3339 (in UTC where it names no zone), seconds, or how long ago. Nothing stays nothing.
-pub fn moment(text: &str) -> Result<String> {
+fn moment(text: &str) -> Result<String> {
     let is_seconds = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if is_seconds {
         return Ok(text.to_owned());

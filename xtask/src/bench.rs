@@ -85,8 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("needs root");
     }
-    tools::install()?;
-    let programs = artefacts::build_release()?;
+    let programs = programs(true)?;
     let place = Place::new()?;
     let registry = Registry::start(&place.scratch())?;
     let images = load::publish(&registry)?;
@@ -146,6 +145,16 @@ fn write(path: &Path, options: &Options, sides: &[Side]) -> Result<()> {
     });
     let text = serde_json::to_string_pretty(&report).context("encoding the figures")?;
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// The daemon and its programs, freshly built and by themselves, and what a bench needs beside them.
+fn programs(released: bool) -> Result<PathBuf> {
+    tools::install()?;
+    if released {
+        return artefacts::build_release();
+    }
+    artefacts::build()?;
+    Ok(workspace::artefacts())
 }
 
 #[cfg(test)]

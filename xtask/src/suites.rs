@@ -1,6 +1,7 @@
 //! Clients of others that drive a private daemon from outside.
 
 pub mod berth;
+mod checks;
 pub mod crash;
 pub mod crictl;
 pub mod critest;

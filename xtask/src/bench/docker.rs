@@ -15,7 +15,7 @@ use super::load;
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
-use crate::{artefacts, tools, workspace};
+use crate::workspace;
 
 const ROUNDS: usize = 100;
 const WARM_UP: usize = 5;
@@ -27,13 +27,7 @@ pub fn run(released: bool) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("needs root");
     }
-    tools::install()?;
-    let programs = if released {
-        artefacts::build_release()?
-    } else {
-        artefacts::build()?;
-        workspace::artefacts()
-    };
+    let programs = super::programs(released)?;
     let place = Place::new()?;
     let registry = Registry::start(&place.scratch())?;
     let image = load::publish_small(&registry)?;

@@ -19,7 +19,7 @@ use crate::cri::{self, Cri};
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
-use crate::{artefacts, tools, workspace};
+use crate::workspace;
 
 const CALLS: usize = 500;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -29,13 +29,7 @@ pub fn run(records: &str, released: bool) -> Result<()> {
     let records: usize = records
         .parse()
         .with_context(|| format!("number of records {records}"))?;
-    tools::install()?;
-    let programs = if released {
-        artefacts::build_release()?
-    } else {
-        artefacts::build()?;
-        workspace::artefacts()
-    };
+    let programs = super::programs(released)?;
     let place = Place::new()?;
     let registry = Registry::start(&place.scratch())?;
     let image = load::publish_small(&registry)?;

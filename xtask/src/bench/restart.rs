@@ -16,7 +16,7 @@ use crate::cri::Cri;
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
-use crate::{artefacts, tools, workspace};
+use crate::workspace;
 
 const ROUNDS: usize = 5;
 const CLIENTS: usize = 4;
@@ -39,13 +39,7 @@ pub fn run(pods: &str, released: bool) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("needs root");
     }
-    tools::install()?;
-    let programs = if released {
-        artefacts::build_release()?
-    } else {
-        artefacts::build()?;
-        workspace::artefacts()
-    };
+    let programs = super::programs(released)?;
     let place = Place::new()?;
     let drop_in = place.config().with_extension("toml.d").join("range.toml");
     fs::write(&drop_in, RANGE).context("writing the range of the pods")?;

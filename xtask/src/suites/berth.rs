@@ -7,16 +7,14 @@ mod shown;
 mod terminals;
 mod things;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use super::docker::session::Session;
+use super::checks::{contains, same};
+use super::docker::session::{IMAGE, Session};
 use crate::outcome::Tally;
 use crate::workspace;
 
 type Step = fn(&mut Session) -> Result<()>;
-
-/// By which the image is known once it was pulled.
-const IMAGE: &str = "shop/app:1";
 
 pub fn run() -> Result<Tally> {
     println!("berth");
@@ -43,21 +41,6 @@ pub fn run() -> Result<Tally> {
         println!("  daemon log: {}", session.daemon_log().display());
     }
     Ok(tally)
-}
-
-/// Like `assert_eq`, as an error.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
-    ensure!(
-        found == expected,
-        "{what}: {found:?} instead of {expected:?}"
-    );
-    Ok(())
-}
-
-/// A part of some output that has to be there.
-fn contains(what: &str, text: &str, part: &str) -> Result<()> {
-    ensure!(text.contains(part), "{what}: no {part:?} in {text:?}");
-    Ok(())
 }
 
 fn berth(session: &Session, arguments: &[&str]) -> Result<String> {

@@ -13,6 +13,7 @@ mod volumes;
 
 use anyhow::{Result, ensure};
 
+use super::checks::{contains, same};
 use crate::outcome::Tally;
 use session::Session;
 
@@ -190,19 +191,4 @@ fn run_steps(steps: &[(&str, Step)]) -> Result<Tally> {
     }
     session.clean_up();
     Ok(tally)
-}
-
-/// Like `assert_eq`, as an error.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
-    ensure!(
-        found == expected,
-        "{what}: {found:?} instead of {expected:?}"
-    );
-    Ok(())
-}
-
-/// A part of some output that has to be there.
-fn contains(what: &str, text: &str, part: &str) -> Result<()> {
-    ensure!(text.contains(part), "{what}: no {part:?} in {text:?}");
-    Ok(())
 }

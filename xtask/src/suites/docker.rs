@@ -22,27 +22,55 @@ mod sharing;
 mod system;
 mod written;
 
-use anyhow::{Result, ensure};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Result;
+
+use super::checks::{contains, same};
 use crate::outcome::Tally;
 use session::Session;
 
 type Step = fn(&mut Session) -> Result<()>;
 
-/// Rooms of steps, in order. Those behind the first need of it only the image that [`FIRST`] pulls.
-const ROOMS: &[(&str, &[(&str, Step)])] = &[
-    ("images", STEPS),
-    ("builds", builds::STEPS),
-    ("containers", containers::STEPS),
-    ("files", files::STEPS),
-    ("files, written", written::STEPS),
-    ("killed", killed::STEPS),
-    ("health", health::STEPS),
-    ("networks", networks::STEPS),
-    ("compose", compose::STEPS),
-    ("remote", remote::STEPS),
-    ("sharing", sharing::STEPS),
-    ("links", links::STEPS),
+/// Steps about one thing, in order.
+struct Room {
+    name: &'static str,
+    steps: &'static [(&'static str, Step)],
+    /// No step needs what an earlier one made: what a failed one left is cleared away.
+    apart: bool,
+}
+
+const fn room(name: &'static str, steps: &'static [(&'static str, Step)]) -> Room {
+    Room {
+        name,
+        steps,
+        apart: false,
+    }
+}
+
+impl Room {
+    const fn apart(self) -> Self {
+        Self {
+            apart: true,
+            ..self
+        }
+    }
+}
+
+/// In order. Those behind the first need of it only the image that [`FIRST`] pulls.
+const ROOMS: &[Room] = &[
+    room("images", STEPS),
+    room("builds", builds::STEPS),
+    room("containers", containers::STEPS),
+    room("files", files::STEPS),
+    room("files, written", written::STEPS),
+    room("killed", killed::STEPS),
+    room("health", health::STEPS),
+    room("networks", networks::STEPS).apart(),
+    room("compose", compose::STEPS),
+    room("remote", remote::STEPS),
+    room("sharing", sharing::STEPS).apart(),
+    room("links", links::STEPS).apart(),
 ];
 
 /// Pulls the image that all containers are made of.
@@ -206,11 +234,11 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     if !wanted("containers") {
         tally.check(FIRST.0, FIRST.1(&mut session));
     }
-    for (room, steps) in ROOMS.iter().filter(|(room, _)| wanted(room)) {
-        for (name, step) in *steps {
+    for room in ROOMS.iter().filter(|room| wanted(room.name)) {
+        for (name, step) in room.steps {
             let result = step(&mut session);
-            if result.is_err() && ["networks", "links", "sharing"].contains(room) {
-                networks::clear(&session)?;
+            if result.is_err() && room.apart {
+                session.clear()?;
             }
             tally.check(name, result);
         }
@@ -225,17 +253,13 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
     Ok(tally)
 }
 
-/// Like `assert_eq`, as an error.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<()> {
-    ensure!(
-        found == expected,
-        "{what}: {found:?} instead of {expected:?}"
-    );
-    Ok(())
+/// The CLI's standard output; it has to succeed.
+fn docker(session: &Session, arguments: &[&str]) -> Result<String> {
+    session.docker.text(arguments)
 }
 
-/// A part of some output that has to be there.
-fn contains(what: &str, text: &str, part: &str) -> Result<()> {
-    ensure!(text.contains(part), "{what}: no {part:?} in {text:?}");
-    Ok(())
+/// This moment, as `--since` and `--until` take it.
+fn now() -> Result<String> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    Ok(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
 }

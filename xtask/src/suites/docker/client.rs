@@ -79,6 +79,19 @@ impl Docker {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
+    /// What was told between two moments of what `filters` let through.
+    pub fn told(
+        &self,
+        (from, until): (&str, &str),
+        filters: &[&str],
+        format: &str,
+    ) -> Result<Vec<String>> {
+        let mut arguments = vec!["events", "--since", from, "--until", until];
+        arguments.extend(filters.iter().flat_map(|filter| ["--filter", *filter]));
+        arguments.extend(["--format", format]);
+        self.lines(&arguments)
+    }
+
     pub fn lines(&self, arguments: &[&str]) -> Result<Vec<String>> {
         let text = self.text(arguments)?;
         Ok(text.lines().map(str::to_owned).collect())

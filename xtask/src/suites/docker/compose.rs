@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::session::Session;
-use super::{Step, contains, same};
+use super::{Step, contains, now, same};
 use crate::command::{end, output, retry, which};
 use crate::tools::{self, Tool};
 
@@ -287,24 +287,8 @@ fn told(session: &Session, service: &str, from: &str) -> Result<Vec<String>> {
         now()?,
         format!("label=com.docker.compose.service={service}"),
     );
-    session.docker.lines(&[
-        "events",
-        "--since",
-        from,
-        "--until",
-        &until,
-        "--filter",
-        "type=container",
-        "--filter",
-        &service,
-        "--format",
-        "{{.Action}}",
-    ])
-}
-
-fn now() -> Result<String> {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    Ok(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+    let filters = ["type=container", &service];
+    session.docker.told((from, &until), &filters, "{{.Action}}")
 }
 
 fn order(session: &mut Session) -> Result<()> {

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::session::Session;
-use super::{Step, contains, same};
+use super::session::{IMAGE, Session};
+use super::{Step, contains, docker, now, same};
 use crate::command::retry;
 
 const SOON: Duration = Duration::from_secs(10);
-pub const IMAGE: &str = "shop/app:1";
 
 /// In order: later steps build on what earlier ones made.
 pub const STEPS: &[(&str, Step)] = &[
@@ -91,10 +90,6 @@ pub const STEPS: &[(&str, Step)] = &[
     ("events come in the order that Compose relies on", events),
     ("prune removes what has ended", prune),
 ];
-
-fn docker(session: &Session, arguments: &[&str]) -> Result<String> {
-    session.docker.text(arguments)
-}
 
 /// Runs a container to its end: exit code, output, errors.
 fn ended(session: &Session, arguments: &[&str]) -> Result<(Option<i32>, String, String)> {
@@ -751,10 +746,6 @@ fn unseen(session: &mut Session) -> Result<()> {
 }
 
 fn events(session: &mut Session) -> Result<()> {
-    let now = || -> Result<String> {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-        Ok(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
-    };
     let from = now()?;
     docker(
         session,
@@ -772,21 +763,10 @@ fn events(session: &mut Session) -> Result<()> {
     docker(session, &["stop", "told"])?;
     docker(session, &["rm", "told"])?;
     let until = now()?;
-    let told = docker(
-        session,
-        &[
-            "events",
-            "--since",
-            &from,
-            "--until",
-            &until,
-            "--filter",
-            "type=container",
-            "--format",
-            "{{.Action}}",
-        ],
-    )?;
-    let order: Vec<&str> = told.lines().collect();
+    let told = session
+        .docker
+        .told((&from, &until), &["type=container"], "{{.Action}}")?;
+    let order: Vec<&str> = told.iter().map(String::as_str).collect();
     same(
         "events",
         order,

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Result, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::files::{IMAGE, docker, scratch, text};
+use super::docker;
+use super::files::{scratch, text};
 use super::same;
-use super::session::Session;
+use super::session::{IMAGE, Session};
 use crate::command::run;
 
 /// Requests of each kind while a path is exchanged.

@@ -11,11 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::exchanged;
-use super::session::Session;
-use super::{Step, contains, same};
+use super::session::{IMAGE, Session};
+use super::{Step, contains, docker, same};
 use crate::command::{run, stdout};
 
-pub(super) const IMAGE: &str = "shop/app:1";
 /// In order: later steps build on what earlier ones made.
 pub const STEPS: &[(&str, Step)] = &[
     (
@@ -41,10 +40,6 @@ pub const STEPS: &[(&str, Step)] = &[
         exchanged::race,
     ),
 ];
-
-pub(super) fn docker(session: &Session, arguments: &[&str]) -> Result<String> {
-    session.docker.text(arguments)
-}
 
 pub(super) fn scratch(session: &Session, name: &str) -> PathBuf {
     session.place.scratch().join(name)

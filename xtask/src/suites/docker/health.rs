@@ -1,15 +1,14 @@
 //! Steps that concern health checks.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::session::Session;
-use super::{Step, contains, same};
+use super::session::{IMAGE, Session};
+use super::{Step, contains, now, same};
 use crate::command::retry;
 
 const SOON: Duration = Duration::from_secs(10);
-const IMAGE: &str = "shop/app:1";
 
 pub const STEPS: &[(&str, Step)] = &[
     (
@@ -32,11 +31,6 @@ fn becomes(session: &Session, name: &str, wanted: &str) -> Result<()> {
     retry(SOON, || {
         same("health", session.docker.text(&line)?.as_str(), wanted)
     })
-}
-
-fn now() -> Result<String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    Ok(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
 }
 
 fn changes(session: &mut Session) -> Result<()> {
@@ -77,19 +71,7 @@ fn changes(session: &mut Session) -> Result<()> {
         same("log", told.as_str(), "0 0 fine\nfine\nfine\nfine\nfine")
     })?;
     let until = now()?;
-    let told = |event: &str| {
-        docker.lines(&[
-            "events",
-            "--since",
-            &from,
-            "--until",
-            &until,
-            "--filter",
-            event,
-            "--format",
-            "{{.Action}}",
-        ])
-    };
+    let told = |event: &str| docker.told((&from, &until), &[event], "{{.Action}}");
     same(
         "events",
         told("event=health_status")?,

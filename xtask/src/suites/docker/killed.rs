@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::containers::IMAGE;
-use super::session::Session;
-use super::{Step, same};
+use super::session::{IMAGE, Session};
+use super::{Step, docker, same};
 
 pub const STEPS: &[(&str, Step)] = &[
     (
@@ -20,10 +19,6 @@ pub const STEPS: &[(&str, Step)] = &[
         attached,
     ),
 ];
-
-fn docker(session: &Session, arguments: &[&str]) -> Result<String> {
-    session.docker.text(arguments)
-}
 
 fn killed_daemon(session: &mut Session) -> Result<()> {
     let count = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.05; done";

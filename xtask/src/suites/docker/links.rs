@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::session::Session;
+use super::session::{IMAGE, Session};
 use super::{Step, contains, same};
 use crate::command::retry;
 
 const SOON: Duration = Duration::from_secs(10);
-const IMAGE: &str = "shop/app:1";
 
 pub const STEPS: &[(&str, Step)] = &[
     (

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::containers::IMAGE;
-use super::session::Session;
-use super::{Step, contains, same};
+use super::session::{IMAGE, Session};
+use super::{Step, contains, docker, same};
 use crate::command::{retry, stdout};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -43,10 +42,6 @@ pub const STEPS: &[(&str, Step)] = &[
     ("bad ones are refused", refused),
     ("prune takes what nobody uses", prune),
 ];
-
-fn docker(session: &Session, arguments: &[&str]) -> Result<String> {
-    session.docker.text(arguments)
-}
 
 /// Runs a container that stays, with `arguments` before the image.
 fn stays(session: &Session, name: &str, arguments: &[&str]) -> Result<()> {
@@ -486,14 +481,4 @@ fn prune(session: &mut Session) -> Result<()> {
     same("removed", told.as_str(), "Deleted Networks:\nunused")?;
     remove(session, &["ship"])?;
     remove_networks(session, &["used"])
-}
-
-/// After a step that failed in between.
-pub fn clear(session: &Session) -> Result<()> {
-    let left = session.docker.lines(&["ps", "-aq"])?;
-    if !left.is_empty() {
-        let left: Vec<&str> = left.iter().map(String::as_str).collect();
-        remove(session, &left)?;
-    }
-    docker(session, &["network", "prune", "--force"]).map(drop)
 }

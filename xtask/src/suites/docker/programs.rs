@@ -8,8 +8,7 @@ use crate::command::output;
 use crate::outcome::Tally;
 use crate::{tools, workspace};
 
-use super::containers::IMAGE;
-use super::session::{REPOSITORY, Session};
+use super::session::{IMAGE, REPOSITORY, Session};
 
 pub const NAME: &str = "docker-py";
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::containers::IMAGE;
-use super::session::Session;
+use super::session::{IMAGE, Session};
 use super::{Step, contains, same};
 use crate::command::{output, retry, run};
 

@@ -17,6 +17,8 @@ use crate::workspace;
 
 use super::client::Docker;
 
+/// The local name of the image that steps with containers run.
+pub const IMAGE: &str = "shop/app:1";
 pub const REPOSITORY: &str = "crew/busybox";
 const SERVICES: &str = "crew/services";
 pub const USER: &str = "crew";
@@ -144,18 +146,23 @@ impl Session {
         Ok(())
     }
 
+    /// Removes all containers and networks, such as those of a step that broke off.
+    pub fn clear(&self) -> Result<()> {
+        for id in self.docker.lines(&["ps", "-aq"])? {
+            self.docker.text(&["rm", "-f", &id])?;
+        }
+        let networks = ["network", "ls", "-q", "--filter", "type=custom"];
+        for id in self.docker.lines(&networks)? {
+            self.docker.text(&["network", "rm", &id])?;
+        }
+        Ok(())
+    }
+
     /// Removes what steps left, and what outlives the daemon as it should. A container or network
     /// that cannot be removed is an error.
     pub fn end(mut self) -> Result<()> {
         self.have_daemon()?;
-        let containers = self.docker.lines(&["ps", "-aq"])?;
-        let networks = ["network", "ls", "-q", "--filter", "type=custom"];
-        for id in &containers {
-            self.docker.text(&["rm", "-f", id])?;
-        }
-        for id in self.docker.lines(&networks)? {
-            self.docker.text(&["network", "rm", &id])?;
-        }
+        self.clear()?;
         self.end_daemon()?;
         // As docker0 it waits for the next daemon, but nobody is on it.
         self.place.bridge().of_docker().remove()

@@ -2,10 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::session::Session;
+use super::session::{IMAGE, Session};
 use super::{Step, contains, same};
-
-const IMAGE: &str = "shop/app:1";
 
 pub const STEPS: &[(&str, Step)] = &[
     (

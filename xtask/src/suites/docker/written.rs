@@ -4,9 +4,9 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::files::{IMAGE, docker, scratch, strings, text};
-use super::session::Session;
-use super::{Step, contains, same};
+use super::files::{scratch, strings, text};
+use super::session::{IMAGE, Session};
+use super::{Step, contains, docker, now, same};
 use crate::command::stdout;
 
 /// In order: they use the containers that the steps of `files` leave.
@@ -186,8 +186,7 @@ fn commit(session: &mut Session) -> Result<()> {
 }
 
 fn events(session: &mut Session) -> Result<()> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let from = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+    let from = now()?;
     let file = text(&scratch(session, "tree/tool"));
     docker(session, &["cp", &file, "box:/tmp"])?;
     docker(
@@ -199,23 +198,11 @@ fn events(session: &mut Session) -> Result<()> {
         &["export", "-o", &text(&scratch(session, "told.tar")), "box"],
     )?;
     let id = docker(session, &["commit", "-m", "said", "box", "told:1"])?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+    let until = now()?;
     let format = "{{.Action}} {{.Actor.Attributes.imageID}} {{.Actor.Attributes.imageRef}} {{.Actor.Attributes.comment}}";
-    let told = docker(
-        session,
-        &[
-            "events",
-            "--since",
-            &from,
-            "--until",
-            &until,
-            "--filter",
-            "container=box",
-            "--format",
-            format,
-        ],
-    )?;
+    let told = session
+        .docker
+        .told((&from, &until), &["container=box"], format)?;
     let none = "<no value> <no value> <no value>";
     let mut expected: Vec<String> = [
         "extract-to-dir",
@@ -227,11 +214,7 @@ fn events(session: &mut Session) -> Result<()> {
     .map(|action| format!("{action} {none}"))
     .to_vec();
     expected.push(format!("commit {id} told:1 said"));
-    same(
-        "events",
-        strings(&told.lines().collect::<Vec<_>>()),
-        expected,
-    )?;
+    same("events", told, expected)?;
     docker(session, &["rm", "-f", "box", "live"])?;
     docker(session, &["volume", "rm", "boxdata"])?;
     docker(session, &["rmi", "told:1"]).map(drop)

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use berth_images::Image;
-use berth_lifecycle::record::ContainerState;
 use berth_names::ImageRef;
 use serde::Serialize;
 
 use super::name;
 use super::pull::short;
+use super::users::{User, users};
 use crate::events::Kind;
 use crate::{Engine, Error, Json, Query, Result};
 
@@ -29,10 +29,9 @@ pub async fn delete(engine: &Engine, name: &str, query: &Query) -> Result<Json<V
         None => all_names(&image, force)?,
     };
     let is_last = taken.len() == image.repo_tags.len() + image.repo_digests.len();
-    if is_last {
-        check_unused(engine, &image, name, force)?;
-    }
-    take(engine, &image, taken, is_last).await.map(Json)
+    // A container that ended is started from its image again, so that stays, without a name.
+    let and_image = is_last && check_unused(engine, &image, name, force)?;
+    take(engine, &image, taken, and_image).await.map(Json)
 }
 
 /// The reference by which the image was named; `None` where its id was.
@@ -84,39 +83,36 @@ fn all_names(image: &Image, force: bool) -> Result<Vec<String>> {
     Ok(all.cloned().collect())
 }
 
-/// An image goes from under containers only if none of them runs, and only by force.
-pub fn check_unused(engine: &Engine, image: &Image, name: &str, force: bool) -> Result<()> {
-    let containers = engine.runtime.containers();
-    let users = containers
-        .iter()
-        .filter(|container| container.view().uses(&image.id));
-    let mut stopped = None;
-    for container in users {
-        let id = berth_names::short(container.id().as_str()).to_owned();
-        if container.view().state == ContainerState::Running {
-            return Err(Error::Conflict(format!(
-                "conflict: unable to delete {} (cannot be forced) - image is being used by running \
-                 container {id}",
-                short(&image.id)
-            )));
-        }
-        stopped = Some(id);
+/// Whether nothing uses the image. Its names go from under containers only by force, and from
+/// under one that runs not at all.
+fn check_unused(engine: &Engine, image: &Image, name: &str, force: bool) -> Result<bool> {
+    let users = users(engine, &image.id);
+    let short_id = |user: &User| berth_names::short(user.id.as_str()).to_owned();
+    if let Some(user) = users.iter().find(|user| user.runs) {
+        return Err(Error::Conflict(format!(
+            "conflict: unable to delete {} (cannot be forced) - image is being used by running \
+             container {}",
+            short(&image.id),
+            short_id(user)
+        )));
     }
-    match stopped {
-        Some(id) if !force => Err(Error::Conflict(match ImageRef::parse(name) {
+    match users.first() {
+        Some(user) if !force => Err(Error::Conflict(match ImageRef::parse(name) {
             Ok(reference) if engine.images.reference(&reference).is_some() => format!(
                 "conflict: unable to remove repository reference {:?} (must force) - container \
-                 {id} is using its referenced image {}",
+                 {} is using its referenced image {}",
                 reference.familiar(),
+                short_id(user),
                 short(&image.id)
             ),
             _ => format!(
                 "conflict: unable to delete {} (must be forced) - image is being used by stopped \
-                 container {id}",
-                short(&image.id)
+                 container {}",
+                short(&image.id),
+                short_id(user)
             ),
         })),
-        _ => Ok(()),
+        user => Ok(user.is_none()),
     }
 }
 

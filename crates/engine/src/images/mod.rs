@@ -17,6 +17,9 @@ mod save;
 mod search;
 pub mod spool;
 mod tag;
+mod users;
+
+pub use users::users;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

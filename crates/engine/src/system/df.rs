@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::images::list::{self, Sizes, Summary};
+use crate::images::users;
 use crate::{ApiVersion, Engine, Error, Filters, Json, Query, Result, containers, volumes};
 
 /// Everything that was not asked for is left out.
@@ -60,12 +61,10 @@ pub async fn df(
 }
 
 fn images(engine: &Engine, sizes: &Sizes, version: ApiVersion) -> Result<Vec<Summary>> {
-    let containers = engine.runtime.containers();
     let images = list::choose(engine, &Filters::default(), false)?;
     let summaries = images.iter().map(|image| {
         let mut summary = list::summary(image, sizes, version, true);
-        let users = containers.iter().filter(|one| one.view().uses(&image.id));
-        summary.set_containers(users.count());
+        summary.set_containers(users(engine, &image.id).len());
         summary
     });
     Ok(summaries.collect())

@@ -15,6 +15,10 @@ pub const STEPS: &[(&str, Step)] = &[
     ("export is the root without what is mounted in it", export),
     ("commit makes an image that runs", commit),
     ("events tell of cp, export and commit", events),
+    (
+        "an image stays for the containers made of it, at rest too",
+        kept_for_containers,
+    ),
 ];
 
 fn diff(session: &mut Session) -> Result<()> {
@@ -218,4 +222,27 @@ fn events(session: &mut Session) -> Result<()> {
     docker(session, &["rm", "-f", "box", "live"])?;
     docker(session, &["volume", "rm", "boxdata"])?;
     docker(session, &["rmi", "told:1"]).map(drop)
+}
+
+fn kept_for_containers(session: &mut Session) -> Result<()> {
+    docker(session, &["create", "--name", "model", IMAGE, "true"])?;
+    let id = docker(session, &["commit", "model", "kept:1"])?;
+    docker(session, &["rm", "model"])?;
+    docker(
+        session,
+        &["run", "--name", "rests", "kept:1", "echo", "here"],
+    )?;
+    docker(session, &["create", "--name", "waits", "kept:1", "true"])?;
+    let refusal = session.docker.refusal(&["rmi", "kept:1"])?;
+    contains("rmi", &refusal, "(must force)")?;
+    contains("rmi", &refusal, "is using its referenced image")?;
+    let lines = session.docker.lines(&["rmi", "--force", "kept:1"])?;
+    same("by force", lines, strings(&["Untagged: kept:1"]))?;
+    let again = docker(session, &["start", "--attach", "rests"])?;
+    same("a start after it", again.as_str(), "here")?;
+    docker(session, &["rm", "rests", "waits"])?;
+    let lines = session.docker.lines(&["rmi", &id])?;
+    let deleted = format!("Deleted: {id}");
+    ensure!(lines.contains(&deleted), "rmi said {lines:?}");
+    Ok(())
 }

@@ -190,8 +190,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-faults",
         ],
     ),
+    ("berth-compose", &[]),
     // It knows the daemon by its socket alone.
-    ("berth-cli", &[]),
+    ("berth-cli", &["berth-compose"]),
     ("berth-testkit", &["berth-api", "berth-names"]),
     ("xtask", &["berth-testkit", "berth-api", "berth-names"]),
 ];

@@ -1,0 +1,631 @@
+//! A project: its services, networks and volumes, complete and in agreement with each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path as FilePath, PathBuf};
+
+use serde_json::Value;
+
+use crate::check::{check, is_true};
+use crate::dotenv;
+use crate::error::{At, Error, Result};
+use crate::files::{Options, Place};
+use crate::hash;
+use crate::interpolate::Variables;
+use crate::load::Loader;
+use crate::node::{Kind, Node};
+use crate::order::{Graph, order};
+use crate::show::value;
+
+#[derive(Debug, Clone)]
+pub struct Project {
+    pub name: String,
+    pub directory: PathBuf,
+    pub files: Vec<PathBuf>,
+    /// Those that were named, rather than found.
+    pub env_files: Vec<PathBuf>,
+    pub variables: Variables,
+    pub services: BTreeMap<String, Service>,
+    /// Services whose profiles are not in use.
+    pub disabled: BTreeMap<String, Service>,
+    pub networks: BTreeMap<String, Part>,
+    pub volumes: BTreeMap<String, Part>,
+    pub secrets: BTreeMap<String, Part>,
+    pub configs: BTreeMap<String, Part>,
+    /// Variables that nobody has set, and what else a user may want to know.
+    pub warnings: Vec<String>,
+}
+
+/// A network, a volume, a secret or a config.
+#[derive(Debug, Clone)]
+pub struct Part {
+    pub node: Node,
+    pub value: Value,
+}
+
+impl Part {
+    fn new(node: Node) -> Self {
+        let value = value(&node);
+        Self { node, value }
+    }
+
+    pub fn name(&self) -> &str {
+        self.value["name"].as_str().unwrap_or_default()
+    }
+
+    pub fn is_external(&self) -> bool {
+        self.value["external"] == true
+    }
+
+    pub fn network_hash(&self) -> String {
+        hash::of_network(&self.node)
+    }
+
+    pub fn volume_hash(&self) -> String {
+        hash::of_volume(&self.node)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Service {
+    pub name: String,
+    pub node: Node,
+    /// What the node says, field by field; sizes are bytes, times as Go writes them.
+    pub value: Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependency {
+    pub service: String,
+    pub condition: Condition,
+    /// This service is restarted, too, when that one is.
+    pub restart: bool,
+    pub required: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    Started,
+    Healthy,
+    Completed,
+}
+
+impl Condition {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Started => "service_started",
+            Self::Healthy => "service_healthy",
+            Self::Completed => "service_completed_successfully",
+        }
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Started, Self::Healthy, Self::Completed]
+            .into_iter()
+            .find(|condition| condition.word() == word)
+    }
+}
+
+impl Service {
+    pub fn new(name: &str, node: Node) -> Self {
+        Self {
+            name: name.to_owned(),
+            value: value(&node),
+            node,
+        }
+    }
+
+    pub fn text(&self, field: &str) -> &str {
+        self.value[field].as_str().unwrap_or_default()
+    }
+
+    /// The same service with another word in a field, as where it names another container.
+    pub fn with(&self, field: &str, node: Node) -> Self {
+        let mut changed = self.node.clone();
+        changed.set(field, node);
+        Self::new(&self.name, changed)
+    }
+
+    pub fn hash(&self) -> String {
+        hash::of_service(&self.node)
+    }
+
+    pub fn scale(&self) -> usize {
+        let scale = self.value["scale"].as_u64();
+        let replicas = self.value["deploy"]["replicas"].as_u64();
+        scale.or(replicas).map_or(1, |scale| scale as usize)
+    }
+
+    /// The image that its containers are made of; a build is tagged so.
+    pub fn image(&self, project: &str) -> String {
+        match self.text("image") {
+            "" => format!("{project}-{}", self.name),
+            image => image.to_owned(),
+        }
+    }
+
+    pub fn has_build(&self) -> bool {
+        !self.value["build"].is_null()
+    }
+
+    pub fn dependencies(&self) -> Vec<Dependency> {
+        let Some(map) = self.value["depends_on"].as_object() else {
+            return Vec::new();
+        };
+        map.iter()
+            .map(|(service, how)| Dependency {
+                service: service.clone(),
+                condition: how["condition"]
+                    .as_str()
+                    .and_then(Condition::parse)
+                    .unwrap_or(Condition::Started),
+                restart: how["restart"] == true,
+                required: how["required"] != false,
+            })
+            .collect()
+    }
+
+    /// The one with the highest priority first: it has the default route.
+    pub fn networks(&self) -> Vec<String> {
+        let Some(map) = self.value["networks"].as_object() else {
+            return Vec::new();
+        };
+        let mut names: Vec<(i64, &String)> = map
+            .iter()
+            .map(|(name, how)| (-how["priority"].as_i64().unwrap_or(0), name))
+            .collect();
+        names.sort();
+        names.into_iter().map(|(_, name)| name.clone()).collect()
+    }
+
+    pub fn profiles(&self) -> Vec<&str> {
+        let all = self.value["profiles"].as_array();
+        all.into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect()
+    }
+}
+
+impl Project {
+    pub fn load(options: &Options) -> Result<Self> {
+        let mut place = options.place()?;
+        let name = {
+            let mut loader = loader(&place, options);
+            let said = loader.name(&place.files)?;
+            options.name(&place, said)?
+        };
+        let variable = "COMPOSE_PROJECT_NAME".to_owned();
+        place.variables.insert(variable, name.clone());
+        let mut loader = loader(&place, options);
+        let mut model = loader.model(&place.files)?;
+        let mut warnings = warnings(loader.unset);
+        if model.take("version").is_some() {
+            warnings.push("version means nothing any more; it may be removed".to_owned());
+        }
+        if model.get("services").is_none_or(Node::is_null) {
+            return Err(Error::place(
+                &model.at,
+                "there are no services; write them below \"services:\"",
+            ));
+        }
+        complete(&mut model, &name, &place);
+        Self::of(model, name, place, warnings)
+    }
+
+    fn of(mut model: Node, name: String, place: Place, warnings: Vec<String>) -> Result<Self> {
+        let all = |profiles: &[&str]| {
+            profiles.is_empty()
+                || profiles
+                    .iter()
+                    .any(|name| place.profiles.iter().any(|on| on == name || on == "*"))
+        };
+        let enabled = |node: &Node| {
+            let profiles = node.get("profiles").map(Node::items).unwrap_or_default();
+            all(&profiles
+                .iter()
+                .filter_map(Node::as_text)
+                .collect::<Vec<_>>())
+        };
+        check(&model, enabled)?;
+        let mut services = BTreeMap::new();
+        let mut disabled = BTreeMap::new();
+        let taken = model.take("services");
+        for entry in taken.iter().flat_map(Node::entries) {
+            let mut node = entry.value.clone();
+            if enabled(&node) {
+                resolve_files(&mut node, &place.variables)?;
+                services.insert(entry.key.clone(), Service::new(&entry.key, node));
+            } else {
+                disabled.insert(entry.key.clone(), Service::new(&entry.key, node));
+            }
+        }
+        let mut parts = |kind: &str| -> BTreeMap<String, Part> {
+            let taken = model.take(kind);
+            let entries = taken.iter().flat_map(Node::entries);
+            let part =
+                |entry: &crate::node::Entry| (entry.key.clone(), Part::new(entry.value.clone()));
+            entries.map(part).collect()
+        };
+        let project = Self {
+            networks: parts("networks"),
+            volumes: parts("volumes"),
+            secrets: parts("secrets"),
+            configs: parts("configs"),
+            name,
+            directory: place.directory,
+            files: place.files,
+            env_files: place.env_files,
+            variables: place.variables,
+            services,
+            disabled,
+            warnings,
+        };
+        project.order()?;
+        Ok(project)
+    }
+
+    pub fn service(&self, name: &str) -> Result<&Service> {
+        self.services.get(name).ok_or_else(|| Error::NoService {
+            name: name.to_owned(),
+            known: self.services.keys().cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Services, each after those that it waits for.
+    pub fn order(&self) -> Result<Vec<String>> {
+        order(&self.graph())
+    }
+
+    /// Each service with those that it waits for.
+    pub fn graph(&self) -> Graph {
+        let after = |service: &Service| -> BTreeSet<String> {
+            let names = service.dependencies().into_iter().map(|on| on.service);
+            names
+                .filter(|name| self.services.contains_key(name))
+                .collect()
+        };
+        let line = |(name, service): (&String, &Service)| (name.clone(), after(service));
+        self.services.iter().map(line).collect()
+    }
+
+    /// Only these services, and those that they wait for where `with_dependencies`. One that is
+    /// named is taken whatever its profile. No names are all services.
+    pub fn select(&self, names: &[String], with_dependencies: bool) -> Result<Self> {
+        let mut selected = self.clone();
+        if names.is_empty() {
+            return Ok(selected.with_parts_in_use());
+        }
+        for name in names {
+            if let Some(service) = selected.disabled.remove(name) {
+                let mut node = service.node;
+                resolve_files(&mut node, &self.variables)?;
+                let service = Service::new(name, node);
+                selected.services.insert(name.clone(), service);
+            }
+            selected.service(name)?;
+        }
+        let mut wanted: BTreeSet<String> = BTreeSet::new();
+        let mut next = names.to_vec();
+        while let Some(name) = next.pop() {
+            if wanted.insert(name.clone()) && with_dependencies {
+                let service = selected.service(&name)?;
+                for on in service.dependencies() {
+                    if selected.services.contains_key(&on.service) {
+                        next.push(on.service);
+                    } else if on.required {
+                        selected.service(&on.service)?;
+                    }
+                }
+            }
+        }
+        selected.services.retain(|name, _| wanted.contains(name));
+        Ok(selected.with_parts_in_use())
+    }
+
+    /// Without networks and volumes that no service has.
+    fn with_parts_in_use(mut self) -> Self {
+        let mut networks = BTreeSet::new();
+        let mut volumes = BTreeSet::new();
+        for service in self.services.values() {
+            networks.extend(service.networks());
+            let mounts = service.value["volumes"].as_array().into_iter().flatten();
+            let names = mounts.filter(|mount| mount["type"] == "volume");
+            volumes.extend(
+                names
+                    .filter_map(|mount| mount["source"].as_str())
+                    .map(str::to_owned),
+            );
+        }
+        self.networks.retain(|name, _| networks.contains(name));
+        self.volumes.retain(|name, _| volumes.contains(name));
+        self
+    }
+
+    /// The whole, as one file would say it.
+    pub fn value(&self) -> Value {
+        let mut whole = serde_json::Map::new();
+        whole.insert("name".to_owned(), Value::from(self.name.clone()));
+        let services = self.services.iter();
+        let services = services.map(|(name, service)| (name.clone(), service.value.clone()));
+        whole.insert("services".to_owned(), Value::Object(services.collect()));
+        for (kind, parts) in [
+            ("networks", &self.networks),
+            ("volumes", &self.volumes),
+            ("secrets", &self.secrets),
+            ("configs", &self.configs),
+        ] {
+            let parts = parts
+                .iter()
+                .map(|(name, part)| (name.clone(), part.value.clone()));
+            let parts: serde_json::Map<String, Value> = parts.collect();
+            if !parts.is_empty() {
+                whole.insert(kind.to_owned(), Value::Object(parts));
+            }
+        }
+        Value::Object(whole)
+    }
+}
+
+fn loader<'a>(place: &'a Place, options: &Options) -> Loader<'a> {
+    Loader {
+        directory: &place.directory,
+        variables: &place.variables,
+        no_interpolation: options.no_interpolation,
+        unset: Vec::new(),
+        including: Vec::new(),
+    }
+}
+
+fn warnings(mut unset: Vec<String>) -> Vec<String> {
+    unset.sort();
+    unset.dedup();
+    let warning = |name| format!("the variable {name} is not set; it is taken to be empty");
+    unset.into_iter().map(warning).collect()
+}
+
+fn words(text: &str) -> Kind {
+    Kind::Text(text.to_owned())
+}
+
+/// What nobody has to write down.
+fn complete(model: &mut Node, project: &str, place: &Place) {
+    let mut uses_default = false;
+    if let Some(Kind::Map(entries)) = model.get_mut("services").map(|node| &mut node.kind) {
+        for entry in entries {
+            if entry.value.is_null() {
+                entry.value.kind = Kind::Map(Vec::new());
+            }
+            uses_default |= complete_service(&mut entry.value, place);
+        }
+    }
+    let at = model.at.clone();
+    if uses_default {
+        if model.get("networks").is_none_or(Node::is_null) {
+            model.set("networks", Node::new(&at, Kind::Map(Vec::new())));
+        }
+        if let Some(networks) = model.get_mut("networks")
+            && networks.get("default").is_none()
+        {
+            networks.set("default", Node::new(&at, Kind::Null));
+        }
+    }
+    for kind in ["networks", "volumes", "secrets", "configs"] {
+        let Some(Kind::Map(entries)) = model.get_mut(kind).map(|node| &mut node.kind) else {
+            continue;
+        };
+        for entry in entries {
+            let part = &mut entry.value;
+            if part.is_null() {
+                part.kind = Kind::Map(Vec::new());
+            }
+            if part.get("name").is_none() {
+                let name = match is_true(part.get("external")) {
+                    true => entry.key.clone(),
+                    false => format!("{project}_{}", entry.key),
+                };
+                part.set("name", Node::text(&entry.at, name));
+            }
+        }
+    }
+}
+
+/// Whether it is on the default network.
+fn complete_service(service: &mut Node, place: &Place) -> bool {
+    let at = service.at.clone();
+    if service.get("pull_policy").and_then(Node::as_text) == Some("if_not_present") {
+        service.set("pull_policy", Node::text(&at, "missing"));
+    }
+    if let Some(build) = service.get_mut("build")
+        && let Kind::Map(_) = build.kind
+    {
+        let at = build.at.clone();
+        if build.get("context").is_none() {
+            let here = place.directory.display().to_string();
+            build.set("context", Node::text(&at, here));
+        }
+        if build.get("dockerfile").is_none() && build.get("dockerfile_inline").is_none() {
+            build.set("dockerfile", Node::text(&at, "Dockerfile"));
+        }
+        if let Some(arguments) = build.get_mut("args") {
+            fill(arguments, &place.variables);
+            if let Kind::Map(entries) = &mut arguments.kind {
+                entries.retain(|entry| !entry.value.is_null());
+            }
+        }
+    }
+    if let Some(environment) = service.get_mut("environment") {
+        fill(environment, &place.variables);
+    }
+    complete_dependencies(service, &at);
+    let has_network = service
+        .get("networks")
+        .is_some_and(|networks| !networks.entries().is_empty());
+    if service.get("network_mode").is_none() && !has_network {
+        service.set("networks", Node::map(&at, [("default", Kind::Null)]));
+    }
+    let networks = service.get("networks");
+    networks.is_some_and(|networks| networks.get("default").is_some())
+}
+
+/// Names without a value take the one of the shell, where it has one.
+fn fill(map: &mut Node, variables: &Variables) {
+    if let Kind::Map(entries) = &mut map.kind {
+        for entry in entries.iter_mut().filter(|entry| entry.value.is_null()) {
+            if let Some(value) = variables.get(&entry.key) {
+                entry.value.kind = Kind::Text(value.clone());
+            }
+        }
+    }
+}
+
+/// Who shares something of another service waits for it.
+fn complete_dependencies(service: &mut Node, at: &At) {
+    let texts = |field: &str| -> Vec<String> {
+        let items = service.get(field).map(Node::items).unwrap_or_default();
+        items.iter().filter_map(Node::scalar).collect()
+    };
+    let mut more: Vec<(String, bool)> = Vec::new();
+    for link in texts("links") {
+        let name = link.split(':').next().unwrap_or_default();
+        more.push((name.to_owned(), true));
+    }
+    for field in ["network_mode", "ipc", "pid", "uts", "cgroup"] {
+        let mode = service
+            .get(field)
+            .and_then(Node::scalar)
+            .unwrap_or_default();
+        if let Some(name) = mode.strip_prefix("service:") {
+            more.push((name.to_owned(), true));
+        }
+    }
+    for from in texts("volumes_from") {
+        if !from.starts_with("container:") {
+            let name = from.split(':').next().unwrap_or_default();
+            more.push((name.to_owned(), false));
+        }
+    }
+    if more.is_empty() && service.get("depends_on").is_none() {
+        return;
+    }
+    if service.get("depends_on").is_none_or(Node::is_null) {
+        service.set("depends_on", Node::new(at, Kind::Map(Vec::new())));
+    }
+    let Some(map) = service.get_mut("depends_on") else {
+        return;
+    };
+    for (name, restart) in more {
+        if map.get(&name).is_none() {
+            let how = [
+                ("condition", words("service_started")),
+                ("restart", Kind::Bool(restart)),
+                ("required", Kind::Bool(true)),
+            ];
+            map.set(&name, Node::map(at, how));
+        }
+    }
+    if let Kind::Map(entries) = &mut map.kind {
+        for entry in entries {
+            let how = &mut entry.value;
+            if how.is_null() {
+                how.kind = Kind::Map(Vec::new());
+            }
+            if how.get("condition").is_none() {
+                how.set("condition", Node::text(at, "service_started"));
+            }
+            if how.get("required").is_none() {
+                how.set("required", Node::new(at, Kind::Bool(true)));
+            }
+        }
+    }
+}
+
+/// `env_file` and `label_file` below `environment` and `labels`.
+fn resolve_files(service: &mut Node, variables: &Variables) -> Result<()> {
+    let at = service.at.clone();
+    let mut known = Variables::new();
+    for entry in service
+        .get("environment")
+        .map(Node::entries)
+        .unwrap_or_default()
+    {
+        if let Some(value) = entry.value.scalar() {
+            known.insert(entry.key.clone(), value);
+        }
+    }
+    known.extend(variables.clone());
+    let mut from_files = Variables::new();
+    for file in service.take("env_file").iter().flat_map(Node::items) {
+        let path = file.get("path").and_then(Node::scalar).unwrap_or_default();
+        let path = FilePath::new(&path);
+        if !path.exists() && !is_true(file.get("required")) {
+            continue;
+        }
+        if !path.exists() {
+            let reason = format!(
+                "{} is not there; make it, or write required: false",
+                path.display()
+            );
+            return Err(Error::field(
+                &file.at,
+                &crate::error::Path::of("env_file"),
+                reason,
+            ));
+        }
+        let format = file.get("format").and_then(Node::scalar);
+        match format.as_deref() {
+            None | Some("") => {
+                let mut scope = from_files.clone();
+                scope.extend(known.clone());
+                for (name, value) in dotenv::read(path, &scope)? {
+                    if let Some(value) = value {
+                        from_files.insert(name, value);
+                    }
+                }
+            }
+            Some("raw") => {
+                let text = std::fs::read_to_string(path).map_err(|source| Error::Read {
+                    path: path.to_owned(),
+                    source,
+                })?;
+                let lines = text.lines().filter(|line| !line.starts_with('#'));
+                for (name, value) in lines.filter_map(|line| line.split_once('=')) {
+                    from_files.insert(name.to_owned(), value.to_owned());
+                }
+            }
+            Some(other) => {
+                let reason = format!("{other:?} is no format; there is raw");
+                return Err(Error::field(
+                    &file.at,
+                    &crate::error::Path::of("env_file"),
+                    reason,
+                ));
+            }
+        }
+    }
+    add_below(service, "environment", from_files, &at);
+    let mut labels = Variables::new();
+    for file in service.take("label_file").iter().flat_map(Node::items) {
+        let path = file.scalar().unwrap_or_default();
+        for (name, value) in dotenv::read(FilePath::new(&path), &labels)? {
+            labels.insert(name, value.unwrap_or_default());
+        }
+    }
+    add_below(service, "labels", labels, &at);
+    Ok(())
+}
+
+fn add_below(service: &mut Node, field: &str, values: Variables, at: &At) {
+    if values.is_empty() {
+        return;
+    }
+    if service.get(field).is_none_or(Node::is_null) {
+        service.set(field, Node::new(at, Kind::Map(Vec::new())));
+    }
+    if let Some(map) = service.get_mut(field) {
+        for (name, value) in values {
+            if map.get(&name).is_none() {
+                map.set(&name, Node::text(at, value));
+            }
+        }
+    }
+}

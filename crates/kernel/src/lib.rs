@@ -50,9 +50,11 @@ pub use mounts::{
     AttributeChange, FilesystemContext, MountFlags, Propagation, attach, clone_tree, detach,
     move_into, pick_filesystem, pivot_into, read_only_view, set_attributes, set_propagation,
 };
-pub use namespaces::{Namespace, NamespaceSet, join, open_namespace, pin_namespace, unshare};
+pub use namespaces::{
+    Namespace, NamespaceSet, in_user_namespace, join, open_namespace, pin_namespace, unshare,
+};
 pub use nodes::{NodeKind, make_fifo, make_node};
-pub use overlay::{mount_overlay, overlay_takes_single_layers};
+pub use overlay::{OverlayMarks, mount_overlay, overlay_marks, overlay_takes_single_layers};
 pub use passing::{Received, peer_credentials, receive_with_fds, send_with_fds, socket_pair};
 pub use paths::{open_beneath, open_in_root, open_without_links, reopen};
 pub use rustix;

@@ -119,6 +119,17 @@ pub fn unshare(kinds: NamespaceSet) -> Result<()> {
     check(unsafe { libc::unshare(kinds.bits() as libc::c_int) }).map(drop)
 }
 
+/// Whether ids are mapped, so that being root says nothing about the host's files: the first user
+/// namespace maps all ids onto themselves (`user_namespaces(7)`).
+#[must_use]
+pub fn in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !maps_everything(&map))
+}
+
+fn maps_everything(map: &str) -> bool {
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Moves the calling thread into existing namespaces.
 ///
 /// `fd` is either one namespace's file, with exactly its kind in `kinds` (or

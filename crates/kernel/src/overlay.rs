@@ -2,11 +2,48 @@
 //! one layer at a time.
 
 use crate::mounts::{FilesystemContext, MountFlags, Propagation, clone_tree, set_propagation};
-use crate::{Errno, Namespace, NamespaceSet, Result, unshare};
+use crate::{Errno, Namespace, NamespaceSet, Result, in_user_namespace, unshare};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::LazyLock;
+
+/// How an overlay's own marks are kept, and what it must be told for that: attributes that only
+/// root of the host may set, or, in a user namespace, those that any owner may (Linux 5.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverlayMarks {
+    /// With `y`, hides what lies beneath a directory.
+    pub opaque: &'static str,
+    /// All names that begin with it mean something to the kernel.
+    pub prefix: &'static str,
+    /// Options, chosen rather than left to the kernel's build.
+    pub options: &'static [&'static str],
+}
+
+/// - `index=off`: hard links are not followed across copy-up, as image builders expect, and an
+///   upper directory never refuses to be mounted over other layers after a restore.
+/// - `metacopy=off`, `redirect_dir=off`: what a container wrote is whole files under their own
+///   names, so that an upper directory can be read without the layers beneath it. `userxattr`
+///   implies both, and an ordinary user must not ask for them.
+static MARKS: LazyLock<OverlayMarks> = LazyLock::new(|| match in_user_namespace() {
+    false => OverlayMarks {
+        opaque: "trusted.overlay.opaque",
+        prefix: "trusted.overlay.",
+        options: &["index=off", "metacopy=off", "redirect_dir=off"],
+    },
+    true => OverlayMarks {
+        opaque: "user.overlay.opaque",
+        prefix: "user.overlay.",
+        options: &["index=off", "userxattr"],
+    },
+});
+
+/// Those of this process. Asked for once, so `/proc` must be there at the first time.
+#[must_use]
+pub fn overlay_marks() -> OverlayMarks {
+    *MARKS
+}
 
 /// An overlay of `layers`, the topmost first, as a detached mount; `options`
 /// are keys with their values, or without.

@@ -210,7 +210,7 @@ impl Comparison<'_> {
     fn opaque(&self, path: &[u8]) -> Verdict {
         let dir = self.tree.resolve(path).map_err(|_| "it is gone")?;
         let mut value = [0u8; 1];
-        match rustix::fs::fgetxattr(&dir, "trusted.overlay.opaque", &mut value) {
+        match rustix::fs::fgetxattr(&dir, berth_kernel::overlay_marks().opaque, &mut value) {
             Ok(1) if value == *b"y" => Ok(()),
             _ => Err("it is not opaque"),
         }

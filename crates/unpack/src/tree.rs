@@ -283,7 +283,8 @@ pub(crate) fn is_whiteout(stat: &Stat) -> bool {
 
 /// Hides what the layers beneath have in this directory.
 pub(crate) fn set_opaque(dir: impl AsFd) -> rustix::io::Result<()> {
-    rustix::fs::fsetxattr(dir, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+    let mark = berth_kernel::overlay_marks().opaque;
+    rustix::fs::fsetxattr(dir, mark, b"y", XattrFlags::empty())
 }
 
 pub(crate) fn failed(operation: &'static str, entry: &[u8], source: impl Into<io::Error>) -> Error {

@@ -310,8 +310,12 @@ impl<'l> Writer<'l> {
         touch_name(&place, entry).map_err(|e| failed("setting the times", path, e))
     }
 
-    /// Devices and fifos. Their extended attributes mean nothing to the kernel.
+    /// Devices and fifos. Their extended attributes mean nothing to the kernel. In a user namespace
+    /// nobody may make a device, and images do without them.
     fn node(&mut self, path: &[u8], entry: &Entry, kind: FileType, device: u64) -> Result<()> {
+        if kind != FileType::Fifo && berth_kernel::in_user_namespace() {
+            return self.refuse_overlay_xattrs(path, entry);
+        }
         let place = self.tree.place(path)?;
         self.create(path, &place, "creating the node", || {
             rustix::fs::mknodat(
@@ -433,7 +437,8 @@ impl<'l> Writer<'l> {
     }
 
     fn refuse_overlay_xattrs(&self, path: &[u8], entry: &Entry) -> Result<()> {
-        let reserved = |name: &[u8]| name.starts_with(b"trusted.overlay.");
+        let own = berth_kernel::overlay_marks().prefix.as_bytes();
+        let reserved = |name: &[u8]| name.starts_with(b"trusted.overlay.") || name.starts_with(own);
         if entry.xattrs.iter().any(|(name, _)| reserved(name)) {
             return Err(refused(path, Refusal::OverlayAttribute));
         }

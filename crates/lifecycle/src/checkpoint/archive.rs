@@ -21,7 +21,6 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, openat, readlinkat, statat};
 use tar::{Builder, EntryType, Header};
 
 /// Overlay's mark of a directory that hides what is below it.
-const OPAQUE: &str = "trusted.overlay.opaque";
 /// Deeper trees are not followed: each level holds a descriptor.
 const DEPTH: usize = 256;
 
@@ -162,7 +161,8 @@ impl<W: Write> Layer<W> {
 
 fn is_opaque(directory: &impl AsFd) -> bool {
     let mut value = [0; 1];
-    rustix::fs::fgetxattr(directory, OPAQUE, &mut value).is_ok_and(|_| value == *b"y")
+    rustix::fs::fgetxattr(directory, berth_kernel::overlay_marks().opaque, &mut value)
+        .is_ok_and(|_| value == *b"y")
 }
 
 fn is_race(error: &io::Error) -> bool {

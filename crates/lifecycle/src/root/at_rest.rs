@@ -124,12 +124,19 @@ fn own(mounts: &[Mount]) -> Result<OwnedFd> {
         return berth_kernel::clone_tree(CWD, &upper, false).map_err(fail);
     }
     let options = mounts.iter().flat_map(|mount| &mount.options);
-    let options = options.filter_map(|option| option.split_once('='));
     let options: Vec<_> = options
-        .filter(|(key, _)| *key != "lowerdir")
-        .map(|(key, value)| (key, Some(value)))
+        .map(|option| setting(option))
+        .filter(|(key, _)| !matches!(*key, "lowerdir" | "volatile"))
         .collect();
     berth_kernel::mount_overlay(&lowers, &options, MountFlags::empty()).map_err(fail)
+}
+
+/// An option's key, and its value where it has one.
+fn setting(option: &str) -> (&str, Option<&str>) {
+    match option.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (option, None),
+    }
 }
 
 /// The layer as the topmost one to read from.
@@ -152,13 +159,13 @@ fn borrowed(place: &Path, mounts: &[Mount]) -> Result<OwnedFd> {
     layers.extend(lowers(mounts));
     let (own, work) = (own.to_string_lossy(), place.join("work"));
     let work = work.to_string_lossy();
-    let options = [
-        ("index", Some("off")),
-        ("metacopy", Some("off")),
-        ("redirect_dir", Some("off")),
-        ("upperdir", Some(&*own)),
-        ("workdir", Some(&*work)),
-    ];
+    let mut options = vec![("upperdir", Some(&*own)), ("workdir", Some(&*work))];
+    options.extend(
+        berth_kernel::overlay_marks()
+            .options
+            .iter()
+            .map(|option| setting(option)),
+    );
     berth_kernel::mount_overlay(&layers, &options, MountFlags::empty()).map_err(fail)
 }
 

@@ -5,13 +5,6 @@ use std::path::PathBuf;
 use super::layout::{Dir, Layout, layer_name};
 use super::*;
 
-/// Settings of every overlay of ours, chosen rather than left to the kernel's build:
-/// - `index=off`: hard links are not followed across copy-up, as image builders expect, and
-///   an upper directory never refuses to be mounted over other layers after a restore.
-/// - `metacopy=off`, `redirect_dir=off`: what a container wrote is whole files under their own
-///   names, so that an upper directory can be read without the layers beneath it.
-const FEATURES: [&str; 3] = ["index=off", "metacopy=off", "redirect_dir=off"];
-
 /// The directories to stack, and the looks of the topmost one.
 pub(super) struct Stack {
     /// Top to bottom, as OverlayFS wants them.
@@ -21,7 +14,7 @@ pub(super) struct Stack {
 }
 
 /// Finds the layers' directories. Stops beneath a layer whose root is opaque: the kernel honours
-/// `trusted.overlay.opaque` on any directory except a layer's root.
+/// its mark on any directory except a layer's root.
 pub(super) fn resolve(layout: &Layout, layers: &[ChainId]) -> Result<Stack> {
     let mut stack = Stack {
         lowers: Vec::with_capacity(layers.len()),
@@ -56,7 +49,7 @@ pub(super) fn resolve(layout: &Layout, layers: &[ChainId]) -> Result<Stack> {
 
 fn is_opaque(dir: &OwnedFd) -> bool {
     let mut value = [0u8; 1];
-    let read = rustix::fs::fgetxattr(dir, "trusted.overlay.opaque", &mut value);
+    let read = rustix::fs::fgetxattr(dir, berth_kernel::overlay_marks().opaque, &mut value);
     read.is_ok_and(|n| n == 1) && value == *b"y"
 }
 
@@ -99,7 +92,8 @@ pub(super) fn mounts(layout: &Layout, snapshot: &Snapshot, stack: &Stack) -> Vec
 
 fn overlay_options(lowers: &[PathBuf]) -> Vec<String> {
     let list: Vec<_> = lowers.iter().map(|path| path.to_string_lossy()).collect();
-    let mut options: Vec<String> = FEATURES.iter().map(|&f| f.to_owned()).collect();
+    let features = berth_kernel::overlay_marks().options;
+    let mut options: Vec<String> = features.iter().map(|&f| f.to_owned()).collect();
     options.push(format!("lowerdir={}", list.join(":")));
     options
 }

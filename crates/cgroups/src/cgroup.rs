@@ -113,6 +113,12 @@ impl Cgroup {
         self.directories.iter().any(ControlDir::exists)
     }
 
+    /// True if this host has no hierarchy that it could be in: [`Layout::Absent`].
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        self.layout() == Layout::Absent
+    }
+
     /// Its directory in every hierarchy of the host.
     #[must_use]
     pub fn paths(&self) -> Vec<HierarchyPath> {
@@ -146,7 +152,8 @@ impl Cgroup {
     /// the whole is not atomic: after an error the values before it stay.
     ///
     /// Device rules on a host without the v1 devices hierarchy need a BPF
-    /// program; use [`Cgroup::apply_with`] there.
+    /// program; use [`Cgroup::apply_with`] there. Where the layout is
+    /// [`Layout::Absent`], nothing is written.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
         self.apply_with(resources, &devices::NoPrograms)
     }
@@ -157,6 +164,9 @@ impl Cgroup {
         resources: &LinuxResources,
         programs: &dyn DevicePrograms,
     ) -> Result<()> {
+        if self.layout() == Layout::Absent {
+            return Ok(());
+        }
         if let Some(cpu) = resources.cpu() {
             cpuset::apply(self, cpu)?;
             cpu::apply(self, cpu)?;

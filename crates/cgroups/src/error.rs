@@ -10,6 +10,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// Failures of cgroup operations.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// [`Layout::Absent`](crate::Layout::Absent).
+    #[error(
+        "this daemon runs as an ordinary user who was given no cgroup: nothing can be limited, \
+         updated or paused"
+    )]
+    Absent,
+
     /// The text is not an acceptable cgroup path.
     #[error("cgroup path {path:?} {problem}")]
     InvalidPath { path: String, problem: &'static str },

@@ -43,6 +43,9 @@ impl Cgroup {
         if let Some(directory) = self.v1(Controller::Freezer) {
             return Ok(Home::V1(directory));
         }
+        if self.is_nowhere() {
+            return Err(Error::Absent);
+        }
         self.unified()
             .map(Home::V2)
             .ok_or_else(|| Error::ControllerMissing {

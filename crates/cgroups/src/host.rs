@@ -31,14 +31,28 @@ pub(crate) struct Topology {
 
 impl CgroupHost {
     /// Finds the hierarchies that this process sees, in
-    /// `/proc/self/mountinfo`.
+    /// `/proc/self/mountinfo`. In a user namespace those count in which it may
+    /// make cgroups; without one, the layout is [`Layout::Absent`].
     pub fn detect() -> Result<Self> {
         let table = Path::new(MOUNT_TABLE);
-        Self::new(
-            layout::from_mount_table(table)?,
-            table,
-            systemd::is_running(),
-        )
+        let mut hierarchies = layout::from_mount_table(table)?;
+        if berth_kernel::in_user_namespace() {
+            layout::retain_own(&mut hierarchies);
+            if hierarchies.is_empty() {
+                return Ok(Self::absent());
+            }
+        }
+        Self::new(hierarchies, table, systemd::is_running())
+    }
+
+    fn absent() -> Self {
+        Self {
+            topology: Arc::new(Topology {
+                layout: Layout::Absent,
+                hierarchies: Vec::new(),
+                systemd: false,
+            }),
+        }
     }
 
     /// Finds hierarchies by the directories below `mount_root`, which need
@@ -94,6 +108,9 @@ impl CgroupHost {
     /// After a failure, the directories that this call made are gone again.
     pub fn create(&self, path: &CgroupPath) -> Result<Cgroup> {
         let mut made = Vec::new();
+        if self.layout() == Layout::Absent {
+            return Ok(self.at(path));
+        }
         if let Some(unit) = self.unit_of(path).filter(|unit| systemd::is_slice(unit))
             && !self.at(path).exists()
         {

@@ -13,6 +13,9 @@ pub enum Layout {
     Hybrid,
     /// Only the unified tree.
     V2,
+    /// None in which this process may make a cgroup: it is root in a user namespace that nobody
+    /// gave one to. Making and removing do nothing, and nothing is limited.
+    Absent,
 }
 
 /// Controllers that Berth knows, by their v1 names.
@@ -121,6 +124,14 @@ impl Hierarchy {
     pub fn has(&self, controller: Controller) -> bool {
         self.controllers.contains(&controller)
     }
+}
+
+/// Takes away what root of a user namespace may not change: the kernel asks who owns the directory
+/// (`user_namespaces(7)`, capable_wrt_inode_uidgid), so asking for access tells.
+pub(crate) fn retain_own(hierarchies: &mut Vec<Hierarchy>) {
+    hierarchies.retain(|hierarchy| {
+        rustix::fs::access(&hierarchy.mount_point, rustix::fs::Access::WRITE_OK).is_ok()
+    });
 }
 
 /// Reads the table of mounts, in the format of `/proc/self/mountinfo`.

@@ -8,7 +8,7 @@
 use crate::cgroup::Cgroup;
 use crate::control::{ControlDir, flat_value};
 use crate::devices::DevicePrograms;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::systemd;
 use oci_spec::runtime::LinuxResources;
 use std::io;
@@ -24,6 +24,9 @@ impl Cgroup {
         resources: &LinuxResources,
         programs: &dyn DevicePrograms,
     ) -> Result<()> {
+        if self.is_nowhere() {
+            return Err(Error::Absent);
+        }
         for (_, directory) in self.members() {
             directory.begin_notes();
         }

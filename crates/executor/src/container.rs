@@ -358,6 +358,10 @@ impl Container {
 
     /// Signals the first process, or every process of the container.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        if all && self.cgroup.is_nowhere() {
+            return crate::processes::signal(self.pid(), signal)
+                .map_err(Error::host(&self.id, "signal its processes"));
+        }
         if all {
             return self
                 .cgroup
@@ -398,6 +402,9 @@ impl Container {
 
     /// All processes, as ids in the caller's PID namespace.
     pub fn processes(&self) -> Result<Vec<i32>> {
+        if self.cgroup.is_nowhere() {
+            return Ok(crate::processes::beside(self.pid()));
+        }
         self.cgroup
             .pids()
             .map_err(cgroup_error(&self.id, "list its processes"))

@@ -31,6 +31,7 @@ mod options;
 mod places;
 mod plan;
 mod process;
+mod processes;
 mod procfs;
 mod program;
 mod record;

@@ -13,6 +13,9 @@ pub struct ProcessOptions {
     pub preserved_fds: u16,
     /// Stay in the caller's session keyring.
     pub keep_keyring: bool,
+    /// Be killed when the caller ends, for a container that no cgroup holds: nobody could find it
+    /// afterwards. A program that gains privileges escapes this (`PR_SET_PDEATHSIG(2const)`).
+    pub ends_with_caller: bool,
 }
 
 impl ProcessOptions {

@@ -13,6 +13,7 @@ use crate::report::{Failure, Reporter};
 use crate::stdio::{self, Streams};
 use crate::step::Step;
 use berth_kernel::rustix::fs::{CWD, Mode, OFlags};
+use berth_kernel::rustix::process::{Signal, set_parent_process_death_signal};
 use berth_kernel::{Errno, WindowSize};
 use oci_spec::runtime::{LinuxPersonality, LinuxPersonalityDomain, Process};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -180,6 +181,11 @@ impl ProcessPlan {
             self.enter_directory()?;
         }
         check_directory(&self.cwd)?;
+        if self.options.ends_with_caller {
+            // After the user has changed, which would forget it.
+            set_parent_process_death_signal(Some(Signal::KILL))
+                .map_err(Failure::of(Step::EndWithCaller, ""))?;
+        }
         if self.no_new_privileges {
             berth_kernel::no_new_privileges().map_err(Failure::of(Step::SetNoNewPrivileges, ""))?;
         }

@@ -35,6 +35,9 @@ impl Child {
     }
 }
 
+/// Which side of a clone this is, and whether it started in the unified cgroup.
+type Cloning = berth_kernel::Result<(Cloned, bool)>;
+
 /// Where a child starts.
 #[derive(Debug)]
 pub(crate) struct Spawn<'a> {
@@ -60,7 +63,7 @@ impl Spawn<'_> {
         let (near, far) = berth_kernel::socket_pair().map_err(host("make a socket pair"))?;
         let before = dumpable_behavior().map_err(host("read dumpable"))?;
         berth_kernel::set_dumpable(false).map_err(host("set dumpable"))?;
-        let cloned = self.in_pid_namespace(|| self.clone_once());
+        let cloned = self.in_pid_namespace();
         let (cloned, in_unified) = match cloned {
             Ok(cloned) => cloned,
             Err(error) => {
@@ -91,42 +94,43 @@ impl Spawn<'_> {
 
     /// Into the cgroup at once, or beside it when the kernel refuses that for
     /// this cgroup (threaded, or with controllers for its children).
-    fn clone_once(&self) -> Result<(Cloned, bool)> {
+    fn clone_once(&self, sibling: bool) -> Cloning {
         // A cgroup namespace comes after joining cgroups.
         let namespaces = self.new.without(Namespace::Cgroup);
         let clone = |cgroup| {
             Clone3 {
                 namespaces,
                 cgroup,
-                sibling: false,
+                sibling,
             }
             .run()
         };
-        let cloned = match (self.cgroup, clone(self.cgroup)) {
+        match (self.cgroup, clone(self.cgroup)) {
             (Some(_), Err(Errno::BUSY | Errno::OPNOTSUPP | Errno::INVAL)) => {
                 clone(None).map(|cloned| (cloned, false))
             }
             (cgroup, cloned) => cloned.map(|cloned| (cloned, cgroup.is_some())),
-        };
-        cloned.map_err(Error::host(self.id, "clone"))
+        }
     }
 
-    /// Runs `clone` with new children going to the wanted PID namespace. The
-    /// way back to the own one is always open (pid_namespaces(7)).
-    fn in_pid_namespace<F>(&self, clone: F) -> Result<(Cloned, bool)>
-    where
-        F: FnOnce() -> Result<(Cloned, bool)>,
-    {
+    /// Clones into the wanted PID namespace: the own children go there for a moment.
+    fn in_pid_namespace(&self) -> Result<(Cloned, bool)> {
+        let failed = Error::host(self.id, "clone");
         let Some(wanted) = self.pid_namespace else {
-            return clone();
+            return self.clone_once(false).map_err(failed);
         };
         let kind = NamespaceSet::EMPTY.with(Namespace::Pid);
         let own = berth_kernel::open_namespace(Path::new("/proc/self/ns/pid"))
             .map_err(Error::host(self.id, "open own pid namespace"))?;
+        // Where that is not permitted now it would not be afterwards: the namespace is the host's,
+        // and this is a user namespace.
+        if berth_kernel::join(&own, kind) == Err(Errno::PERM) {
+            return self.by_helper(wanted);
+        }
         berth_kernel::join(wanted, kind).map_err(|errno| self.join_error(errno))?;
-        let cloned = clone();
+        let cloned = self.clone_once(false);
         if matches!(cloned, Ok((Cloned::Child, _))) {
-            return cloned;
+            return cloned.map_err(failed);
         }
         if let Err(errno) = berth_kernel::join(&own, kind) {
             if let Ok((Cloned::Parent { pid, pidfd }, _)) = cloned {
@@ -134,7 +138,39 @@ impl Spawn<'_> {
             }
             return Err(Error::host(self.id, "return to own pid namespace")(errno));
         }
-        cloned
+        cloned.map_err(failed)
+    }
+
+    /// Has a child of its own join the PID namespace for good and clone. What that makes is this
+    /// process's child, by CLONE_PARENT, and goes on here as such.
+    fn by_helper(&self, wanted: BorrowedFd<'_>) -> Result<(Cloned, bool)> {
+        let host = |operation| Error::host(self.id, operation);
+        let (near, far) = berth_kernel::socket_pair().map_err(host("make a socket pair"))?;
+        match Clone3::default().run().map_err(host("clone a helper"))? {
+            Cloned::Child => {
+                drop(near);
+                let kind = NamespaceSet::EMPTY.with(Namespace::Pid);
+                let outcome = match berth_kernel::join(wanted, kind) {
+                    Ok(()) => self.clone_once(true),
+                    Err(errno) => Err(errno),
+                };
+                if let Ok((Cloned::Child, in_unified)) = outcome {
+                    return Ok((Cloned::Child, in_unified));
+                }
+                helper::tell(&far, &outcome);
+                exit_now(0)
+            }
+            Cloned::Parent { pid, pidfd } => {
+                drop(far);
+                let told = helper::told(&near);
+                let helper = Child { pid, pidfd };
+                // It has nothing left to do, whatever it said.
+                helper.abandon();
+                let (pid, in_unified) = told.map_err(|errno| self.join_error(errno))?;
+                let pidfd = berth_kernel::pidfd_open(pid).map_err(host("open a child"))?;
+                Ok((Cloned::Parent { pid, pidfd }, in_unified))
+            }
+        }
     }
 
     fn join_error(&self, errno: Errno) -> Error {
@@ -144,5 +180,48 @@ impl Spawn<'_> {
             };
         }
         Error::host(self.id, "join pid namespace")(errno)
+    }
+}
+
+/// What the helper says: the pid of whom it cloned, or an errno, in eight bytes.
+mod helper {
+    use super::{Cloned, Cloning, Errno, OwnedFd, Pid};
+    use berth_kernel::rustix::io::{read, write};
+
+    pub(super) fn tell(socket: &OwnedFd, outcome: &Cloning) {
+        let (pid, rest) = match outcome {
+            Ok((Cloned::Parent { pid, .. }, in_unified)) => {
+                (pid.as_raw_pid(), i32::from(*in_unified))
+            }
+            Ok((Cloned::Child, _)) => (0, Errno::CHILD.raw_os_error()),
+            Err(errno) => (0, errno.raw_os_error()),
+        };
+        let mut message = [0; 8];
+        let (first, second) = message.split_at_mut(4);
+        first.copy_from_slice(&pid.to_ne_bytes());
+        second.copy_from_slice(&rest.to_ne_bytes());
+        // Nobody to tell: then the caller sees the end.
+        let _ = write(socket, &message);
+    }
+
+    pub(super) fn told(socket: &OwnedFd) -> berth_kernel::Result<(Pid, bool)> {
+        let mut message = [0; 8];
+        let length = loop {
+            match read(socket, &mut message) {
+                Err(Errno::INTR) => {}
+                other => break other?,
+            }
+        };
+        if length != message.len() {
+            return Err(Errno::CHILD);
+        }
+        let number = |from: usize| {
+            let bytes = message.get(from..from + 4).and_then(|b| b.try_into().ok());
+            bytes.map_or(0, i32::from_ne_bytes)
+        };
+        match Pid::from_raw(number(0)) {
+            Some(pid) => Ok((pid, number(4) != 0)),
+            None => Err(Errno::from_raw_os_error(number(4))),
+        }
     }
 }

@@ -31,6 +31,7 @@ steps! {
     SetClocks = "set up time namespace",
     CloneAgain = "clone into namespaces",
     StartSession = "start session",
+    EndWithCaller = "have it end with its runtime",
     MakeProcfs = "make private procfs",
     SetPropagation = "set mount propagation",
     MountRoot = "mount root file system",

@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use berth_cgroups::CgroupPath;
+use berth_cgroups::{CgroupPath, Layout};
 use berth_metadata::{Batch, Key, Table, schema};
 use berth_shim_client::{Launcher, Shim, TaskStatus};
 use futures::stream::{self, StreamExt};
@@ -389,8 +389,12 @@ async fn undo_start(core: &Arc<Core>, record: &ContainerRecord, files: &Containe
     Phase::Created
 }
 
-/// A process has a cgroup before it exists, and leaves word of its end.
+/// A process has a cgroup before it exists, and leaves word of its end. Where there are no cgroups
+/// nothing tells.
 async fn never_ran(core: &Arc<Core>, record: &ContainerRecord, files: &ContainerFiles) -> bool {
+    if core.cgroups.layout() == Layout::Absent {
+        return false;
+    }
     let (core, bundle) = (Arc::clone(core), files.bundle().to_owned());
     let cgroup = record.cgroup.clone();
     let asked = blocking("ask whether it ran", move || {

@@ -149,6 +149,11 @@ impl Runtime {
         self.core.events.close();
     }
 
+    /// Whether anything can be limited; an ordinary user's daemon may have no cgroups.
+    pub fn has_cgroups(&self) -> bool {
+        self.core.cgroups.layout() != berth_cgroups::Layout::Absent
+    }
+
     /// A time to go with what is looked at next, comparable with those of events.
     pub fn stamp(&self) -> Nanos {
         self.core.events.stamp()

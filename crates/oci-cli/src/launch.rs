@@ -99,6 +99,7 @@ impl<'a> Plan<'a> {
             process: ProcessOptions {
                 preserved_fds: descriptors::preserved(listening, asked)?,
                 keep_keyring: given.is_on("no-new-keyring"),
+                ..ProcessOptions::default()
             },
             no_pivot: given.is_on("no-pivot"),
             images: None,

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use berth_cgroups::{CgroupHost, Layout};
 use berth_executor::{
-    Container, Create, CreateOptions, ProcessStdio, Restore, RestoreOptions, RootfsMount,
+    Container, Create, CreateOptions, ProcessOptions, ProcessStdio, Restore, RestoreOptions,
+    RootfsMount,
 };
 use containerd_shim_protos::ttrpc::proto::Code;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
@@ -82,7 +83,13 @@ impl Engine for OciEngine {
             rootfs: &rootfs,
             stdio: to_stdio(stdio),
             cgroups: &host,
-            options: CreateOptions::default(),
+            options: CreateOptions {
+                process: ProcessOptions {
+                    ends_with_caller: host.layout() == Layout::Absent,
+                    ..ProcessOptions::default()
+                },
+                ..CreateOptions::default()
+            },
         };
         let created = match checkpoint {
             None => Container::create(create),

@@ -113,6 +113,10 @@ impl Containers {
         image: &Digest,
     ) -> Result<(Arc<Container>, Vec<String>)> {
         let house = &self.house;
+        let mut warnings = Vec::new();
+        if !house.runtime.has_cgroups() && crate::limits::are_asked(&draft.host.limits) {
+            warnings.push(crate::limits::DISCARDED.to_owned());
+        }
         policy::check(&draft.host.restart_policy, draft.host.auto_remove)?;
         house.settle_modes(&mut draft.host)?;
         sharing::check(&draft.config, &draft.host)?;
@@ -172,7 +176,7 @@ impl Containers {
             Ok(record) => {
                 let container = house.add(record, None);
                 house.tell(Event::of(&container.view(), "create"));
-                Ok((container, Vec::new()))
+                Ok((container, warnings))
             }
             Err(error) => {
                 house.give_back_name(&name);

@@ -11,6 +11,20 @@ const LEAST_MEMORY: i64 = 6 << 20;
 /// Microseconds; what billionths of a CPU are counted by.
 const PERIOD: u64 = 100_000;
 
+/// Of a daemon that has no cgroups to limit anything by.
+pub const DISCARDED: &str = "this daemon runs as an ordinary user who was given no cgroup: the limits \
+                             of memory, CPU and processes are discarded";
+
+/// Whether something is to be limited that takes a cgroup.
+pub fn are_asked(limits: &Limits) -> bool {
+    let others = Limits {
+        ulimits: limits.ulimits.clone(),
+        devices: limits.devices.clone(),
+        ..Limits::default()
+    };
+    *limits != others
+}
+
 pub fn resources(host: &HostConfig) -> Result<Resources> {
     let limits = &host.limits;
     check(limits)?;

@@ -106,6 +106,7 @@ const NO_COMMIT: Commit = Commit { id: "" };
 
 pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
     let facts = &engine.facts;
+    let limits = engine.runtime.has_cgroups();
     let (operating_system, os_version) = host::distribution();
     let census = containers::census(&engine);
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
@@ -126,13 +127,13 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
             authorization: None,
             log: vec!["json-file", "local", "none"],
         },
-        memory_limit: true,
-        swap_limit: true,
-        cpu_cfs_period: true,
-        cpu_cfs_quota: true,
-        cpu_shares: true,
-        cpu_set: true,
-        pids_limit: true,
+        memory_limit: limits,
+        swap_limit: limits,
+        cpu_cfs_period: limits,
+        cpu_cfs_quota: limits,
+        cpu_shares: limits,
+        cpu_set: limits,
+        pids_limit: limits,
         ipv4_forwarding: host::forwards(),
         debug: false,
         n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
@@ -143,6 +144,7 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
             .unwrap_or_default(),
         logging_driver: "json-file",
         cgroup_driver: match engine.runtime.cgroup_driver() {
+            _ if !limits => "none",
             CgroupDriver::Cgroupfs => "cgroupfs",
             CgroupDriver::Systemd => "systemd",
         },
@@ -201,6 +203,9 @@ fn registries() -> Value {
 
 fn security_options() -> Vec<String> {
     let mut options = vec!["name=seccomp,profile=builtin".to_owned()];
+    if berth_kernel::in_user_namespace() {
+        options.push("name=rootless".to_owned());
+    }
     if std::fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap_or(false) {
         options.push("name=cgroupns".to_owned());
     }

@@ -170,6 +170,7 @@ fn preserved(host: &Host) -> Result<()> {
         process: ProcessOptions {
             preserved_fds: 1,
             keep_keyring: true,
+            ..ProcessOptions::default()
         },
         ..CreateOptions::default()
     };

@@ -71,6 +71,7 @@ pub fn run(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> 
     let options = ProcessOptions {
         preserved_fds: descriptors::preserved(0, asked)?,
         keep_keyring: false,
+        ..ProcessOptions::default()
     };
     let foreground = if detach {
         None

@@ -1,7 +1,7 @@
 //! Everything that can go wrong with a pod's network.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use berth_names::{ContainerId, NetworkId, SandboxId};
@@ -91,6 +91,17 @@ pub enum Error {
         protocol: Protocol,
         address: IpAddr,
         source: io::Error,
+    },
+
+    #[error(
+        "host port {port}/{protocol} on {address} cannot be forwarded: {told}. It is in use by a \
+         process of the host, or below net.ipv4.ip_unprivileged_port_start"
+    )]
+    PortNotForwarded {
+        port: u16,
+        protocol: Protocol,
+        address: Ipv4Addr,
+        told: String,
     },
 
     #[error("no network: {reason}")]

@@ -18,6 +18,9 @@ pub struct NetworksConfig {
     pub pools: Vec<AddressPool>,
     /// Where the host's resolvers are named.
     pub resolv_conf: PathBuf,
+    /// Who forwards ports of the host into this network namespace, where it is an ordinary user's:
+    /// the API socket of slirp4netns.
+    pub forwards: Option<PathBuf>,
 }
 
 impl NetworksConfig {
@@ -28,6 +31,7 @@ impl NetworksConfig {
             bridge: "berth-docker0".to_owned(),
             pools: AddressPool::defaults(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            forwards: None,
         }
     }
 }

@@ -19,7 +19,6 @@ use super::state::Net;
 use super::{Inner, cable, endpoint_id, publish};
 use crate::error::{Error, Result};
 use crate::firewall::Owner;
-use crate::ports::hold;
 
 impl Inner {
     pub(super) fn attach(
@@ -96,7 +95,8 @@ impl Inner {
             let net = state.networks.get(&gateway.network);
             net.and_then(|net| net.options.host_binding)
         };
-        let allocated = publish::allocate(&self.state, &next.member, gateway, binding)?;
+        let allocated =
+            publish::allocate(&self.state, &self.claims, &next.member, gateway, binding)?;
         next.ports = allocated.ports;
         self.held
             .lock()
@@ -216,7 +216,9 @@ impl Inner {
 
     fn give_ports_back(&self, container: &ContainerId) {
         // The sockets before the numbers: who is given one next binds it.
-        self.held.lock().remove(container);
+        let held = self.held.lock().remove(container);
+        // Not under the lock: who forwards is asked to stop.
+        drop(held);
         self.state.lock().ports.release(container);
     }
 
@@ -303,7 +305,8 @@ impl Inner {
     /// container.
     fn hold_again(&self, membership: &Membership) {
         let held = membership.ports.iter().filter_map(|port| {
-            hold(port.protocol, port.host_ip, port.host_port)
+            self.claims
+                .take(port.protocol, port.host_ip, port.host_port)
                 .inspect_err(|error| tracing::warn!(%error, "a published port is in use"))
                 .ok()
                 .flatten()

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use berth_names::{ContainerId, EndpointId, NetworkId};
 use serde::{Deserialize, Serialize};
 
+use super::forwards::WITHIN;
 use crate::pod::{Dns, PortMapping, Protocol};
 
 /// A hardware address, written `02:42:ac:11:00:02`.
@@ -117,6 +118,9 @@ pub struct PublishedPort {
     /// An unspecified address stands for every one of its family.
     pub host_ip: IpAddr,
     pub host_port: u16,
+    /// Not this network namespace's, but one that leads into it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwarded: bool,
 }
 
 impl PublishedPort {
@@ -125,7 +129,7 @@ impl PublishedPort {
             protocol: self.protocol,
             container_port: self.container_port,
             host_port: self.host_port,
-            host_ip: Some(self.host_ip),
+            host_ip: Some(if self.forwarded { WITHIN } else { self.host_ip }),
         }
     }
 }

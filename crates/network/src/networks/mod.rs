@@ -13,10 +13,12 @@
 //! same steps that undo what succeeded.
 
 mod cable;
+mod claims;
 mod config;
 mod connect;
 mod definition;
 mod dns;
+mod forwards;
 mod ipam;
 mod member;
 mod names;
@@ -27,7 +29,6 @@ mod state;
 mod store;
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -44,7 +45,9 @@ pub use member::{
     PortRequest, PublishedPort,
 };
 
+use self::claims::{Claim, Claims};
 use self::definition::NewNetwork as Wanted;
+use self::forwards::Forwarder;
 use self::standing::{Description, Standing};
 use self::state::{Net, State};
 use self::store::Store;
@@ -64,8 +67,9 @@ struct Inner {
     store: Store,
     state: Mutex<State>,
     standing: Standing,
-    /// The sockets that keep others off the containers' published ports.
-    held: Mutex<HashMap<ContainerId, Vec<OwnedFd>>>,
+    claims: Claims,
+    /// What keeps others off the containers' published ports.
+    held: Mutex<HashMap<ContainerId, Vec<Claim>>>,
     /// What the containers' resolvers answer from, and they themselves.
     resolving: Arc<dns::Shared>,
     resolvers: Mutex<HashMap<ContainerId, dns::Server>>,
@@ -109,6 +113,10 @@ impl Networks {
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| Error::NotReady {
             reason: error.to_string(),
         })?;
+        let claims = match config.forwards.clone() {
+            None => Claims::Sockets,
+            Some(socket) => Claims::Forwards(Forwarder::open(socket)?),
+        };
         let inner = Arc::new(Inner {
             store: Store::open(&config.record_dir, &config.state_dir)?,
             state: Mutex::new(State {
@@ -116,6 +124,7 @@ impl Networks {
                 ..State::default()
             }),
             standing: Standing::open(&config.bridge)?,
+            claims,
             held: Mutex::default(),
             resolving: Arc::new(dns::Shared::new(config.resolv_conf.clone())),
             resolvers: Mutex::default(),

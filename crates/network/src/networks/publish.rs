@@ -2,25 +2,24 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
-use std::os::fd::OwnedFd;
 
 use berth_names::ContainerId;
 use parking_lot::Mutex;
 
+use super::claims::{Claim, Claims};
 use super::member::{Endpoint, HostPort, Member, PortRequest, PublishedPort};
 use super::state::State;
 use crate::error::{Error, Result};
 use crate::pod::PortMapping;
-use crate::ports::hold;
 
 /// Where the kernel's own say is not to be had (`ip_local_port_range` in ip-sysctl.rst).
 const EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
-/// Ports that were found, and the sockets that keep others off them.
+/// Ports that were found, and what keeps others off them.
 #[derive(Debug, Default)]
 pub(super) struct Allocated {
     pub ports: Vec<PublishedPort>,
-    pub held: Vec<OwnedFd>,
+    pub held: Vec<Claim>,
 }
 
 /// The ports of the host's that programs are given unasked.
@@ -38,6 +37,7 @@ pub(super) fn ephemeral() -> RangeInclusive<u16> {
 /// then on. Binds sockets: must run on a thread in the host's namespace.
 pub(super) fn allocate(
     state: &Mutex<State>,
+    claims: &Claims,
     member: &Member,
     gateway: &Endpoint,
     host_binding: Option<Ipv4Addr>,
@@ -45,7 +45,7 @@ pub(super) fn allocate(
     let mut allocated = Allocated::default();
     for request in &member.ports {
         let found = addresses(request, gateway, host_binding)
-            .and_then(|addresses| one(state, member, request, &addresses));
+            .and_then(|addresses| one(state, claims, member, request, &addresses));
         match found {
             Ok(one) => {
                 allocated.ports.extend(one.ports);
@@ -90,6 +90,7 @@ fn addresses(
 /// The first port of those wanted that is free on all of the addresses.
 fn one(
     state: &Mutex<State>,
+    claims: &Claims,
     member: &Member,
     request: &PortRequest,
     addresses: &[IpAddr],
@@ -117,12 +118,12 @@ fn one(
                 host_ip: Some(*address),
             })
             .collect();
-        match take(state, &member.id, &mappings) {
+        match take(state, claims, &member.id, &mappings) {
             Ok(held) => {
                 if request.host_port == HostPort::Any {
                     state.lock().next_port = port.checked_add(1).unwrap_or(first);
                 }
-                return Ok(published(mappings, held));
+                return Ok(published(mappings, held, claims.are_forwards()));
             }
             Err(error) => refusal = Some(error),
         }
@@ -142,9 +143,10 @@ fn one(
 
 fn take(
     state: &Mutex<State>,
+    claims: &Claims,
     container: &ContainerId,
     mappings: &[PortMapping],
-) -> Result<Vec<OwnedFd>> {
+) -> Result<Vec<Claim>> {
     {
         let mut state = state.lock();
         for mapping in mappings {
@@ -164,7 +166,8 @@ fn take(
     let held: Result<Vec<_>> = mappings
         .iter()
         .filter_map(|mapping| {
-            hold(mapping.protocol, mapping.host_ip?, mapping.host_port).transpose()
+            let claim = claims.take(mapping.protocol, mapping.host_ip?, mapping.host_port);
+            claim.transpose()
         })
         .collect();
     if held.is_err() {
@@ -176,13 +179,14 @@ fn take(
     held
 }
 
-fn published(mappings: Vec<PortMapping>, held: Vec<OwnedFd>) -> Allocated {
+fn published(mappings: Vec<PortMapping>, held: Vec<Claim>, forwarded: bool) -> Allocated {
     let ports = mappings.into_iter().filter_map(|mapping| {
         Some(PublishedPort {
             protocol: mapping.protocol,
             container_port: mapping.container_port,
             host_ip: mapping.host_ip?,
             host_port: mapping.host_port,
+            forwarded,
         })
     });
     Allocated {

@@ -3,9 +3,10 @@
 //! The file is `/etc/berth/berthd.toml`, if it is there, or the one that `--config` names, which
 //! must be. Beside it, every `*.toml` in a directory of the same name with `.d` appended
 //! (`berthd.toml.d/`) is read over it in the order of names. A key that is not known is an error
-//! that names file and line.
+//! that names file and line. An ordinary user's daemon has its files elsewhere ([`own`]).
 
 mod docker;
+mod own;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -103,6 +104,9 @@ pub struct Config {
     pub log: Log,
     pub trace: Trace,
     pub metrics: Metrics,
+    /// Where slirp4netns takes requests to forward the host's ports: of an ordinary user's daemon.
+    #[serde(skip)]
+    pub forwards: Option<PathBuf>,
 }
 
 /// Who runs the containers of pods that ask for it.
@@ -265,6 +269,7 @@ impl Default for Config {
             log: Log::default(),
             trace: Trace::default(),
             metrics: Metrics::default(),
+            forwards: None,
         }
     }
 }
@@ -369,10 +374,16 @@ impl Default for Log {
 impl Config {
     /// Reads file, drop-ins and flags, and fills in what depends on others.
     pub fn load(flags: Flags) -> Result<Self> {
-        let merged = match &flags.config {
+        let own = own::places()?;
+        let default = own
+            .as_ref()
+            .map_or(Path::new(DEFAULT_FILE), |own| &own.file);
+        let read = match &flags.config {
             Some(named) => read_with_drop_ins(named, true)?,
-            None => read_with_drop_ins(Path::new(DEFAULT_FILE), false)?,
+            None => read_with_drop_ins(default, false)?,
         };
+        let mut merged = own.map_or_else(toml::Table::new, |own| own.defaults());
+        merge(&mut merged, read);
         let mut config = Self::deserialize(toml::Value::Table(merged))
             .context("the configuration files do not fit together")?;
         config.take(flags);

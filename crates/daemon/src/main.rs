@@ -13,6 +13,7 @@ mod serve;
 mod telemetry;
 mod wiring;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -21,6 +22,9 @@ use clap::Parser;
 use crate::config::{Config, Flags};
 
 fn main() -> ExitCode {
+    if let Some(code) = berth_rootless::hold_if_asked() {
+        return code;
+    }
     let flags = Flags::parse();
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,7 +42,10 @@ const ARENAS: i32 = 2;
 fn run(mut flags: Flags) -> Result<()> {
     berth_kernel::limit_arenas(ARENAS);
     let task = flags.task.take();
-    let config = Config::load(flags)?;
+    let mut config = Config::load(flags)?;
+    if !rustix::process::geteuid().is_root() {
+        config.forwards = Some(enter_own_namespaces(&config)?);
+    }
     if let Some(task) = task {
         return operator::run(&task, &config);
     }
@@ -53,4 +60,15 @@ fn run(mut flags: Flags) -> Result<()> {
         telemetry.flush();
         outcome
     })
+}
+
+/// An ordinary user's daemon is root in namespaces of its own; what forwards the host's ports there
+/// listens where the answer says.
+fn enter_own_namespaces(config: &Config) -> Result<PathBuf> {
+    let places = berth_rootless::Places {
+        state: &config.state,
+        keeper: &config.pod_init,
+    };
+    let entered = berth_rootless::enter(&places).context("cannot run as an ordinary user")?;
+    Ok(entered.forwards)
 }

@@ -252,7 +252,11 @@ fn oom_score_floor() -> i32 {
     own
 }
 
+/// The kernel asks for the capability on the host, whatever a user namespace gives.
 fn may_lower_scores() -> bool {
+    if berth_kernel::in_user_namespace() {
+        return false;
+    }
     const CAP_SYS_RESOURCE: u32 = 24;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
@@ -310,6 +314,7 @@ fn networks_config(config: &Config) -> Result<NetworksConfig> {
     let mut found =
         NetworksConfig::new(config.root.join("networks"), config.state.join("networks"));
     found.bridge = config.docker_bridge();
+    found.forwards = config.forwards.clone();
     let pools = pools.collect::<Result<Vec<_>>>()?;
     if !pools.is_empty() {
         found.pools = pools;

@@ -17,6 +17,7 @@ mod networks;
 mod programs;
 mod registries;
 mod remote;
+mod rootless;
 pub(super) mod session;
 mod sharing;
 mod system;
@@ -71,6 +72,7 @@ const ROOMS: &[Room] = &[
     room("remote", remote::STEPS),
     room("sharing", sharing::STEPS).apart(),
     room("links", links::STEPS).apart(),
+    room("rootless", rootless::STEPS),
 ];
 
 /// Pulls the image that all containers are made of.

@@ -29,6 +29,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("openssl", "openssl"),
+    ("newuidmap", "uidmap"),
+    ("slirp4netns", "slirp4netns"),
     ("make", "make"),
     ("xz", "xz-utils"),
     ("protoc", "protobuf-compiler"),

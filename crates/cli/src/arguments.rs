@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, changes, context, copy, events, exec, history, images, inspect, lifecycle, login, logs,
-    network, ps, pull, push, run, search, shell, stats, system, top, transfer, volume,
+    attach, changes, compose, context, copy, events, exec, history, images, inspect, lifecycle,
+    login, logs, network, ps, pull, push, run, search, shell, stats, system, top, transfer, volume,
 };
 use crate::contexts::{Contexts, home};
 use crate::daemon::{Endpoint, TlsFiles};
@@ -154,6 +154,8 @@ pub enum Command {
     Logout(login::LogOut),
     /// Look for images on Docker Hub
     Search(search::Search),
+    /// Projects of many containers, by Compose files
+    Compose(Box<compose::Compose>),
     /// Containers
     #[command(subcommand)]
     Container(Container),

@@ -61,6 +61,8 @@ pub enum Error {
     Helper { program: String, reason: String },
     #[error("no context is called {0:?}")]
     NoContext(String),
+    #[error(transparent)]
+    Compose(#[from] berth_compose::Error),
     #[error("writing the output")]
     Output(#[source] io::Error),
 }

@@ -366,6 +366,29 @@ impl Project {
     }
 }
 
+/// A service with more in one field, in the words of a file; paths begin at the shell's directory.
+pub fn with_more(
+    mut service: Node,
+    field: &str,
+    more: &Node,
+    path: &crate::error::Path,
+) -> Result<Node> {
+    let Some(field) = crate::schema::SERVICE_FIELDS
+        .iter()
+        .find(|known| known.name == field)
+    else {
+        return Ok(service);
+    };
+    let base = std::env::current_dir().unwrap_or_default();
+    let more = crate::read::Reader { base: &base }.read(more, &field.shape, path)?;
+    let merged = match service.take(field.name) {
+        Some(old) => crate::merge::merge(old, more, &field.shape),
+        None => more,
+    };
+    service.set(field.name, merged);
+    Ok(service)
+}
+
 fn loader<'a>(place: &'a Place, options: &Options) -> Loader<'a> {
     Loader {
         directory: &place.directory,

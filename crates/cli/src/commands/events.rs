@@ -13,12 +13,12 @@ use crate::terminal::forward_nothing;
 pub struct Events {
     /// name=value, as in event=die, container=web, type=image
     #[arg(short, long, value_name = "FILTER")]
-    filter: Vec<String>,
+    pub(super) filter: Vec<String>,
     /// json, or a template such as '{{.Type}} {{.Action}}'
     #[arg(long)]
-    format: Option<String>,
+    pub(super) format: Option<String>,
     #[command(flatten)]
-    window: Window,
+    pub(super) window: Window,
 }
 
 impl Events {

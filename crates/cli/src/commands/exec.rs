@@ -19,28 +19,28 @@ use crate::terminal::{
 pub struct Exec {
     /// Run it in the background
     #[arg(short, long)]
-    detach: bool,
+    pub(super) detach: bool,
     /// Let what is typed in
     #[arg(short, long)]
-    interactive: bool,
+    pub(super) interactive: bool,
     /// Give it a terminal
     #[arg(short, long)]
-    tty: bool,
+    pub(super) tty: bool,
     /// NAME=value, or NAME for this shell's value
     #[arg(short, long, value_name = "VARIABLE")]
-    env: Vec<String>,
+    pub(super) env: Vec<String>,
     /// A file of variables, one a line
     #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
+    pub(super) env_file: Vec<PathBuf>,
     /// user[:group], by name or number
     #[arg(short, long)]
-    user: Option<String>,
+    pub(super) user: Option<String>,
     /// Directory in which it starts
     #[arg(short, long, value_name = "DIRECTORY")]
-    workdir: Option<String>,
+    pub(super) workdir: Option<String>,
     /// Everything that the host may do
     #[arg(long)]
-    privileged: bool,
+    pub(super) privileged: bool,
     /// Keys that leave a terminal and let the command run [default: ctrl-p,ctrl-q]
     #[arg(
         long,
@@ -48,10 +48,10 @@ pub struct Exec {
         default_value = "",
         hide_default_value = true
     )]
-    detach_keys: String,
+    pub(super) detach_keys: String,
     /// Container, then the command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_names = ["CONTAINER", "COMMAND"], num_args = 2..)]
-    words: Vec<String>,
+    pub(super) words: Vec<String>,
 }
 
 impl Exec {

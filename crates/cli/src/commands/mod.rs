@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod changes;
+pub mod compose;
 pub mod context;
 pub mod copy;
 pub mod events;
@@ -41,6 +42,7 @@ pub async fn run(arguments: Arguments) -> Outcome {
         Command::Man(command) => command.run(),
         Command::Context(command) => command.run(),
         Command::Logout(command) => command.run(),
+        Command::Compose(command) => command.run(|| arguments.place.endpoint()).await,
         command => {
             let client = Client::new(arguments.place.endpoint()?);
             ask(command, &client).await
@@ -109,6 +111,7 @@ async fn ask(command: Command, client: &Client) -> Outcome {
         | Command::Completion(_)
         | Command::Man(_)
         | Command::Context(_)
+        | Command::Compose(_)
         | Command::Logout(_) => Ok(0),
     }
 }

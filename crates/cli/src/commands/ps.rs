@@ -101,7 +101,7 @@ impl Ps {
     }
 }
 
-fn colour(state: &str) -> Option<(&'static str, Colour)> {
+pub fn colour(state: &str) -> Option<(&'static str, Colour)> {
     match state {
         "running" => Some(("Status", Colour::Green)),
         "paused" | "restarting" => Some(("Status", Colour::Yellow)),
@@ -110,7 +110,7 @@ fn colour(state: &str) -> Option<(&'static str, Colour)> {
     }
 }
 
-fn row(container: &Value, no_trunc: bool) -> Value {
+pub fn row(container: &Value, no_trunc: bool) -> Value {
     let text = |key: &str| container[key].as_str().unwrap_or_default();
     let created = container["Created"].as_i64().unwrap_or(0);
     let names: Vec<&str> = list(&container["Names"])

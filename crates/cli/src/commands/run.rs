@@ -283,6 +283,28 @@ impl Watched<'_> {
     }
 }
 
+/// Starts a container that is there, and stays with it until it ends.
+pub async fn watch(client: &Client, id: &str, tty: bool, stdin: bool, removed: bool) -> Outcome {
+    let watching = Watching {
+        sig_proxy: true,
+        detach_keys: String::new(),
+    };
+    let watched = Watched {
+        client,
+        id,
+        tty,
+        attached: Attached {
+            stdin,
+            stdout: true,
+            stderr: true,
+        },
+        keys: DetachKeys::parse("")?,
+        watching: &watching,
+    };
+    let condition = if removed { "removed" } else { "next-exit" };
+    watched.start(condition).await
+}
+
 /// Of an answer to `wait`.
 pub async fn exit_code(answer: Answer) -> Outcome {
     let ended: Value = answer.json().await?;

@@ -41,9 +41,9 @@ impl Top {
 
 #[derive(Debug, Args)]
 pub struct Port {
-    container: String,
+    pub(super) container: String,
     /// Of the container alone: 80 or 80/udp
-    port: Option<String>,
+    pub(super) port: Option<String>,
 }
 
 impl Port {

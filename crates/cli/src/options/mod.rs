@@ -11,7 +11,7 @@ mod ports;
 pub use create::{Attached, CreateOptions, restart_policy};
 pub use environment::{environment, labels, pairs};
 pub use limits::LimitOptions;
-pub use moment::Window;
+pub use moment::{Window, moment};
 
 use serde_json::{Map, Value, json};
 

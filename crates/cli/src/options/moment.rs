@@ -39,7 +39,7 @@ impl Window {
 }
 
 /// RFC 3339 (in UTC where it names no zone), seconds, or how long ago. Nothing stays nothing.
-fn moment(text: &str) -> Result<String> {
+pub fn moment(text: &str) -> Result<String> {
     let is_seconds = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if is_seconds {
         return Ok(text.to_owned());

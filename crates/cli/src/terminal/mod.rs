@@ -6,6 +6,7 @@ mod raw;
 mod session;
 mod signals;
 
+pub use frames::{Frames, Side};
 pub use keys::DetachKeys;
 pub use raw::{Raw, is_terminal_input, is_terminal_output, read_secret, restore};
 pub use session::{Ended, Session, show_answer};

@@ -15,6 +15,7 @@ use super::transfer::{TAR, copy};
 use crate::daemon::{Answer, Call, Client, segment};
 use crate::error::{Error, Result};
 use crate::terminal::{is_terminal_input, is_terminal_output};
+pub use pack::{Source, pack};
 use place::Place;
 
 /// Bytes between the side that packs and the side that sends.
@@ -24,19 +25,19 @@ const PIPE: usize = 256 << 10;
 pub struct Copy {
     /// Keep owners
     #[arg(short, long)]
-    archive: bool,
+    pub(super) archive: bool,
     /// Copy what the source links to
     #[arg(short = 'L', long)]
-    follow_link: bool,
+    pub(super) follow_link: bool,
     /// Say nothing; there is nothing that is said
     #[arg(short, long, hide = true)]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// path, container:path, or - for a tar archive
     #[arg(allow_hyphen_values = true)]
-    source: String,
+    pub(super) source: String,
     /// path, container:path, or - for a tar archive
     #[arg(allow_hyphen_values = true)]
-    destination: String,
+    pub(super) destination: String,
 }
 
 /// What a path in a container is.

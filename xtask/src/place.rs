@@ -36,6 +36,7 @@ impl Place {
             place.hosts(),
             place.cni_conf(),
             place.cdi(),
+            place.plugins(),
             place.pod_logs(),
             place.scratch(),
         ] {
@@ -44,6 +45,7 @@ impl Place {
         place.configure("")?;
         place.settle_network(false)?;
         place.settle_devices()?;
+        place.settle_plugins()?;
         Ok(place)
     }
 
@@ -77,6 +79,25 @@ impl Place {
             text,
         )
         .context("writing where the daemon finds devices")
+    }
+
+    /// The daemon sees no plugin of the host, and is not patient with those of the suite.
+    fn settle_plugins(&self) -> Result<()> {
+        let text = format!(
+            "[docker.plugins]\nsockets = {:?}\nspecs = [{:?}]\nlook-timeout-secs = 1\n",
+            self.plugins(),
+            self.plugins()
+        );
+        fs::write(
+            self.config().with_extension("toml.d").join("plugins.toml"),
+            text,
+        )
+        .context("writing where the daemon finds plugins")
+    }
+
+    /// Sockets of plugins, and files that say where plugins are.
+    pub fn plugins(&self) -> PathBuf {
+        self.directory.path().join("p")
     }
 
     /// Files that describe CDI devices.

@@ -16,6 +16,7 @@ use berth_lifecycle::{Parts, Runtime};
 use berth_network::{
     AddressPool, BridgeConfig, Network, NetworkConfig, Networks, NetworksConfig, Subnet,
 };
+use berth_plugins::Plugins;
 use berth_registry::RegistryConfig;
 use berth_shim_client::Launcher;
 use berth_snapshots::{Overlay, Snapshotter};
@@ -35,6 +36,7 @@ pub struct House {
     pub store: berth_metadata::Meters,
     pub containers: Containers,
     pub builder: Builder,
+    pub plugins: Plugins,
 }
 
 /// Opens everything and takes over what runs.
@@ -57,8 +59,10 @@ pub async fn open(config: &Config) -> Result<House> {
         unreadable = recovered.unreadable,
         "took over what was there"
     );
+    let plugins = Plugins::new(config.docker.plugins.config());
     let places = Places {
         root: config.root.join("standalone"),
+        plugins: plugins.clone(),
     };
     let containers = Containers::open(
         runtime.clone(),
@@ -78,6 +82,7 @@ pub async fn open(config: &Config) -> Result<House> {
     )
     .context("cannot open what builds have left")?;
     Ok(House {
+        plugins,
         builder,
         containers,
         runtime,
@@ -196,6 +201,7 @@ pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
         house.networks.clone(),
         house.containers.clone(),
         house.builder.clone(),
+        house.plugins.clone(),
         facts,
     )
 }

@@ -5,6 +5,7 @@ use berth_build::Builder;
 use berth_images::Images;
 use berth_lifecycle::Runtime;
 use berth_network::{Network, Networks};
+use berth_plugins::Plugins;
 use berth_standalone::Containers;
 
 use crate::build;
@@ -20,6 +21,7 @@ pub struct Engine {
     pub networks: Networks,
     pub containers: Containers,
     pub builder: Builder,
+    pub plugins: Plugins,
     pub(crate) builds: build::Running,
     pub(crate) events: Events,
     pub facts: Facts,
@@ -46,6 +48,7 @@ impl Engine {
         networks: Networks,
         containers: Containers,
         builder: Builder,
+        plugins: Plugins,
         facts: Facts,
     ) -> Arc<Self> {
         let told = containers.events();
@@ -56,6 +59,7 @@ impl Engine {
             networks,
             containers,
             builder,
+            plugins,
             builds: build::Running::default(),
             events: Events::default(),
             facts,

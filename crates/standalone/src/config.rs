@@ -64,6 +64,8 @@ pub struct HostConfig {
     pub binds: Vec<String>,
     pub mounts: Vec<Mount>,
     pub tmpfs: BTreeMap<String, String>,
+    /// Of the volumes that `binds`, the image and the container's configuration name.
+    pub volume_driver: String,
     pub volumes_from: Vec<String>,
     pub log_config: LogConfig,
     pub network_mode: String,

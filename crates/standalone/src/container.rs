@@ -136,7 +136,7 @@ impl Container {
     }
 
     /// Whether it runs, as it changes.
-    fn runs(&self) -> watch::Receiver<bool> {
+    pub(crate) fn runs(&self) -> watch::Receiver<bool> {
         let mut shown = self.watch();
         let runs = shown.borrow_and_update().phase.runs();
         let (sender, receiver) = watch::channel(runs);

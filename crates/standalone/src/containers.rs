@@ -9,6 +9,7 @@ use berth_lifecycle::Runtime;
 use berth_metadata::{Store, schema};
 use berth_names::Digest;
 use berth_network::Networks;
+use berth_plugins::Plugins;
 use tokio::sync::broadcast;
 
 use crate::config::{Config, HostConfig, NetworkingConfig};
@@ -19,20 +20,21 @@ use crate::exec::Commands;
 use crate::files::{Files, blocking, make_dir};
 use crate::health;
 use crate::house::House;
+use crate::logs::{self, driver};
 use crate::name;
 use crate::networks;
 use crate::policy;
 use crate::record::{Phase, Record};
-use crate::rotation;
 use crate::sharing;
 use crate::task::{Command, signal};
-use crate::volumes::Volumes;
+use crate::volumes::{Volume, Volumes};
 
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Places {
     /// Logs, volumes and what else outlives a run.
     pub root: PathBuf,
+    pub plugins: Plugins,
 }
 
 /// A container that is to be made.
@@ -64,7 +66,14 @@ impl Containers {
     ) -> Result<Self> {
         make_dir(&places.root.join("containers"))?;
         let records = store.scan(schema::standalone::<Record>())?.records;
-        let house = House::open(runtime, images, networks, store, places.root)?;
+        let house = House::open(
+            runtime,
+            images,
+            networks,
+            store,
+            places.root,
+            places.plugins,
+        )?;
         let known: HashSet<String> = records.iter().map(|(id, _)| id.to_string()).collect();
         let live = records.iter().map(|(_, record)| &record.id);
         let live = live.filter(|id| house.runtime.container(id.as_str()).is_ok());
@@ -79,7 +88,8 @@ impl Containers {
             house.add(record, found);
         }
         house.sweep(&known).await;
-        tokio::spawn(rotation::rotate(Arc::downgrade(&house)));
+        house.volumes.reconcile(&known);
+        tokio::spawn(logs::rotation::rotate_all(Arc::downgrade(&house)));
         let commands = Arc::clone(&house.commands);
         Ok(Self { house, commands })
     }
@@ -123,6 +133,7 @@ impl Containers {
         let endpoints = networks::asked(&draft.host, &draft.networking)?;
         crate::limits::resources(&draft.host)?;
         crate::limits::rlimits(&draft.host.limits.ulimits)?;
+        driver::check(&draft.host.log_config, &house.volumes.plugins).await?;
         if let Some(wanted) = &draft.config.healthcheck {
             health::check(wanted)?;
         }
@@ -144,7 +155,7 @@ impl Containers {
             return Err(error);
         }
         let files = Files::new(&house.root, id.as_str());
-        let logs = draft.host.log_config.r#type != "none";
+        let logs = driver::Driver::of(&draft.host.log_config) != driver::Driver::None;
         let record = Record {
             command: Vec::new(),
             mounts: Vec::new(),
@@ -212,9 +223,11 @@ impl Containers {
         self.house.users_of(volume)
     }
 
-    /// Removes a volume that no container has.
-    pub async fn remove_volume(&self, name: &str) -> Result<()> {
-        self.house.volumes.get(name)?;
+    /// Removes a volume that no container has; by force one is forgotten that its plugin does not
+    /// remove.
+    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<Arc<Volume>> {
+        let there = self.house.volumes.anywhere(name).await?;
+        let there = there.ok_or_else(|| Error::VolumeNotFound(name.to_owned()))?;
         let users = self.users_of(name);
         if !users.is_empty() {
             let ids: Vec<String> = users.iter().map(|one| one.view().id.to_string()).collect();
@@ -223,7 +236,8 @@ impl Containers {
                 ids.join(", ")
             )));
         }
-        self.house.volumes.remove(name).await
+        self.house.volumes.remove(name, force).await?;
+        Ok(there)
     }
 
     /// The same, with more to say than the container's own attributes.

@@ -48,6 +48,18 @@ pub enum Error {
     Lifecycle(berth_lifecycle::Error),
     #[error("{}", berth_lifecycle::chain(.0))]
     Network(berth_network::Error),
+    #[error("{action} {name}: {}", of_plugin(.cause))]
+    VolumePlugin {
+        action: &'static str,
+        name: String,
+        // Not as its source: the text has all of it.
+        cause: berth_plugins::Error,
+    },
+    #[error("failed to initialize logging driver: {}", .cause.report())]
+    LogPlugin {
+        // Not as its source: the text has all of it.
+        cause: berth_plugins::Error,
+    },
     #[error("the records cannot be written: {0}")]
     Store(#[from] berth_metadata::Error),
     #[error("cannot {action} {path:?}: {source}")]
@@ -95,7 +107,15 @@ impl Error {
                 berth_network::ErrorKind::InUse => Kind::Forbidden,
                 berth_network::ErrorKind::Internal => Kind::Internal,
             },
-            Self::Store(_) | Self::File { .. } => Kind::Internal,
+            // No 404 for a plugin: clients would take it for the image's, and pull that.
+            Self::VolumePlugin { action, cause, .. } => match cause {
+                berth_plugins::Error::NotFound(_) | berth_plugins::Error::Lacks { .. } => {
+                    Kind::Invalid
+                }
+                berth_plugins::Error::Refused { .. } if *action == "get" => Kind::NotFound,
+                _ => Kind::Internal,
+            },
+            Self::LogPlugin { .. } | Self::Store(_) | Self::File { .. } => Kind::Internal,
         }
     }
 
@@ -109,6 +129,16 @@ impl Error {
             path,
             source,
         }
+    }
+}
+
+/// In Docker's words where it has some.
+fn of_plugin(error: &berth_plugins::Error) -> String {
+    match error {
+        berth_plugins::Error::NotFound(name) | berth_plugins::Error::Lacks { name, .. } => {
+            format!("error looking up volume plugin {name}: {error}")
+        }
+        other => other.report(),
     }
 }
 

@@ -1,14 +1,16 @@
 //! What the tasks of all containers share: the index, the records, the rooms below.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_images::Images;
 use berth_lifecycle::request::Owner;
 use berth_lifecycle::{Runtime, chain};
 use berth_metadata::{Batch, Store, schema};
+use berth_names::ContainerId;
 use berth_network::Networks;
+use berth_plugins::Plugins;
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
@@ -36,7 +38,7 @@ pub(crate) struct House {
     pub images: Arc<Images>,
     pub networks: Networks,
     pub root: PathBuf,
-    pub volumes: Volumes,
+    pub volumes: Arc<Volumes>,
     pub commands: Arc<Commands>,
     store: Store,
     events: broadcast::Sender<Arc<Event>>,
@@ -57,9 +59,10 @@ impl House {
         networks: Networks,
         store: Store,
         root: PathBuf,
+        plugins: Plugins,
     ) -> Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            volumes: Volumes::open(&root, store.clone())?,
+            volumes: Arc::new(Volumes::open(&root, store.clone(), plugins)?),
             commands: Arc::default(),
             events: broadcast::Sender::new(EVENTS),
             all: RwLock::default(),
@@ -158,11 +161,7 @@ impl House {
         let planned = mounts::plan(&record.config, &record.host, declared, inherited)?;
         for (point, copy) in mounts::settle(&self.volumes, planned).await? {
             if copy {
-                let (path, into) = (
-                    point.destination.clone().into(),
-                    point.source.clone().into(),
-                );
-                self.runtime.copy_up(&record.id, path, into).await?;
+                self.fill(&record.id, &point).await?;
             }
             record.mounts.push(point);
         }
@@ -174,6 +173,19 @@ impl House {
         request::container(&record, image, files, &alone, self.runtime.init_program())?;
         self.commit(&record).await?;
         Ok(record)
+    }
+
+    /// Copies what the image has at a mount's place into a volume that is empty.
+    async fn fill(&self, id: &ContainerId, point: &MountPoint) -> Result<()> {
+        let user = format!("{id}.fill");
+        let source = self.volumes.take(&point.name, &user).await?;
+        let (path, into) = (point.destination.clone().into(), source.clone());
+        let filled = match blocking(move || Ok(mounts::is_empty(&source))).await? {
+            true => self.runtime.copy_up(id, path, into).await,
+            false => Ok(()),
+        };
+        self.volumes.let_go(&point.name, &user).await?;
+        Ok(filled?)
     }
 
     fn inherited(&self, host: &HostConfig) -> Result<Vec<MountPoint>> {
@@ -198,12 +210,15 @@ impl House {
         Ok(all)
     }
 
-    /// Mounts the filesystems that volumes of a container are, all or none.
-    pub async fn mount_volumes(&self, record: &Record) -> Result<()> {
+    /// Mounts the volumes of a container, all or none, and notes where they are.
+    pub async fn mount_volumes(&self, record: &mut Record) -> Result<()> {
         for name in volumes_of(record) {
-            if let Err(error) = self.volumes.take(name, &record.id).await {
-                self.unmount_volumes(record).await;
-                return Err(error);
+            match self.volumes.take(&name, record.id.as_str()).await {
+                Ok(place) => set_source(&mut record.mounts, &name, &place),
+                Err(error) => {
+                    self.unmount_volumes(record).await;
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -212,7 +227,7 @@ impl House {
     /// The opposite, after a run; repeating it is harmless.
     pub async fn unmount_volumes(&self, record: &Record) {
         for name in volumes_of(record) {
-            if let Err(error) = self.volumes.let_go(name, &record.id).await {
+            if let Err(error) = self.volumes.let_go(&name, record.id.as_str()).await {
                 tracing::warn!(volume = name, error = chain(&error), "not unmounted");
             }
         }
@@ -221,7 +236,7 @@ impl House {
     /// For one that runs, under a former daemon's mounts.
     pub fn note_volumes(&self, record: &Record) {
         for name in volumes_of(record) {
-            self.volumes.note_user(name, &record.id);
+            self.volumes.note_user(&name, record.id.as_str());
         }
     }
 
@@ -243,7 +258,7 @@ impl House {
             if users.iter().any(|one| one.view().id != record.id) {
                 continue;
             }
-            if let Err(error) = self.volumes.remove(&point.name).await {
+            if let Err(error) = self.volumes.remove(&point.name, false).await {
                 tracing::warn!(
                     volume = point.name,
                     error = chain(&error),
@@ -326,8 +341,17 @@ impl House {
     }
 }
 
-fn volumes_of(record: &Record) -> impl Iterator<Item = &str> {
+/// Each once, wherever it is mounted.
+pub(crate) fn volumes_of(record: &Record) -> BTreeSet<String> {
     let volumes = record.mounts.iter();
     let volumes = volumes.filter(|point| point.r#type == "volume");
-    volumes.map(|point| point.name.as_str())
+    volumes.map(|point| point.name.clone()).collect()
+}
+
+/// Where the files of a volume are.
+pub(crate) fn set_source(mounts: &mut [MountPoint], volume: &str, place: &Path) {
+    let of_volume = |point: &&mut MountPoint| point.r#type == "volume" && point.name == volume;
+    for point in mounts.iter_mut().filter(of_volume) {
+        point.source = place.display().to_string();
+    }
 }

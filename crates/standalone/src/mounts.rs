@@ -40,7 +40,7 @@ pub(crate) fn plan<'a>(
 ) -> Result<Vec<Planned>> {
     let mut all: Vec<Planned> = Vec::new();
     for bind in &host.binds {
-        add(&mut all, parse_bind(bind)?)?;
+        add(&mut all, by_driver(parse_bind(bind)?, &host.volume_driver))?;
     }
     for mount in &host.mounts {
         add(&mut all, of_mount(mount)?)?;
@@ -57,10 +57,17 @@ pub(crate) fn plan<'a>(
     for target in declared {
         let target = destination(target)?;
         if !has(&all, &target) {
-            all.push(anonymous(target));
+            all.push(by_driver(anonymous(target), &host.volume_driver));
         }
     }
     Ok(all)
+}
+
+fn by_driver(mut planned: Planned, driver: &str) -> Planned {
+    if let Some(volume) = &mut planned.volume {
+        driver.clone_into(&mut volume.driver);
+    }
+    planned
 }
 
 fn has(all: &[Planned], destination: &str) -> bool {
@@ -370,11 +377,16 @@ pub(crate) async fn settle(
                 options: volume.options,
             };
             let (volume, _) = volumes.create(draft).await?;
-            // Another filesystem comes over it: what is copied would be under that.
-            copies = copy && volume.options.is_empty() && is_empty(&volume.mountpoint);
+            copies = copy
+                && match volume.is_plugged() {
+                    true => true,
+                    // Another filesystem comes over it: what is copied would be under that.
+                    false => volume.options.is_empty() && is_empty(&volume.mountpoint),
+                };
             // A mount of one that is written to would lift that.
-            point.rw &= !local::is_read_only(&volume.options);
+            point.rw &= volume.is_plugged() || !local::is_read_only(&volume.options);
             point.name.clone_from(&volume.name);
+            point.driver.clone_from(&volume.driver);
             point.source = volume.mountpoint.display().to_string();
         }
         points.push((point, copies));
@@ -382,7 +394,7 @@ pub(crate) async fn settle(
     Ok(points)
 }
 
-fn is_empty(directory: &Path) -> bool {
+pub(crate) fn is_empty(directory: &Path) -> bool {
     std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 

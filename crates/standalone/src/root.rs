@@ -1,5 +1,6 @@
 //! The files of a container, for those who read or write them from outside.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,9 @@ use crate::container::Container;
 use crate::containers::Containers;
 use crate::error::{Error, Result};
 use crate::files::blocking;
+use crate::house::{set_source, volumes_of};
 use crate::record::{MountPoint, Phase, Record};
+use crate::volumes::Volumes;
 
 /// Where the runtime mounts something in every container.
 const MOUNTED: [&str; 6] = [
@@ -29,6 +32,32 @@ pub struct ContainerRoot {
     pub record: Arc<Record>,
     runs: bool,
     _hold: Hold,
+    _volumes: Option<Held>,
+}
+
+/// Volumes that are mounted for as long as this is there.
+struct Held {
+    volumes: Arc<Volumes>,
+    user: String,
+    names: BTreeSet<String>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let (volumes, user) = (Arc::clone(&self.volumes), std::mem::take(&mut self.user));
+        let names = std::mem::take(&mut self.names);
+        // Without one the daemon is on its way out: the next one finds what is left.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        runtime.spawn(async move {
+            for name in names {
+                if let Err(error) = volumes.let_go(&name, &user).await {
+                    tracing::warn!(volume = name, %error, "not unmounted");
+                }
+            }
+        });
+    }
 }
 
 /// What keeps a container from being started on a layer that is written to.
@@ -84,19 +113,37 @@ impl Containers {
         check(&record)?;
         let runtime = &self.house().runtime;
         let run = container.running().ok();
-        let root = match &run {
-            Some(run) => runtime.root_of_run(run).await?,
+        let (root, held) = match &run {
+            Some(run) => (runtime.root_of_run(run).await?, None),
             None => {
-                let volumes = volumes(&record);
-                runtime.root_at_rest(&record.id, volumes, writable).await?
+                let mut mounts = record.mounts.clone();
+                let held = self.mount_at_rest(&record, &mut mounts).await?;
+                let root = runtime.root_at_rest(&record.id, volumes(&mounts), writable);
+                (root.await?, Some(held))
             }
         };
         Ok(ContainerRoot {
+            _volumes: held,
             root,
             record,
             runs: run.is_some(),
             _hold: hold,
         })
+    }
+
+    /// Under a name of its own: the container may be started meanwhile, and end.
+    async fn mount_at_rest(&self, record: &Record, mounts: &mut [MountPoint]) -> Result<Held> {
+        let mut held = Held {
+            volumes: Arc::clone(&self.house().volumes),
+            user: format!("{}.{:08x}", record.id, fastrand::u32(..)),
+            names: BTreeSet::new(),
+        };
+        for name in volumes_of(record) {
+            let place = held.volumes.take(&name, &held.user).await?;
+            set_source(mounts, &name, &place);
+            held.names.insert(name);
+        }
+        Ok(held)
     }
 
     /// The layer of a container with the image below it and nothing on it, for reading.
@@ -138,9 +185,10 @@ fn check(record: &Record) -> Result<()> {
     }
 }
 
-fn volumes(record: &Record) -> Vec<VolumeMount> {
-    let mounts = record.mounts.iter();
-    let mounts = mounts.filter(|point| matches!(point.r#type.as_str(), "bind" | "volume"));
+fn volumes(mounts: &[MountPoint]) -> Vec<VolumeMount> {
+    let mounts = mounts
+        .iter()
+        .filter(|point| matches!(point.r#type.as_str(), "bind" | "volume"));
     let volume = |point: &MountPoint| VolumeMount {
         source: PathBuf::from(&point.source),
         sub_path: PathBuf::from(&point.sub_path),

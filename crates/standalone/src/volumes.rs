@@ -1,12 +1,12 @@
-//! Volumes: directories that outlive containers.
+//! Volumes: directories that outlive containers. Those of plugins are in [`crate::plugged`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_metadata::{Batch, Store, schema};
-use berth_names::ContainerId;
+use berth_plugins::Plugins;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,8 @@ use crate::local;
 use crate::name;
 use crate::record::Nanos;
 
-const DRIVER: &str = "local";
+/// The driver that is no plugin.
+pub(crate) const LOCAL: &str = "local";
 
 /// A volume; its content lies in `mountpoint`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct Volume {
     /// Nobody chose its name.
     #[serde(default)]
     pub anonymous: bool,
+    /// For whom its plugin was asked to mount it, and not yet to unmount it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub holders: BTreeSet<String>,
 }
 
 /// A volume as it is asked for; an empty name means one that is made up.
@@ -44,15 +48,18 @@ pub struct VolumeDraft {
 pub struct Volumes {
     root: PathBuf,
     store: Store,
-    all: RwLock<BTreeMap<String, Arc<Volume>>>,
+    pub(crate) plugins: Plugins,
+    pub(crate) all: RwLock<BTreeMap<String, Arc<Volume>>>,
     /// Who has the filesystem of a volume mounted.
-    users: Mutex<BTreeMap<String, BTreeSet<ContainerId>>>,
-    /// One is made, mounted or removed at a time.
+    pub(crate) users: Mutex<BTreeMap<String, BTreeSet<String>>>,
+    /// One of our own is made, mounted or removed at a time.
     changing: tokio::sync::Mutex<()>,
+    /// A plugin may take long: only who wants the same volume waits.
+    pub(crate) busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Volumes {
-    pub(crate) fn open(root: &Path, store: Store) -> Result<Self> {
+    pub(crate) fn open(root: &Path, store: Store, plugins: Plugins) -> Result<Self> {
         let root = root.join("volumes");
         make_dir(&root)?;
         let found = store.scan(schema::volumes::<Volume>())?.records;
@@ -63,8 +70,10 @@ impl Volumes {
             all: RwLock::new(all.collect()),
             users: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            busy: Mutex::default(),
             root,
             store,
+            plugins,
         })
     }
 
@@ -77,102 +86,138 @@ impl Volumes {
         found.ok_or_else(|| Error::VolumeNotFound(name.to_owned()))
     }
 
-    /// Makes the volume, or answers with the one of that name, and says whether it is new.
-    pub async fn create(&self, draft: VolumeDraft) -> Result<(Arc<Volume>, bool)> {
-        if !draft.driver.is_empty() && draft.driver != DRIVER {
-            let driver = &draft.driver;
-            return Err(Error::invalid(format!(
-                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
-            )));
-        }
-        local::check(&draft.options)?;
+    /// Makes the volume, or answers with the one of that name, and says whether it is new. Who names
+    /// no driver takes what is there under that name, wherever it is.
+    pub async fn create(&self, mut draft: VolumeDraft) -> Result<(Arc<Volume>, bool)> {
         let anonymous = draft.name.is_empty();
-        let name = match anonymous {
-            true => (0..4)
+        if anonymous {
+            draft.name = (0..4)
                 .map(|_| format!("{:016x}", fastrand::u64(..)))
-                .collect(),
-            false => draft.name,
-        };
-        name::volume(&name)?;
-        let _one = self.changing.lock().await;
-        if let Ok(there) = self.get(&name) {
+                .collect();
+        }
+        name::volume(&draft.name)?;
+        if draft.driver.is_empty()
+            && !anonymous
+            && let Some(there) = self.anywhere(&draft.name).await?
+        {
             return Ok((there, false));
         }
-        let volume = Arc::new(Volume {
-            mountpoint: self.root.join(&name).join("_data"),
-            driver: DRIVER.to_owned(),
-            created_at: berth_lifecycle::record::now(),
-            labels: draft.labels,
-            options: draft.options,
-            anonymous,
-            name,
-        });
+        match draft.driver.as_str() {
+            "" | LOCAL => self.create_local(draft, anonymous).await,
+            _ => self.create_plugged(draft, anonymous).await,
+        }
+    }
+
+    async fn create_local(
+        &self,
+        draft: VolumeDraft,
+        anonymous: bool,
+    ) -> Result<(Arc<Volume>, bool)> {
+        local::check(&draft.options)?;
+        let _one = self.changing.lock().await;
+        if let Ok(there) = self.get(&draft.name) {
+            return self.same_driver(there, LOCAL).map(|there| (there, false));
+        }
+        let volume = Volume {
+            mountpoint: self.root.join(&draft.name).join("_data"),
+            ..Volume::new(draft, LOCAL, anonymous)
+        };
         let place = volume.mountpoint.clone();
         blocking(move || make_volume_dir(&place)).await?;
+        Ok((self.put(volume).await?, true))
+    }
+
+    /// A name belongs to one driver.
+    pub(crate) fn same_driver(&self, there: Arc<Volume>, driver: &str) -> Result<Arc<Volume>> {
+        match there.driver == driver {
+            true => Ok(there),
+            false => Err(Error::Conflict(format!(
+                "create {0}: a volume named {0} already exists with the {1} driver. \
+                 Choose a different volume name.",
+                there.name, there.driver
+            ))),
+        }
+    }
+
+    /// Writes it down and shows it.
+    pub(crate) async fn put(&self, volume: Volume) -> Result<Arc<Volume>> {
+        let volume = Arc::new(volume);
         let mut batch = Batch::new();
         batch.put(schema::volumes(), &volume.name, &*volume)?;
         self.store.commit(batch).await?;
         let mut all = self.all.write();
         all.insert(volume.name.clone(), Arc::clone(&volume));
-        Ok((volume, true))
+        Ok(volume)
     }
 
-    /// Mounts the filesystem of a volume that has one, for a container that is about to run.
-    pub(crate) async fn take(&self, name: &str, container: &ContainerId) -> Result<()> {
+    /// Makes the files of a volume appear that are not there already, for one that is about to use
+    /// them: the id of a container, or one that begins with it and a dot. Says where they are.
+    pub(crate) async fn take(self: &Arc<Self>, name: &str, user: &str) -> Result<PathBuf> {
         let volume = self.get(name)?;
+        if volume.driver != LOCAL {
+            return self.take_plugged(&volume, user).await;
+        }
+        let place = volume.mountpoint.clone();
         if volume.options.is_empty() {
-            return Ok(());
+            return Ok(place);
         }
         let _one = self.changing.lock().await;
-        let mounted = Arc::clone(&volume);
-        blocking(move || local::mount_on(&mounted.mountpoint, &mounted.options)).await?;
-        self.note_user(name, container);
-        Ok(())
+        blocking(move || local::mount_on(&volume.mountpoint, &volume.options)).await?;
+        self.note_user(name, user);
+        Ok(place)
     }
 
     /// For a container that has it already, under a former daemon.
-    pub(crate) fn note_user(&self, name: &str, container: &ContainerId) {
+    pub(crate) fn note_user(&self, name: &str, user: &str) {
         let mut users = self.users.lock();
         let of_volume = users.entry(name.to_owned()).or_default();
-        of_volume.insert(container.clone());
+        of_volume.insert(user.to_owned());
     }
 
-    /// The opposite of [`Volumes::take`]; the last one unmounts it. Repeating it is harmless.
-    pub(crate) async fn let_go(&self, name: &str, container: &ContainerId) -> Result<()> {
+    /// Whether others have it.
+    pub(crate) fn forget_user(&self, name: &str, user: &str) -> bool {
+        let mut users = self.users.lock();
+        let others = users.get_mut(name).is_some_and(|users| {
+            users.remove(user);
+            !users.is_empty()
+        });
+        if !others {
+            users.remove(name);
+        }
+        others
+    }
+
+    /// The opposite of [`Volumes::take`]; of a filesystem the last one unmounts it. Repeating it is
+    /// harmless.
+    pub(crate) async fn let_go(self: &Arc<Self>, name: &str, user: &str) -> Result<()> {
         let Ok(volume) = self.get(name) else {
             return Ok(());
         };
+        if volume.driver != LOCAL {
+            return self.let_go_plugged(&volume, user).await;
+        }
         if volume.options.is_empty() {
             return Ok(());
         }
         let _one = self.changing.lock().await;
-        let is_used = {
-            let mut users = self.users.lock();
-            let others = users.get_mut(name).is_some_and(|users| {
-                users.remove(container);
-                !users.is_empty()
-            });
-            if !others {
-                users.remove(name);
-            }
-            others
-        };
-        if is_used {
+        if self.forget_user(name, user) {
             return Ok(());
         }
         blocking(move || local::unmount_from(&volume.mountpoint)).await
     }
 
-    /// Removes the volume and its content. The caller knows that nobody uses it.
-    pub(crate) async fn remove(&self, name: &str) -> Result<()> {
+    /// Removes the volume and its content. The caller knows that nobody uses it. By force one is
+    /// forgotten that its plugin does not remove.
+    pub(crate) async fn remove(&self, name: &str, force: bool) -> Result<()> {
+        let volume = self.get(name)?;
+        if volume.driver != LOCAL {
+            return self.remove_plugged(&volume, force).await;
+        }
         let _one = self.changing.lock().await;
         let volume = self.get(name)?;
         // What is mounted there is others', and is not to be removed with the directory.
         blocking(move || local::unmount_from(&volume.mountpoint)).await?;
-        let mut batch = Batch::new();
-        batch.remove(schema::volumes::<Volume>(), &name.to_owned());
-        self.store.commit(batch).await?;
-        self.all.write().remove(name);
+        self.erase(name).await?;
         let place = self.root.join(name);
         blocking(move || match fs::remove_dir_all(&place) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -181,6 +226,35 @@ impl Volumes {
             _ => Ok(()),
         })
         .await
+    }
+
+    pub(crate) async fn erase(&self, name: &str) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.remove(schema::volumes::<Volume>(), &name.to_owned());
+        self.store.commit(batch).await?;
+        self.all.write().remove(name);
+        Ok(())
+    }
+}
+
+impl Volume {
+    /// Nowhere yet.
+    pub(crate) fn new(draft: VolumeDraft, driver: &str, anonymous: bool) -> Self {
+        Self {
+            mountpoint: PathBuf::new(),
+            driver: driver.to_owned(),
+            created_at: berth_lifecycle::record::now(),
+            labels: draft.labels,
+            options: draft.options,
+            name: draft.name,
+            holders: BTreeSet::new(),
+            anonymous,
+        }
+    }
+
+    /// Its files belong to a plugin.
+    pub fn is_plugged(&self) -> bool {
+        self.driver != LOCAL
     }
 }
 

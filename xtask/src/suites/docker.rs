@@ -14,6 +14,7 @@ mod interface;
 mod killed;
 mod links;
 mod networks;
+mod plugins;
 mod programs;
 mod registries;
 mod remote;
@@ -72,6 +73,7 @@ const ROOMS: &[Room] = &[
     room("remote", remote::STEPS),
     room("sharing", sharing::STEPS).apart(),
     room("links", links::STEPS).apart(),
+    room("plugins", plugins::STEPS).apart(),
     room("rootless", rootless::STEPS),
 ];
 

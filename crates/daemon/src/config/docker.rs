@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,44 @@ pub struct Docker {
     /// For networks that ask for no subnet; empty means Docker's own ranges.
     pub address_pools: Vec<AddressPool>,
     pub remote: Remote,
+    pub plugins: Plugins,
+}
+
+/// Where plugins of Docker's protocol are looked for, and how long they are waited for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Plugins {
+    /// Sockets of plugins.
+    pub sockets: PathBuf,
+    /// Directories of files that say where plugins are.
+    pub specs: Vec<PathBuf>,
+    /// Seconds that an answer may take with which nothing changes.
+    pub look_timeout_secs: u64,
+    /// Seconds that any other may take, such as a mount.
+    pub timeout_secs: u64,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        let usual = berth_plugins::Config::default();
+        Self {
+            sockets: usual.sockets,
+            specs: usual.specs,
+            look_timeout_secs: usual.look.as_secs(),
+            timeout_secs: usual.change.as_secs(),
+        }
+    }
+}
+
+impl Plugins {
+    pub fn config(&self) -> berth_plugins::Config {
+        berth_plugins::Config {
+            sockets: self.sockets.clone(),
+            specs: self.specs.clone(),
+            look: Duration::from_secs(self.look_timeout_secs),
+            change: Duration::from_secs(self.timeout_secs),
+        }
+    }
 }
 
 /// A range that is cut into subnets.
@@ -40,6 +79,14 @@ pub struct Remote {
 
 impl Docker {
     pub(super) fn check(&self) -> Result<()> {
+        for (key, seconds) in [
+            ("look-timeout-secs", self.plugins.look_timeout_secs),
+            ("timeout-secs", self.plugins.timeout_secs),
+        ] {
+            if seconds == 0 {
+                bail!("docker.plugins.{key} is 0: no plugin answers at once, set it to 1 or more");
+            }
+        }
         self.remote.socket_address().map(drop)
     }
 }

@@ -89,10 +89,10 @@ pub struct Info {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Plugins {
-    volume: Vec<&'static str>,
-    network: Vec<&'static str>,
+    volume: Vec<String>,
+    network: Vec<String>,
     authorization: Option<()>,
-    log: Vec<&'static str>,
+    log: Vec<String>,
 }
 
 /// Of a program that Docker is made of, and Berth is not.
@@ -121,12 +121,7 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
         images: engine.images.list().len(),
         driver: "overlay2",
         driver_status: vec![["Supports d_type".to_owned(), "true".to_owned()]],
-        plugins: Plugins {
-            volume: vec!["local"],
-            network: vec!["bridge", "host", "null"],
-            authorization: None,
-            log: vec!["json-file", "local", "none"],
-        },
+        plugins: plugins(&engine).await,
         memory_limit: limits,
         swap_limit: limits,
         cpu_cfs_period: limits,
@@ -186,6 +181,22 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
         cdi_spec_dirs: dirs.map(|dir| dir.display().to_string()).collect(),
         warnings: None,
     })
+}
+
+/// What is built in, and what is plugged in.
+async fn plugins(engine: &Engine) -> Plugins {
+    let drivers = async |built_in: &[&str], interface: &'static str| {
+        let found = engine.plugins.all(interface).await.plugins;
+        let built_in = built_in.iter().map(|name| (*name).to_owned());
+        let others = found.iter().map(|plugin| plugin.name().to_owned());
+        built_in.chain(others).collect::<Vec<String>>()
+    };
+    Plugins {
+        volume: drivers(&["local"], "VolumeDriver").await,
+        network: drivers(&["bridge", "host", "null"], "NetworkDriver").await,
+        authorization: None,
+        log: drivers(&["json-file", "local", "none"], "LogDriver").await,
+    }
 }
 
 /// Plain HTTP is spoken to registries of this machine alone, unless configured.

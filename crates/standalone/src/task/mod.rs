@@ -14,6 +14,7 @@
 
 mod alter;
 mod checks;
+mod outlet;
 mod run;
 mod stop;
 
@@ -35,6 +36,7 @@ use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::files::Files;
 use crate::house::House;
+use crate::logs::forward::Forward;
 use crate::mailbox::Reply;
 use crate::record::Record;
 
@@ -110,6 +112,8 @@ pub(crate) struct Task {
     restart_at: Option<Instant>,
     last_wait: Option<Duration>,
     checks: Checks,
+    /// Of the present run.
+    forward: Option<Forward>,
 }
 
 impl Task {
@@ -131,6 +135,7 @@ impl Task {
             restart_at: None,
             last_wait: None,
             checks: Checks::default(),
+            forward: None,
         };
         tokio::spawn(async move {
             task.take_over(found).await;

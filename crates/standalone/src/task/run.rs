@@ -25,6 +25,9 @@ impl Task {
             None => self.nothing_runs().await,
             Some(found) => self.found(found).await,
         }
+        if self.run.is_some() {
+            self.send_on(None);
+        }
         if self.record.phase == Phase::Exited {
             self.remove_if_wanted();
         }
@@ -103,8 +106,8 @@ impl Task {
         }
         // Who writes to its layer meanwhile is waited for: a layer is mounted once.
         let _alone = Arc::clone(&self.container.layer).write_owned().await;
-        match self.run_once().await {
-            Ok(view) => {
+        match self.run_told().await {
+            Ok((view, link)) => {
                 let record = self.change();
                 record.phase = Phase::Running;
                 record.pid = view.pid.unwrap_or(0);
@@ -114,6 +117,7 @@ impl Task {
                 record.error.clear();
                 self.begin_checks();
                 self.persist();
+                self.send_on(link);
                 self.house.tell(Event::of(&self.record, "start"));
                 self.house.tell_linked(&self.record);
                 Ok(())
@@ -138,7 +142,7 @@ impl Task {
     /// Makes the pod and the container of a run and starts it. What a failure leaves is cleared.
     pub(super) async fn run_once(&mut self) -> Result<Arc<ContainerRecord>> {
         let house = Arc::clone(&self.house);
-        house.mount_volumes(&self.record).await?;
+        house.mount_volumes(self.change()).await?;
         let begun = self.run_mounted().await;
         if begun.is_err() {
             house.unmount_volumes(&self.record).await;
@@ -297,6 +301,9 @@ impl Task {
         house.leave(self.change()).await;
         if let Err(error) = self.house.runtime.remove_pod(pod.as_str()).await {
             tracing::warn!(id = %self.record.id, error = chain(&error), "its run is not cleared");
+        }
+        if let Some(forward) = self.forward.take() {
+            forward.drained().await;
         }
         self.house.unmount_volumes(&self.record).await;
     }

@@ -138,6 +138,13 @@ impl Session {
         Ok(())
     }
 
+    /// Kills the daemon, and starts another one after `meanwhile`.
+    pub fn restart_daemon_after(&mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.daemon.take().context("no daemon runs")?.kill()?;
+        meanwhile()?;
+        self.have_daemon()
+    }
+
     /// For steps that come after its end.
     pub fn have_daemon(&mut self) -> Result<()> {
         if self.daemon.is_none() {

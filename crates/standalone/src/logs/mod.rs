@@ -1,7 +1,11 @@
 //! What a container wrote, read from its log.
 //!
-//! The log is what the shim writes (`<time> stdout|stderr P|F <text>`); it is rotated by size, the
-//! newest file first: `container.log`, `container.log.1`, …
+//! The log is what the shim writes (`<time> stdout|stderr P|F <text>`), whichever driver was asked
+//! for; it is rotated by size, and older files may be compressed: see [`rotation`].
+
+pub(crate) mod driver;
+pub(crate) mod forward;
+pub(crate) mod rotation;
 
 use std::collections::VecDeque;
 use std::io::SeekFrom;
@@ -15,7 +19,9 @@ use tokio::io::{AsyncBufReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
+use crate::files::blocking;
 use crate::record::Nanos;
+use rotation::Older;
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(25);
@@ -52,7 +58,7 @@ pub struct Logs {
     query: LogQuery,
     path: PathBuf,
     /// Older files that are still to be read, oldest first.
-    older: VecDeque<PathBuf>,
+    older: VecDeque<Older>,
     current: Option<BufReader<File>>,
     /// What was read before, because it was the tail.
     ready: VecDeque<LogLine>,
@@ -70,7 +76,7 @@ impl Logs {
         running: watch::Receiver<bool>,
     ) -> Result<Self> {
         let mut logs = Self {
-            older: rotated(path),
+            older: older_of(path).await?,
             path: path.to_owned(),
             current: None,
             ready: VecDeque::new(),
@@ -142,19 +148,10 @@ impl Logs {
     async fn read(&mut self) -> Result<Option<LogLine>> {
         loop {
             if self.current.is_none() {
-                let next = self.older.pop_front();
-                self.at_newest = next.is_none();
-                let path = next.unwrap_or_else(|| self.path.clone());
-                match File::open(&path).await {
-                    Ok(file) => self.current = Some(BufReader::new(file)),
-                    Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => {
-                        if self.at_newest {
-                            return Ok(None);
-                        }
-                        continue;
-                    }
-                    Err(error) => return Err(Error::file("open", &path)(error)),
-                }
+                let Some(file) = self.open_next().await? else {
+                    return Ok(None);
+                };
+                self.current = Some(BufReader::new(file));
             }
             let Some(file) = &mut self.current else {
                 return Ok(None);
@@ -176,6 +173,21 @@ impl Logs {
                 self.held.clear();
                 self.current = None;
             }
+        }
+    }
+
+    async fn open_next(&mut self) -> Result<Option<File>> {
+        let next = self.older.pop_front();
+        self.at_newest = next.is_none();
+        if let Some(older) = next {
+            let log = self.path.clone();
+            let text = blocking(move || older.text(&log)).await?;
+            return Ok(Some(File::from_std(text)));
+        }
+        match File::open(&self.path).await {
+            Ok(file) => Ok(Some(file)),
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("open", &self.path)(error)),
         }
     }
 
@@ -207,39 +219,9 @@ impl Logs {
     }
 }
 
-/// Files that were rotated away, oldest first.
-fn rotated(path: &Path) -> VecDeque<PathBuf> {
-    let mut found = VecDeque::new();
-    for number in 1.. {
-        let older = with_number(path, number);
-        if !older.exists() {
-            break;
-        }
-        found.push_front(older);
-    }
-    found
-}
-
-pub(crate) fn with_number(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
-}
-
-/// Moves a log that has grown beyond `most` bytes away, and keeps `files` of them in all. True when
-/// its writer has to open it again.
-pub(crate) fn rotate(path: &Path, most: u64, files: u32) -> bool {
-    let grown = std::fs::metadata(path).is_ok_and(|found| found.len() > most);
-    if !grown {
-        return false;
-    }
-    for number in (1..files.saturating_sub(1)).rev() {
-        let _not_there = std::fs::rename(with_number(path, number), with_number(path, number + 1));
-    }
-    match files {
-        0 | 1 => std::fs::remove_file(path).is_ok(),
-        _ => std::fs::rename(path, with_number(path, 1)).is_ok(),
-    }
+async fn older_of(path: &Path) -> Result<VecDeque<Older>> {
+    let path = path.to_owned();
+    blocking(move || Ok(rotation::older(&path))).await
 }
 
 fn parse(line: &[u8]) -> Option<LogLine> {
@@ -333,7 +315,7 @@ mod tests {
             let line = logs.next().await.unwrap().unwrap();
             found.push_str(std::str::from_utf8(&line.text).unwrap());
         }
-        assert!(rotate(&path, 10, 3));
+        rotation::tests::turn(&path, 3, true);
         let line = "2026-01-01T00:00:05.000000000Z stdout F four\n";
         let mut file = std::fs::File::create(&path).unwrap();
         file.write_all(line.as_bytes()).unwrap();
@@ -345,18 +327,5 @@ mod tests {
             read(&path, both()).await.concat(),
             "one\ntwo\nthree\nfour\n"
         );
-    }
-
-    #[test]
-    fn of_rotated_files_only_so_many_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("container.log");
-        for _ in 0..5 {
-            std::fs::write(&path, LINES).unwrap();
-            assert!(rotate(&path, 10, 3));
-        }
-        assert!(!rotate(&path, 10, 3));
-        let left = std::fs::read_dir(dir.path()).unwrap().count();
-        assert_eq!(left, 2);
     }
 }

@@ -1,0 +1,71 @@
+//! Steps with plugins of others: volumes that a program beside the daemon has, and logs that it is sent.
+
+mod logs;
+mod program;
+mod volumes;
+
+use anyhow::Result;
+
+use super::Step;
+use super::session::Session;
+
+pub const STEPS: &[(&str, Step)] = &[
+    ("info lists plugins beside what is built in", volumes::info),
+    (
+        "a volume of a plugin is made with options and shown with what the plugin says",
+        volumes::made,
+    ),
+    (
+        "each run mounts it under its own id, and unmounts it at its end",
+        volumes::mounted,
+    ),
+    (
+        "an empty one is filled with what the image has",
+        volumes::filled,
+    ),
+    (
+        "what a container at rest has there is copied",
+        volumes::at_rest,
+    ),
+    (
+        "a daemon that is killed leaves nothing mounted, and keeps what runs",
+        volumes::killed,
+    ),
+    (
+        "what a plugin refuses, and one that is not there, are told in their words",
+        volumes::refused,
+    ),
+    (
+        "plugins that hang, talk nonsense or die are told of, and hold nobody up",
+        volumes::bad,
+    ),
+    (
+        "log drivers and options that are not there are refused in Docker's words",
+        logs::refused,
+    ),
+    (
+        "a log of the driver local is rotated, compressed, and read back whole",
+        logs::local,
+    ),
+    (
+        "a log plugin is sent every line, and docker logs has them as well",
+        logs::sent,
+    ),
+    (
+        "a plugin that is killed, and a daemon, go on where they were",
+        logs::killed,
+    ),
+    (
+        "without its log plugin a container does not start",
+        logs::missing,
+    ),
+];
+
+fn teller(session: &Session) -> Result<program::Program> {
+    program::Program::start(session, "teller", &["LogDriver"])
+}
+
+/// Fresh plugins for each step: the last one's may have died.
+fn shelf(session: &Session) -> Result<program::Program> {
+    program::Program::start(session, "shelf", &["VolumeDriver"])
+}

@@ -135,6 +135,9 @@ async fn pods(core: &Arc<Core>, boot: Boot, found: &mut Recovered) -> Result<Vec
             forget(core, schema::pods::<PodRecord>(), &pod.id);
             continue;
         }
+        if boot == Boot::Same {
+            replace_record(core, &pod).await;
+        }
         whole.push(pod);
     }
     if boot == Boot::New {
@@ -154,6 +157,16 @@ async fn pods(core: &Arc<Core>, boot: Boot, found: &mut Recovered) -> Result<Vec
         core.made_cgroups.forget_all()?;
     }
     Ok(whole)
+}
+
+/// The record in the runtime directory was set aside. Without one the next start would take the
+/// directory for that of a pod that was removed.
+async fn replace_record(core: &Arc<Core>, pod: &PodRecord) {
+    let (path, record) = (core.pod_files(&pod.id).record(), pod.clone());
+    let written = blocking("write the record of", move || record::write(&path, &record));
+    if let Err(error) = written.await {
+        tracing::warn!(id = %pod.id, error = chain(&error), "record not written");
+    }
 }
 
 async fn containers(

@@ -1,8 +1,9 @@
 //! Kills of the daemon, and what has to hold after each: real pods, several clients at once.
 //!
-//! Every fault point is met once, in a life of a pod from pull to removal. Beside that, a seed is a
-//! story: it decides what clients ask for, when and where the daemon dies, and what happens while it
-//! is away. The same seed tells the same story again, as far as time allows.
+//! Every fault point is met once, in a life of a pod from pull to removal: the daemon dies there; and
+//! where a removal can fail it fails once, and the daemon dies later. Beside that, a seed is a story:
+//! it decides what clients ask for, when and where the daemon dies, and what happens while it is away.
+//! The same seed tells the same story again, as far as time allows.
 
 mod judge;
 mod lane;
@@ -27,6 +28,8 @@ use world::{Baseline, World};
 const SHORT: u64 = 8;
 /// Points that are passed behind the last answer are waited for.
 const BEHIND: Duration = Duration::from_secs(5);
+/// The steps after whose failure a pod may be there or not.
+const REMOVAL: &str = "pod.remove.";
 
 /// What a run is to do.
 #[derive(Debug)]
@@ -96,6 +99,9 @@ pub fn run(wanted: &Wanted) -> Result<Tally> {
         names.retain(|name| name.starts_with(wanted.as_str()));
         ensure!(!names.is_empty(), "no fault point begins with {wanted:?}");
         at_points(&mut stage, &mut tally, &names)?;
+        let mut failing = points::failing()?;
+        failing.retain(|name| name.starts_with(wanted.as_str()) && name.starts_with(REMOVAL));
+        at_failures(&mut stage, &mut tally, &failing);
     }
     for seed in seeds {
         let told = stage.play(|world, before| story::tell(world, before, seed));
@@ -222,6 +228,37 @@ fn at_point(world: &mut World, before: &Baseline, point: &str) -> Result<()> {
         })?;
         ensure!(died, "it was not passed");
     }
+    world.kill()?;
+    world.start("", 0)?;
+    judge(world, &mut lanes)?;
+    story::clear(world, before)
+}
+
+fn at_failures(stage: &mut Stage, tally: &mut Tally, names: &[String]) {
+    for name in names {
+        match stage.play(|world, before| at_failure(world, before, name)) {
+            Ok(()) => {
+                stage.kills += 1;
+                *tally += Tally::PASSED;
+            }
+            Err(error) => {
+                let again = format!("cargo xtask crash --point {name}");
+                let check = format!("a failure at {name}");
+                tally.check(&check, Err(error.context(again)));
+            }
+        }
+    }
+    println!("  note    {} steps failed, each once", names.len());
+}
+
+/// Lets a step fail in a life, ends that life, kills the daemon, and looks.
+fn at_failure(world: &mut World, before: &Baseline, point: &str) -> Result<()> {
+    let mut lanes = vec![Lane::new(world, 0, 0)];
+    world.kill()?;
+    world.start(&format!("{point}=error@1"), 0)?;
+    world.open_gate()?;
+    lanes[0].life_until_failure(&Moment::default())?;
+    ensure!(world.has_failed_at(point), "it was not passed");
     world.kill()?;
     world.start("", 0)?;
     judge(world, &mut lanes)?;

@@ -141,6 +141,21 @@ impl Lane {
 
     /// Every call once, in the order of a life; each passes the fault points on its way.
     pub fn whole_life(&mut self, moment: &Moment) -> Result<()> {
+        self.live(moment, false)
+    }
+
+    /// The same until a call fails, and then the end of its pods.
+    pub fn life_until_failure(&mut self, moment: &Moment) -> Result<()> {
+        self.live(moment, true)?;
+        let cri = Cri::connect(&self.socket)?;
+        let mut client = Client { cri, moment };
+        for pod in 0..self.pods.len() {
+            self.stop_pod(&mut client, pod)?;
+        }
+        Ok(())
+    }
+
+    fn live(&mut self, moment: &Moment, until_failure: bool) -> Result<()> {
         type Step = fn(&mut Lane, &mut Client<'_>) -> Result<Told<()>>;
         let steps: [Step; 19] = [
             |lane, client| lane.pull(client),
@@ -166,8 +181,10 @@ impl Lane {
         let cri = Cri::connect(&self.socket)?;
         let mut client = Client { cri, moment };
         for step in steps {
-            if let Told::Cut = step(self, &mut client)? {
-                break;
+            match step(self, &mut client)? {
+                Told::Cut => break,
+                Told::Failed if until_failure => break,
+                Told::Failed | Told::Done(()) => {}
             }
         }
         Ok(())
@@ -251,10 +268,7 @@ impl Lane {
         let id = pod.id();
         let told = client.told("StopPodSandbox", |cri| cri.stop_pod(&id))?;
         if let Told::Done(()) = told {
-            pod.may_be = vec![PodIs::NotReady];
-            pod.containers
-                .iter_mut()
-                .for_each(Container::has_ended_if_it_ran);
+            pod.has_stopped();
         }
         Ok(told)
     }
@@ -494,10 +508,6 @@ impl Container {
         if self.may_be.contains(&ContainerIs::Running) {
             self.may_end(codes);
         }
-    }
-
-    fn has_ended_if_it_ran(&mut self) {
-        self.may_be.retain(|state| *state != ContainerIs::Running);
     }
 }
 

@@ -51,6 +51,16 @@ impl Pod {
     pub fn id(&self) -> String {
         self.id.clone().unwrap_or_default()
     }
+
+    /// Its stop was acknowledged. A removal that failed before may have come so far that the next
+    /// start of the daemon finishes it: the stop takes nothing of that back.
+    pub fn has_stopped(&mut self) {
+        self.may_be.retain(|state| *state == PodIs::Absent);
+        self.may_be.push(PodIs::NotReady);
+        self.containers
+            .iter_mut()
+            .for_each(Container::has_ended_if_it_ran);
+    }
 }
 
 impl Container {
@@ -76,6 +86,10 @@ impl Container {
             self.ends.extend(codes);
         }
     }
+
+    pub fn has_ended_if_it_ran(&mut self) {
+        self.may_be.retain(|state| *state != ContainerIs::Running);
+    }
 }
 
 pub fn pod_state(state: cri::PodSandboxState) -> PodIs {
@@ -92,5 +106,32 @@ pub fn container_state(state: cri::ContainerState) -> ContainerIs {
         // Nothing is unknown to a runtime that keeps records; if it says so it is no end.
         cri::ContainerState::ContainerUnknown => ContainerIs::Absent,
         cri::ContainerState::ContainerExited => ContainerIs::Exited,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(may_be: &[PodIs]) -> Pod {
+        Pod {
+            name: "p".to_owned(),
+            config: cri::PodSandboxConfig::default(),
+            id: None,
+            may_be: may_be.to_vec(),
+            ip: String::new(),
+            containers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_stop_after_a_removal_that_failed_leaves_open_whether_the_pod_is_gone() {
+        let mut stopped = pod(&[PodIs::Ready]);
+        stopped.has_stopped();
+        assert_eq!(stopped.may_be, [PodIs::NotReady]);
+
+        let mut half_removed = pod(&[PodIs::Ready, PodIs::NotReady, PodIs::Absent]);
+        half_removed.has_stopped();
+        assert_eq!(half_removed.may_be, [PodIs::Absent, PodIs::NotReady]);
     }
 }

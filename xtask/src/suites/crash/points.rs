@@ -7,13 +7,23 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace;
 
-const CALLS: [&str; 2] = ["berth_faults::at(\"", "berth_faults::passing(\""];
+const FAILING: &str = "berth_faults::at(\"";
+const CALLS: [&str; 2] = [FAILING, "berth_faults::passing(\""];
 
 /// Their own room; it only speaks of them.
 const ROOM: &str = "faults";
 
 /// All names, sorted. One that stands at two places is an error: a run could not say where it was.
 pub fn all() -> Result<Vec<String>> {
+    of_calls(&CALLS)
+}
+
+/// Those at which a step can fail.
+pub fn failing() -> Result<Vec<String>> {
+    of_calls(&[FAILING])
+}
+
+fn of_calls(calls: &[&str]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut open = vec![workspace::root().join("crates")];
     while let Some(directory) = open.pop() {
@@ -23,7 +33,7 @@ pub fn all() -> Result<Vec<String>> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = fs::read_to_string(&path)
                     .with_context(|| format!("reading {}", path.display()))?;
-                names.extend(named(&text));
+                names.extend(named(&text, calls));
             }
         }
     }
@@ -62,8 +72,8 @@ fn listed_in(text: &str, call: &str) -> Vec<String> {
         .collect()
 }
 
-fn named(text: &str) -> Vec<String> {
-    CALLS
+fn named(text: &str, calls: &[&str]) -> Vec<String> {
+    calls
         .iter()
         .flat_map(|call| listed_in(text, call))
         .collect()
@@ -76,7 +86,8 @@ mod tests {
     #[test]
     fn names_are_read_from_both_calls() {
         let text = "x;\n berth_faults::at(\"a.b\")?; berth_faults::passing(\"c\");";
-        assert_eq!(named(text), ["a.b", "c"]);
+        assert_eq!(named(text, &CALLS), ["a.b", "c"]);
+        assert_eq!(named(text, &[FAILING]), ["a.b"]);
     }
 
     #[test]

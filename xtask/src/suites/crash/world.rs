@@ -187,6 +187,13 @@ impl World {
         last.unwrap_or("no point").to_owned()
     }
 
+    /// Whether a step was let fail at this point, by any daemon of this world.
+    pub fn has_failed_at(&self, point: &str) -> bool {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let line = format!("fault point {point}: failed");
+        log.lines().any(|found| found == line)
+    }
+
     pub fn baseline(&self) -> Result<Baseline> {
         Ok(Baseline {
             host: self.inventory()?,

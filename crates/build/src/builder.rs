@@ -2,6 +2,8 @@
 //! ready.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Result, blocking};
 use crate::ignore::Ignore;
 use crate::job::Job;
+use crate::lent::Lent;
 use crate::plan::{self, Plan};
 use crate::run_step::cache_name;
 use crate::sandbox::Limits;
@@ -43,6 +46,13 @@ pub struct Request {
     /// Asks registries for newer images.
     pub pull: bool,
     pub limits: Limits,
+    /// What happens is said in records, as it happens, in place of texts.
+    pub recorded: bool,
+    /// The Dockerfile was sent along with the context, and is no part of it.
+    pub is_beside: bool,
+    /// Nobody asks for the image itself: it is kept as steps are.
+    pub is_passing: bool,
+    pub lent: Lent,
     /// For the registry of an image.
     pub credentials: Box<dyn Fn(&ImageRef) -> Credentials + Send + Sync>,
 }
@@ -55,6 +65,8 @@ pub(crate) struct Core {
     pub cache: Cache,
     /// What is on the disk beside images: `run/` for as long as a step, `cache/` for `RUN --mount`.
     pub root: PathBuf,
+    /// What is in memory alone, for as long as a step.
+    pub private: PathBuf,
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -65,16 +77,21 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Takes over what earlier builds left in the cache. Blocking.
+    /// Takes over what earlier builds left in the cache. `root` is on a disk, `private` is made anew
+    /// on a file system in memory. Blocking.
     pub fn open(
         runtime: Runtime,
         images: Arc<Images>,
         networks: Networks,
         store: Store,
         root: PathBuf,
+        private: PathBuf,
     ) -> Result<Self> {
         // What commands of a former daemon had.
         let _ = std::fs::remove_dir_all(root.join("run"));
+        let _ = std::fs::remove_dir_all(&private);
+        let made = DirBuilder::new().mode(0o700).create(&private);
+        made.map_err(Error::file("create", &private))?;
         for name in ["run", "cache"] {
             let path = root.join(name);
             std::fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
@@ -86,6 +103,7 @@ impl Builder {
                 networks,
                 cache: Cache::open(store)?,
                 root,
+                private,
                 locks: Mutex::default(),
             }),
         })
@@ -106,8 +124,8 @@ impl Builder {
         cancel: CancellationToken,
     ) -> Result<Digest> {
         let (file, context) = blocking("reading the Dockerfile", {
-            let path = request.dockerfile.clone();
-            move || read(&path, context)
+            let (path, is_beside) = (request.dockerfile.clone(), request.is_beside);
+            move || read(&path, context, is_beside)
         })
         .await?;
         let wish = plan::Wish {
@@ -139,7 +157,7 @@ impl Builder {
             cancel: cancel.child_token(),
             epoch: epoch.transpose()?,
         });
-        let transcript = Transcript::new(out.clone(), job.plan.stages.len());
+        let transcript = Transcript::new(out.clone(), job.plan.stages.len(), job.request.recorded);
         let built = job.all_stages(&transcript).await;
         let mut state = built?;
         if !job.plan.unused.is_empty() {
@@ -195,7 +213,7 @@ impl Builder {
 }
 
 /// Finds the Dockerfile, and leaves out of the context what is to be left out.
-fn read(path: &str, mut context: Context) -> Result<(Dockerfile, Context)> {
+fn read(path: &str, mut context: Context, is_beside: bool) -> Result<(Dockerfile, Context)> {
     let path = if path.is_empty() { "Dockerfile" } else { path };
     let text = context.text(path, dockerfile::LARGEST)?;
     let Some(text) = text else {
@@ -203,8 +221,18 @@ fn read(path: &str, mut context: Context) -> Result<(Dockerfile, Context)> {
             "Cannot locate specified Dockerfile: {path}: name it with --file"
         )));
     };
-    let file = Dockerfile::parse(path, &text)?;
-    let own = context.text(&format!("{path}.dockerignore"), dockerfile::LARGEST)?;
+    // What lies beside the context has the name there that the client gave it.
+    let shown = match is_beside {
+        true => path.rsplit('/').next().unwrap_or(path),
+        false => path,
+    };
+    let file = Dockerfile::parse(shown, &text)?;
+    let its_own = format!("{path}.dockerignore");
+    let own = context.text(&its_own, dockerfile::LARGEST)?;
+    if is_beside {
+        context.take_out(path);
+        context.take_out(&its_own);
+    }
     let ignore = match own {
         Some(own) => Some(own),
         None => context.text(".dockerignore", dockerfile::LARGEST)?,

@@ -122,7 +122,7 @@ impl Job {
     pub async fn all_stages(self: &Arc<Self>, transcript: &Arc<Transcript>) -> Result<State> {
         let mut tasks = JoinSet::new();
         for (turn, stage) in self.plan.stages.keys().copied().enumerate() {
-            let (job, log) = (Arc::clone(self), transcript.stage(turn));
+            let (job, log) = (Arc::clone(self), self.voice(transcript, turn, stage));
             tasks.spawn(async move {
                 let outcome = job.stage(stage, log.clone()).await.map_err(Arc::new);
                 let failed = outcome.as_ref().err().cloned();
@@ -155,6 +155,15 @@ impl Job {
         }
     }
 
+    fn voice(&self, transcript: &Arc<Transcript>, turn: usize, index: usize) -> StageLog {
+        let named = self.file.stages.get(index);
+        let name = named.and_then(|stage| stage.from.name.clone());
+        let planned = self.plan.stages.get(&index);
+        let (first, steps) = planned.map_or((1, 1), |stage| (stage.first_step, stage.steps.len()));
+        let name = name.unwrap_or_else(|| format!("stage-{index}"));
+        transcript.stage(turn, name, (first, steps + 1, self.plan.steps))
+    }
+
     /// The outcome of a stage, as soon as it is there.
     pub async fn ready(&self, stage: usize) -> Result<State> {
         let Some(sender) = self.stages.get(&stage) else {
@@ -174,7 +183,7 @@ impl Job {
         }
     }
 
-    async fn stage(&self, index: usize, log: StageLog) -> Result<State> {
+    async fn stage(&self, index: usize, mut log: StageLog) -> Result<State> {
         let Some(stage) = self.plan.stages.get(&index) else {
             return Err(Error::invalid(format!(
                 "stage {index} is not part of this build"
@@ -183,12 +192,15 @@ impl Job {
         for needed in &stage.needs {
             self.ready(*needed).await?;
         }
-        let total = self.plan.steps;
-        let line = format!("Step {}/{total} : {}\n", stage.first_step, stage.text);
-        log.say(line).await;
-        let mut state = self.begin(&stage.base).await?;
-        log.say(format!(" ---> {}\n", crate::steps::short(&state.shown())))
-            .await;
+        log.begin(stage.first_step, &stage.text).await;
+        let mut state = match self.begin(&stage.base).await {
+            Ok(state) => state,
+            Err(error) => {
+                log.fail().await;
+                return Err(error);
+            }
+        };
+        log.end(crate::steps::short(&state.shown())).await;
         let triggers = state.config.take_triggers();
         state.is_stored &= triggers.is_empty();
         let mut steps = Steps::new(self, index, log, state);
@@ -335,13 +347,16 @@ impl Job {
         let mut hash = Hash::default();
         hash.field(b"result");
         hash.field(id.as_str().as_bytes());
+        let key = hash.finish();
+        let before = self.core.cache.get(&key);
+        let was_asked_for = before.is_some_and(|made| made.is_result);
         let made = Made {
             image: Some(id.clone()),
             created: self.created(),
             used: cache::now(),
-            is_result: true,
+            is_result: was_asked_for || !self.request.is_passing,
         };
-        self.core.cache.put(&hash.finish(), made);
+        self.core.cache.put(&key, made);
         Ok(id)
     }
 }

@@ -21,12 +21,13 @@ mod copy_step;
 pub mod dockerfile;
 mod error;
 mod extract;
-pub mod ignore;
 mod job;
 mod layer;
+mod lent;
 mod mode;
 mod plan;
 mod ports;
+mod record;
 mod run_step;
 mod sandbox;
 mod steps;
@@ -34,8 +35,12 @@ mod transcript;
 mod tree;
 mod users;
 
+use berth_ignore as ignore;
+
 pub use builder::{Builder, Request};
 pub use error::{Error, Result};
+pub use lent::{AgentCall, LARGEST_SECRET, Lent, Secret};
+pub use record::{Record, What};
 pub use sandbox::Limits;
 pub use transcript::Said;
 pub use tree::Context;

@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use berth_lifecycle::request::{ImageMount, MountRequest};
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::dockerfile::{Command, Mount, MountKind, Run, RunNetwork, RunSecurity, Sharing};
 use crate::error::{Error, Result, blocking};
 use crate::ignore::clean;
+use crate::lent::{AgentCall, Listening, Owned, Private, Secret};
 use crate::plan::{Origin, PROXIES};
 use crate::sandbox;
 use crate::steps::Steps;
 use crate::tree::Hash;
 
+/// Where secrets are that become variables.
+const VARIABLES: &str = "/run/berth-build-variables";
 /// Where the script of a here-document is seen.
 const SCRIPT: &str = "/run/berth-build-script";
 
@@ -24,6 +27,13 @@ struct Mounts {
     locks: Vec<OwnedMutexGuard<()>>,
     /// A directory of this command's own.
     directory: Option<PathBuf>,
+    /// Variables that nothing but the command sees.
+    env: Vec<(String, String)>,
+    /// What the shell does first: it takes secret variables from files.
+    first: String,
+    /// Sockets of agents, and where they and secrets are.
+    agents: Vec<Listening>,
+    private: Option<Private>,
 }
 
 impl Steps<'_> {
@@ -62,6 +72,7 @@ impl Steps<'_> {
             self.store().await?;
         }
         let mut mounts = self.mounts(&run.mounts).await?;
+        let words = first_of_all(words, &mounts.first, run, script.is_some())?;
         let archive = match self.add_script(&mut mounts, script).await {
             Ok(()) => self.in_sandbox(words, arguments, &mounts, network).await,
             Err(error) => Err(error),
@@ -69,7 +80,7 @@ impl Steps<'_> {
         if let Some(directory) = &mounts.directory {
             let _ = tokio::fs::remove_dir_all(directory).await;
         }
-        drop(mounts.locks);
+        drop(mounts);
         self.put_layer(key, &by, archive?).await
     }
 
@@ -90,6 +101,7 @@ impl Steps<'_> {
         let own = config.env();
         let own = own.iter().filter_map(|entry| entry.split_once('='));
         env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        env.extend(mounts.env.iter().cloned());
         let mut limits = self.job.request.limits.clone();
         limits.network = network;
         let command = sandbox::Command {
@@ -280,19 +292,135 @@ impl Steps<'_> {
                     ..MountRequest::default()
                 }))
             }
-            MountKind::Secret { id, required, .. } => match required {
-                true => Err(Error::invalid(format!(
-                    "secret {id}: not found: this way of building sends none"
-                ))),
-                false => Ok(None),
-            },
-            MountKind::Ssh { id, required } => match required {
-                true => Err(Error::invalid(format!(
-                    "ssh agent {id}: not found: this way of building forwards none"
-                ))),
-                false => Ok(None),
-            },
+            MountKind::Secret {
+                id,
+                env,
+                required,
+                mode,
+                uid,
+                gid,
+            } => {
+                let owned = Owned {
+                    mode: *mode,
+                    uid: *uid,
+                    gid: *gid,
+                };
+                let Some(secret) = self.job.request.lent.secrets.get(id) else {
+                    return absent(
+                        *required,
+                        format!(
+                            "secret {id}: not found: berth build --secret id={id},src=FILE sends it"
+                        ),
+                    );
+                };
+                let secret = secret.clone();
+                self.secret(id, &secret, env.as_deref(), (target, owned), mounts)
+            }
+            MountKind::Ssh {
+                id,
+                required,
+                mode,
+                uid,
+                gid,
+            } => {
+                let owned = Owned {
+                    mode: *mode,
+                    uid: *uid,
+                    gid: *gid,
+                };
+                let lent = &self.job.request.lent;
+                match lent.calls.clone().filter(|_| lent.agents.contains(id)) {
+                    Some(calls) => self.agent(id, calls, (target, owned), mounts).map(Some),
+                    None => absent(
+                        *required,
+                        format!("ssh agent {id}: not found: berth build --ssh {id} forwards it"),
+                    ),
+                }
+            }
         }
+    }
+
+    fn private<'m>(&self, mounts: &'m mut Mounts) -> Result<&'m Private> {
+        let private = match mounts.private.take() {
+            Some(private) => private,
+            None => Private::make(&self.job.core.private)?,
+        };
+        Ok(mounts.private.insert(private))
+    }
+
+    /// As a variable, as a file, or both.
+    fn secret(
+        &self,
+        id: &str,
+        secret: &Secret,
+        env: Option<&str>,
+        (target, owned): (String, Owned),
+        mounts: &mut Mounts,
+    ) -> Result<Option<MountRequest>> {
+        if let Some(name) = env {
+            // The environment of a container is written down with it: a secret is not.
+            if !is_variable(name) {
+                return Err(Error::invalid(format!("{name:?} is no variable's name")));
+            }
+            let readable = Owned {
+                mode: 0o444,
+                ..owned
+            };
+            let file = format!("env.{}", mounts.requests.len());
+            let path = self.private(mounts)?.keep(&file, secret, readable)?;
+            let inside = format!("{VARIABLES}/{name}");
+            mounts.first += &format!("{name}=\"$(cat {inside})\" && export {name} || exit; ");
+            mounts.requests.push(MountRequest {
+                container_path: inside,
+                host_path: path.display().to_string(),
+                readonly: true,
+                ..MountRequest::default()
+            });
+            if target.is_empty() {
+                return Ok(None);
+            }
+        }
+        let target = match target.as_str() {
+            "" => format!("/run/secrets/{}", id.rsplit('/').next().unwrap_or(id)),
+            _ => target,
+        };
+        let name = mounts.requests.len().to_string();
+        let path = self.private(mounts)?.keep(&name, secret, owned)?;
+        Ok(Some(MountRequest {
+            container_path: target,
+            host_path: path.display().to_string(),
+            readonly: true,
+            ..MountRequest::default()
+        }))
+    }
+
+    fn agent(
+        &self,
+        id: &str,
+        calls: mpsc::Sender<AgentCall>,
+        (target, owned): (String, Owned),
+        mounts: &mut Mounts,
+    ) -> Result<MountRequest> {
+        let number = mounts.agents.len();
+        let target = match target.as_str() {
+            "" => format!("/run/buildkit/ssh_agent.{number}"),
+            _ => target,
+        };
+        let name = format!("agent.{number}");
+        let private = self.private(mounts)?;
+        let (path, listening) = private.agent(&name, owned, id.to_owned(), calls)?;
+        mounts.agents.push(listening);
+        if number == 0 {
+            mounts
+                .env
+                .push(("SSH_AUTH_SOCK".to_owned(), target.clone()));
+        }
+        Ok(MountRequest {
+            container_path: target,
+            host_path: path.display().to_string(),
+            readonly: true,
+            ..MountRequest::default()
+        })
     }
 
     async fn bind(
@@ -343,6 +471,44 @@ impl Steps<'_> {
             }),
             ..MountRequest::default()
         })
+    }
+}
+
+/// The command, with what its shell does before it.
+fn first_of_all(
+    mut words: Vec<String>,
+    first: &str,
+    run: &Run,
+    is_script: bool,
+) -> Result<Vec<String>> {
+    if first.is_empty() {
+        return Ok(words);
+    }
+    let is_shell = matches!(run.command, Command::Shell(_)) && !is_script;
+    match words.last_mut().filter(|_| is_shell) {
+        Some(text) => {
+            text.insert_str(0, first);
+            Ok(words)
+        }
+        None => Err(Error::invalid(
+            "a secret as a variable is for a command in the shell's form: take it as a file",
+        )),
+    }
+}
+
+fn is_variable(name: &str) -> bool {
+    let begins = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
+    begins
+        && name
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+}
+
+/// What was not lent is an error only where the command cannot do without.
+fn absent(required: bool, problem: String) -> Result<Option<MountRequest>> {
+    match required {
+        true => Err(Error::invalid(problem)),
+        false => Ok(None),
     }
 }
 

@@ -394,10 +394,11 @@ async fn pass_on(pipes: Pipes, log: &StageLog) {
             let whole = whole_letters(&rest);
             let text = String::from_utf8_lossy(rest.get(..whole).unwrap_or_default()).into_owned();
             rest.drain(..whole);
-            log.say(text).await;
+            log.output(text).await;
         }
         if !rest.is_empty() {
-            log.say(String::from_utf8_lossy(&rest).into_owned()).await;
+            log.output(String::from_utf8_lossy(&rest).into_owned())
+                .await;
         }
     };
     tokio::join!(read(pipes.stdout), read(pipes.stderr));

@@ -49,23 +49,24 @@ impl<'j> Steps<'j> {
         if self.job.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let total = self.job.plan.steps;
-        let line = format!("Step {number}/{total} : {}\n", instruction.text);
-        self.log.say(line).await;
-        self.carry_out(instruction)
-            .await
-            .map_err(|error| match error {
-                Error::Invalid(problem) => Error::Step {
-                    line: instruction.line,
-                    text: instruction.text.clone(),
-                    problem,
-                },
-                other => other,
-            })?;
-        self.log
-            .say(format!(" ---> {}\n", short(&self.state.shown())))
-            .await;
-        Ok(())
+        self.log.begin(number, &instruction.text).await;
+        match self.carry_out(instruction).await {
+            Ok(()) => {
+                self.log.end(short(&self.state.shown())).await;
+                Ok(())
+            }
+            Err(error) => {
+                self.log.fail().await;
+                Err(match error {
+                    Error::Invalid(problem) => Error::Step {
+                        line: instruction.line,
+                        text: instruction.text.clone(),
+                        problem,
+                    },
+                    other => other,
+                })
+            }
+        }
     }
 
     async fn carry_out(&mut self, instruction: &Instruction) -> Result<()> {
@@ -269,7 +270,7 @@ impl<'j> Steps<'j> {
     pub async fn note(&mut self, key: Digest, by: &str) {
         let known = self.cached_record(&key);
         if known.is_some() {
-            self.log.say(" ---> Using cache\n").await;
+            self.log.cached().await;
         }
         let created = match known {
             Some(made) => made.created,
@@ -307,7 +308,7 @@ impl<'j> Steps<'j> {
         let Some(image) = self.job.core.images.get(&image.to_string()) else {
             return Ok(false);
         };
-        self.log.say(" ---> Using cache\n").await;
+        self.log.cached().await;
         self.state = State::of(&self.job.core.images, &image, key.clone()).await?;
         let used = cache::now();
         self.job.core.cache.put(key, Made { used, ..made });
@@ -363,12 +364,12 @@ impl<'j> Steps<'j> {
         let count = triggers.len();
         let end = if count == 1 { "" } else { "s" };
         self.log
-            .say(format!("# Executing {count} build trigger{end}\n"))
+            .output(format!("# Executing {count} build trigger{end}\n"))
             .await;
         self.state.key = self.key("triggers", &[]);
         for trigger in triggers {
             let instruction = dockerfile::trigger(trigger)?;
-            self.log.say(format!("# {trigger}\n")).await;
+            self.log.output(format!("# {trigger}\n")).await;
             self.carry_out(&instruction).await?;
         }
         Ok(())

@@ -145,6 +145,11 @@ impl Context {
         }
     }
 
+    /// Takes out one member.
+    pub fn take_out(&mut self, path: &str) {
+        self.members.remove(&clean(path));
+    }
+
     /// The whole text of a file, if it is there.
     pub fn text(&self, path: &str, limit: usize) -> Result<Option<String>> {
         let path = self.resolve(path)?;

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    attach, changes, compose, context, copy, events, exec, history, images, inspect, lifecycle,
-    login, logs, network, ps, pull, push, run, search, shell, stats, system, top, transfer, volume,
+    attach, build, changes, compose, context, copy, events, exec, history, images, inspect,
+    lifecycle, login, logs, network, ps, pull, push, run, search, shell, stats, system, top,
+    transfer, volume,
 };
 use crate::contexts::{Contexts, home};
 use crate::daemon::{Endpoint, TlsFiles};
@@ -130,6 +131,8 @@ pub enum Command {
     Commit(changes::Commit),
     /// Write a container's filesystem as a tar archive
     Export(transfer::Export),
+    /// Make an image by a Dockerfile
+    Build(build::Build),
     /// List images
     Images(images::Images),
     /// Get an image from its registry
@@ -263,6 +266,7 @@ pub enum Grouped<T> {
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
+    Build(build::Build),
     #[command(alias = "list")]
     Ls(images::Images),
     Pull(pull::Pull),
@@ -282,6 +286,7 @@ pub enum Image {
 impl Image {
     pub fn alone(self) -> Grouped<Command> {
         Grouped::Alone(match self {
+            Self::Build(it) => Command::Build(it),
             Self::Ls(it) => Command::Images(it),
             Self::Pull(it) => Command::Pull(it),
             Self::Push(it) => Command::Push(it),

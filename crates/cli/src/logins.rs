@@ -90,6 +90,26 @@ impl Logins {
         Ok(login.map_or(String::new(), |login| login.header(&server)))
     }
 
+    /// Every login, for `X-Registry-Config` of a build; empty where there is none. A helper that
+    /// fails leaves its registry out: the build may not need it.
+    pub fn all_header(&self) -> String {
+        let names = |field: &str| {
+            let found = self.config.get(field).and_then(Value::as_object);
+            found.map_or_else(Vec::new, |found| found.keys().cloned().collect())
+        };
+        let mut all = Map::new();
+        for name in [names("auths"), names("credHelpers")].concat() {
+            if let Ok(Some(login)) = self.get(&name) {
+                let json = login.json(&name);
+                all.insert(name, json);
+            }
+        }
+        match all.is_empty() {
+            true => String::new(),
+            false => URL_SAFE.encode(Value::Object(all).to_string()),
+        }
+    }
+
     pub fn put(&mut self, server: &str, login: &Login) -> Result<()> {
         if let Some(helper) = self.helper(server) {
             let (user, secret) = match login.identity_token.as_str() {

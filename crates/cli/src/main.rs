@@ -2,6 +2,7 @@
 //! API alone, here or elsewhere.
 
 mod arguments;
+mod build;
 mod commands;
 mod contexts;
 mod daemon;

@@ -79,6 +79,7 @@ pub async fn open(config: &Config) -> Result<House> {
         networks.clone(),
         builds,
         config.root.join("build"),
+        config.state.join("build"),
     )
     .context("cannot open what builds have left")?;
     Ok(House {

@@ -23,6 +23,7 @@ pub struct Engine {
     pub builder: Builder,
     pub plugins: Plugins,
     pub(crate) builds: build::Running,
+    pub(crate) lending: build::Lending,
     pub(crate) events: Events,
     pub facts: Facts,
 }
@@ -61,6 +62,7 @@ impl Engine {
             builder,
             plugins,
             builds: build::Running::default(),
+            lending: build::Lending::default(),
             events: Events::default(),
             facts,
         });

@@ -19,6 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("berth-copytree", &[]),
     ("berth-rootless", &["berth-kernel"]),
     ("berth-cdi", &[]),
+    ("berth-ignore", &[]),
     ("berth-seccomp", &[]),
     ("berth-cgroups", &["berth-kernel", "berth-names"]),
     ("berth-criu", &["berth-kernel"]),
@@ -141,6 +142,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "berth-build",
         &[
+            "berth-ignore",
             "berth-lifecycle",
             "berth-images",
             "berth-network",
@@ -198,7 +200,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("berth-compose", &[]),
     // It knows the daemon by its socket alone.
-    ("berth-cli", &["berth-compose"]),
+    ("berth-cli", &["berth-compose", "berth-ignore"]),
     ("berth-testkit", &["berth-api", "berth-names"]),
     ("xtask", &["berth-testkit", "berth-api", "berth-names"]),
 ];

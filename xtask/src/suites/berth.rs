@@ -1,6 +1,8 @@
 //! What a person does with `berth`, its output checked, against a private daemon.
 
+mod builds;
 mod containers;
+mod corpus;
 mod images;
 mod places;
 mod shown;
@@ -30,6 +32,8 @@ pub fn run() -> Result<Tally> {
         containers::STEPS,
         terminals::STEPS,
         things::STEPS,
+        builds::STEPS,
+        corpus::STEPS,
         places::STEPS,
     ];
     // In order: later steps build on what earlier ones made.

@@ -126,6 +126,9 @@ pub enum MountKind {
     Ssh {
         id: String,
         required: bool,
+        mode: u32,
+        uid: u32,
+        gid: u32,
     },
 }
 

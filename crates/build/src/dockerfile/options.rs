@@ -229,6 +229,9 @@ fn mount(text: &str) -> Result<Mount, Problem> {
         "ssh" => MountKind::Ssh {
             id: fields.take("id").unwrap_or_else(|| "default".to_owned()),
             required: fields.boolean("required")?.unwrap_or(false),
+            mode: fields.octal("mode")?.unwrap_or(0o600),
+            uid: fields.number("uid")?.unwrap_or(0),
+            gid: fields.number("gid")?.unwrap_or(0),
         },
         other => {
             let what = format!("there are no mounts of type {other:?}");

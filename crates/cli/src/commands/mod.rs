@@ -1,6 +1,7 @@
 //! What each command does. A command's outcome is the program's exit code.
 
 pub mod attach;
+pub mod build;
 pub mod changes;
 pub mod compose;
 pub mod context;
@@ -87,6 +88,7 @@ async fn ask(command: Command, client: &Client) -> Outcome {
         Command::Diff(command) => command.run(client).await,
         Command::Commit(command) => command.run(client).await,
         Command::Export(command) => command.run(client).await,
+        Command::Build(command) => command.run(client).await,
         Command::Images(command) => command.run(client).await,
         Command::Pull(command) => command.run(client).await,
         Command::Push(command) => command.run(client).await,

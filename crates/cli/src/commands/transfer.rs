@@ -53,7 +53,7 @@ impl Export {
     }
 }
 
-fn refuse_terminal(output: Option<&Path>) -> Result<()> {
+pub fn refuse_terminal(output: Option<&Path>) -> Result<()> {
     match output.is_none() && is_terminal_output() {
         true => Err(Error::usage(
             "an archive is nothing for a terminal: name a file with --output, or redirect it",
@@ -63,7 +63,7 @@ fn refuse_terminal(output: Option<&Path>) -> Result<()> {
 }
 
 /// A file is there whole, under its name, or not at all.
-async fn write_out(answer: Answer, output: Option<&Path>) -> Result<()> {
+pub async fn write_out(answer: Answer, output: Option<&Path>) -> Result<()> {
     let Some(path) = output else {
         return copy(answer, tokio::io::stdout()).await;
     };

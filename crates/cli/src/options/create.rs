@@ -482,7 +482,7 @@ fn hosts(given: &[String]) -> Result<Vec<String>> {
     hosts.collect()
 }
 
-fn ulimit(text: &str) -> Result<Value> {
+pub(super) fn ulimit(text: &str) -> Result<Value> {
     let read = || {
         let (name, limits) = text.split_once('=')?;
         let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));

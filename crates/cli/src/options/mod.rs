@@ -1,5 +1,6 @@
 //! What people write after a flag, in the words of the API.
 
+mod build;
 mod create;
 mod endpoints;
 mod environment;
@@ -8,6 +9,7 @@ mod moment;
 mod mounts;
 mod ports;
 
+pub use build::BuildLimits;
 pub use create::{Attached, CreateOptions, restart_policy};
 pub use environment::{environment, labels, pairs};
 pub use limits::LimitOptions;

@@ -11,7 +11,7 @@ mod units;
 pub use listing::Listing;
 pub use objects::print_inspected;
 pub use progress::Progress;
-pub use style::{Colour, Style, terminal_width};
+pub use style::{Colour, Style, terminal_size, terminal_width};
 pub use table::Table;
 pub use units::{ago, binary_size, bytes_of, duration_of, size};
 

@@ -59,6 +59,12 @@ impl Style {
     }
 }
 
+/// Columns and rows of the terminal that standard error is; `None` where it is none.
+pub fn terminal_size() -> Option<(usize, usize)> {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok()?;
+    (size.ws_col > 0 && size.ws_row > 0).then(|| (size.ws_col.into(), size.ws_row.into()))
+}
+
 /// Columns of the terminal that standard output is; `None` where it is none.
 pub fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;

@@ -1,15 +1,19 @@
 //! Builds.
 
+mod lend;
 mod request;
 
+pub use lend::Lending;
+
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
-use berth_build::{Context, Said};
+use berth_build::{AgentCall, Context, Said};
 use berth_names::{Digest, ImageRef};
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -38,6 +42,8 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/build", post(build))
         .route("/build/cancel", post(cancel))
         .route("/build/prune", post(prune))
+        .route("/build/secrets", post(lend::secrets))
+        .route("/build/agent", post(lend::agent))
 }
 
 /// `POST /build`: the context is the body. What cannot be meant is refused before it is read; what
@@ -48,7 +54,10 @@ async fn build(
     request: Request,
 ) -> Result<Response> {
     let credentials = registry_auth::several(request.headers())?;
-    let wanted = request::read(&engine, &query, credentials)?;
+    let mut wanted = request::read(&engine, &query, credentials)?;
+    let (calls, mut called) = mpsc::channel(QUEUE);
+    wanted.lent = engine.lending.of(&query)?;
+    wanted.lent.calls = Some(calls);
     let (quiet, id) = (query.flag("q"), query.text("buildid").to_owned());
     let body = request.into_body();
     progress::stream(move |progress| async move {
@@ -65,7 +74,11 @@ async fn build(
         let builder = engine.builder.clone();
         let building =
             tokio::spawn(async move { builder.build(wanted, context, out, cancel).await });
-        let log = tell(said, &progress, quiet).await;
+        let log = tokio::select! {
+            log = tell(said, &progress, quiet) => log,
+            // It ends with the build, as the other does.
+            never = introduce(&engine, &mut called, &progress) => match never {},
+        };
         let outcome = building
             .await
             .unwrap_or(Err(berth_build::Error::CutShort("the build")));
@@ -103,6 +116,7 @@ async fn tell(mut said: mpsc::Receiver<Said>, progress: &Progress, quiet: bool) 
         match said {
             Said::Text(text) if quiet => log += &text,
             Said::Text(text) => progress.text(text).await,
+            Said::Record(record) => progress.send(&json!({ "berth": record })).await,
             Said::Image(id) => {
                 let aux = Some(json!({ "ID": id }));
                 progress
@@ -115,6 +129,21 @@ async fn tell(mut said: mpsc::Receiver<Said>, progress: &Progress, quiet: bool) 
         }
     }
     log
+}
+
+/// Tells the client of commands that call for its agents.
+async fn introduce(
+    engine: &Engine,
+    called: &mut mpsc::Receiver<AgentCall>,
+    progress: &Progress,
+) -> Infallible {
+    while let Some(call) = called.recv().await {
+        match engine.lending.call(call) {
+            Ok(object) => progress.send(&object).await,
+            Err(error) => tracing::warn!(error = error.report(), "an agent is not called"),
+        }
+    }
+    std::future::pending().await
 }
 
 async fn finish(

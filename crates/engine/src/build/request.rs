@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use berth_build::{Limits, Request};
+use berth_build::{Lent, Limits, Request};
 use berth_names::ImageRef;
 use berth_registry::Credentials;
 use berth_standalone::{HostConfig, StepLimits, Ulimit};
@@ -49,6 +49,11 @@ pub fn read(
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
         limits: limits(query)?,
+        // Berth's own client asks for these; nobody else does.
+        recorded: query.flag("berth-records"),
+        is_beside: query.flag("berth-beside"),
+        is_passing: query.flag("berth-passing"),
+        lent: Lent::default(),
         credentials: Box::new(move |reference| of_registry(&credentials, reference)),
     })
 }

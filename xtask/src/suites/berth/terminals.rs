@@ -49,7 +49,7 @@ fn script(session: &Session, line: &str) -> Command {
     command
 }
 
-fn shown(session: &Session, line: &str) -> Result<String> {
+pub fn shown(session: &Session, line: &str) -> Result<String> {
     let output = output(&mut script(session, line))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

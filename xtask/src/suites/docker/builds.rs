@@ -1,5 +1,6 @@
 //! Steps that concern builds by the stock CLI without BuildKit.
 
+mod clients;
 mod instructions;
 
 use std::fs;
@@ -56,6 +57,11 @@ pub const STEPS: &[(&str, Step)] = &[
         "a client that leaves ends the build, and nothing is left",
         leaving,
     ),
+    (
+        "docker, docker-py, compose and berth make the same image",
+        clients::same_image,
+    ),
+    ("a build is cancelled by its id", clients::cancelled),
     ("what is not done is refused", refused),
     (
         "the cache outlives the daemon, and prune empties it",

@@ -2,7 +2,7 @@
 
 mod pack;
 mod place;
-mod unpack;
+pub mod unpack;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

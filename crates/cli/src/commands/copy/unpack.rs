@@ -12,6 +12,16 @@ use crate::output::note;
 
 /// The archive's first part becomes `target`.
 pub fn unpack(from: impl Read, target: &Path, owners: bool) -> Result<()> {
+    entries(from, target, owners, 1)
+}
+
+/// What the archive has comes below `target`, and belongs to whoever runs this.
+pub fn unpack_all(from: impl Read, target: &Path) -> Result<()> {
+    entries(from, target, false, 0)
+}
+
+/// Without so many parts of each name.
+fn entries(from: impl Read, target: &Path, owners: bool, skipped: usize) -> Result<()> {
     let mut archive = Archive::new(from);
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(owners);
@@ -21,13 +31,19 @@ pub fn unpack(from: impl Read, target: &Path, owners: bool) -> Result<()> {
     for entry in archive.entries().map_err(Error::Stream)? {
         let mut entry = entry.map_err(Error::Stream)?;
         let path = entry.path().map_err(Error::Stream)?.into_owned();
-        let place = place(target, &path)?;
+        let place = place(target, &path, skipped)?;
         check(target, &place)?;
+        // A container's archive names every directory; others need not.
+        if skipped == 0
+            && let Some(above) = place.parent()
+        {
+            fs::create_dir_all(above).map_err(Error::file("making", above))?;
+        }
         if entry.header().entry_type() == EntryType::Directory {
             make_directory(&place)?;
             directories.push((place, entry.header().mode().unwrap_or(0o755)));
         } else {
-            one(&mut entry, target, &place)?;
+            one(&mut entry, target, &place, skipped)?;
         }
     }
     // Whoever sends waits until everything was read.
@@ -40,12 +56,10 @@ pub fn unpack(from: impl Read, target: &Path, owners: bool) -> Result<()> {
     Ok(())
 }
 
-/// Without the first part, below the target.
-fn place(target: &Path, path: &Path) -> Result<PathBuf> {
-    let mut parts = path.components();
-    parts.next();
+/// Without the first parts, below the target.
+fn place(target: &Path, path: &Path, skipped: usize) -> Result<PathBuf> {
     let mut place = target.to_owned();
-    for part in parts {
+    for part in path.components().skip(skipped) {
         match part {
             Component::Normal(name) => place.push(name),
             Component::CurDir => {}
@@ -90,7 +104,12 @@ fn make_directory(place: &Path) -> Result<()> {
     }
 }
 
-fn one<R: Read>(entry: &mut Entry<'_, R>, target: &Path, place: &Path) -> Result<()> {
+fn one<R: Read>(
+    entry: &mut Entry<'_, R>,
+    target: &Path,
+    place: &Path,
+    skipped: usize,
+) -> Result<()> {
     let kind = entry.header().entry_type();
     match kind {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse | EntryType::Symlink => {
@@ -103,7 +122,7 @@ fn one<R: Read>(entry: &mut Entry<'_, R>, target: &Path, place: &Path) -> Result
         }
         EntryType::Link => {
             let named = entry.link_name().map_err(Error::Stream)?;
-            let first = self::place(target, &named.unwrap_or_default())?;
+            let first = self::place(target, &named.unwrap_or_default(), skipped)?;
             check(target, &first)?;
             let _absent = fs::remove_file(place);
             fs::hard_link(&first, place).map_err(Error::file("linking", place))
@@ -175,8 +194,8 @@ mod tests {
         let archive = evil.into_inner().unwrap();
         assert!(unpack(archive.as_slice(), &to, false).is_err());
         assert!(!scratch.path().join("stolen").exists());
-        assert!(place(&to, Path::new("d/../../x")).is_err());
+        assert!(place(&to, Path::new("d/../../x"), 1).is_err());
         // An absolute one is as if it was not.
-        assert_eq!(place(&to, Path::new("d/x")).unwrap(), to.join("x"));
+        assert_eq!(place(&to, Path::new("d/x"), 1).unwrap(), to.join("x"));
     }
 }

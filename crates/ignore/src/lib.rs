@@ -216,6 +216,11 @@ impl Ignore {
         self.0.is_empty()
     }
 
+    /// Whether something may be kept in a directory that is left out.
+    pub fn has_exceptions(&self) -> bool {
+        self.0.iter().any(|rule| rule.keeps)
+    }
+
     /// Whether a path, relative and without `.` and `..`, is left out.
     pub fn excludes(&self, path: &str) -> bool {
         let mut excluded = false;

@@ -1,0 +1,134 @@
+//! Builds: from a directory here to an image there.
+//!
+//! ```text
+//! Context ─► pack ─► POST /build ─► records ─► Follower ─► display
+//!                         ▲                        │
+//!                     secrets, agents ◄────────────┘
+//! ```
+//!
+//! `berth build` and whatever else builds on behalf of a file use [`build`].
+
+mod context;
+mod display;
+mod follow;
+mod lend;
+mod output;
+mod pack;
+mod record;
+
+#[allow(unused_imports)]
+pub use context::{Context, Instructions};
+pub use display::Show;
+pub use lend::Lent;
+pub use output::Output;
+
+use http::HeaderName;
+use serde_json::{Map, Value};
+
+use crate::commands::transfer::TAR;
+use crate::daemon::{Call, Client};
+use crate::error::{Error, Result};
+use crate::logins::Logins;
+use crate::options::BuildLimits;
+
+const LOGINS: HeaderName = HeaderName::from_static("x-registry-config");
+
+/// What is to be built, apart from how it is shown.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    pub context: Context,
+    pub tags: Vec<String>,
+    /// `--build-arg`.
+    pub arguments: Map<String, Value>,
+    /// A stage's name; empty for the last.
+    pub target: String,
+    pub labels: Map<String, Value>,
+    pub no_cache: bool,
+    /// Asks registries for newer images.
+    pub pull: bool,
+    pub platform: String,
+    pub limits: BuildLimits,
+    /// What is asked for is something that is made of the image, not the image.
+    pub is_passing: bool,
+    pub lent: Lent,
+}
+
+/// Builds, and returns the image's id. What happens is shown on standard error.
+pub async fn build(client: &Client, wanted: &Wanted, show: Show) -> Result<String> {
+    let sent = wanted.context.open()?;
+    let mut call = sent.name(wanted.call(show)?);
+    call = call.given("berth-lent", wanted.lent.offer(client).await?);
+    let (call, packing) = sent.attach(call);
+    let mut follower = follow::Follower::new(show);
+    follower.sending()?;
+    let answer = match client.send(call).await {
+        Ok(answer) => answer,
+        // What could not be read here is the reason for what broke off there.
+        Err(error @ Error::Broken(_)) => {
+            packing.outcome().await?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
+    follower.follow(answer, (client, &wanted.lent)).await
+}
+
+impl Wanted {
+    fn call(&self, show: Show) -> Result<Call> {
+        let mut call = Call::post("/build")
+            .given("target", &self.target)
+            .given("platform", &self.platform)
+            .flag("nocache", self.no_cache)
+            .flag("pull", self.pull)
+            .flag("q", show == Show::Quiet)
+            .flag("berth-records", show != Show::Quiet)
+            .flag("berth-passing", self.is_passing)
+            .query("rm", "1");
+        for tag in &self.tags {
+            call = call.query("t", tag);
+        }
+        for (key, pairs) in [("buildargs", &self.arguments), ("labels", &self.labels)] {
+            if !pairs.is_empty() {
+                call = call.query(key, Value::Object(pairs.clone()).to_string());
+            }
+        }
+        let logins = Logins::open()?.all_header();
+        if !logins.is_empty() {
+            call = call.header(LOGINS, logins);
+        }
+        self.limits.add(call)
+    }
+}
+
+/// `NAME=value`, or `NAME` for the value that this program's environment has, if it has one.
+pub fn arguments(given: &[String]) -> Map<String, Value> {
+    let mut all = Map::new();
+    for entry in given {
+        let value = match entry.split_once('=') {
+            Some((name, value)) => Some((name, value.to_owned())),
+            None => std::env::var(entry)
+                .ok()
+                .map(|value| (entry.as_str(), value)),
+        };
+        if let Some((name, value)) = value {
+            all.insert(name.to_owned(), value.into());
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_without_a_value_take_that_of_the_environment() {
+        let given = ["A=1", "B=", "C=x=y", "HOME", "BERTH_NEVER_SET"].map(str::to_owned);
+        let all = arguments(&given);
+        assert_eq!(all["A"], "1");
+        assert_eq!(all["B"], "");
+        assert_eq!(all["C"], "x=y");
+        assert_eq!(all["HOME"], std::env::var("HOME").unwrap());
+        assert_eq!(all.len(), 4);
+    }
+}

@@ -1,0 +1,135 @@
+//! `build`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Outcome;
+use crate::build::{self, Context, Lent, Output, Show, Wanted};
+use crate::daemon::Client;
+use crate::error::{Error, Result};
+use crate::options::{BuildLimits, labels};
+use crate::output::print_line;
+
+#[derive(Debug, Args)]
+pub struct Build {
+    /// A name for the image, as in team/app:1
+    #[arg(short, long, value_name = "NAME")]
+    tag: Vec<String>,
+    /// The Dockerfile, in the directory or elsewhere; - for standard input
+    #[arg(short, long, value_name = "FILE", allow_hyphen_values = true)]
+    file: Option<String>,
+    /// name=value of an ARG, or name for this shell's value
+    #[arg(long, value_name = "ARGUMENT")]
+    build_arg: Vec<String>,
+    /// The stage to build, in place of the last
+    #[arg(
+        long,
+        value_name = "STAGE",
+        default_value = "",
+        hide_default_value = true
+    )]
+    target: String,
+    /// name=value
+    #[arg(long, value_name = "LABEL")]
+    label: Vec<String>,
+    /// Do everything anew
+    #[arg(long)]
+    no_cache: bool,
+    /// Ask registries for newer images
+    #[arg(long)]
+    pull: bool,
+    /// os/architecture
+    #[arg(
+        long,
+        value_name = "PLATFORM",
+        default_value = "",
+        hide_default_value = true
+    )]
+    platform: String,
+    /// Write the image's id to this file
+    #[arg(long, value_name = "FILE")]
+    iidfile: Option<PathBuf>,
+    /// How it is shown, on standard error
+    #[arg(long, value_enum, value_name = "KIND", default_value = "auto")]
+    progress: Show,
+    /// Only the image's id
+    #[arg(short, long)]
+    quiet: bool,
+    /// What it leaves: DIRECTORY, - for a tar archive of its files, or type=oci|docker|tar|local|image
+    /// with dest=PATH
+    #[arg(short, long, value_name = "OUTPUT", allow_hyphen_values = true)]
+    output: Vec<String>,
+    /// For RUN --mount=type=secret: id=NAME,src=FILE or id=NAME,env=VARIABLE
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
+    /// For RUN --mount=type=ssh: default, or NAME=SOCKET
+    #[arg(long, value_name = "AGENT")]
+    ssh: Vec<String>,
+    #[command(flatten)]
+    limits: BuildLimits,
+
+    /// Accepted, as it is what happens anyway
+    #[arg(long, hide = true)]
+    rm: Option<Option<bool>>,
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    #[arg(long, hide = true)]
+    load: bool,
+
+    /// The directory whose files may be copied; - for an archive or a Dockerfile on standard input
+    #[arg(value_name = "DIRECTORY", allow_hyphen_values = true)]
+    context: String,
+}
+
+impl Build {
+    pub async fn run(self, client: &Client) -> Outcome {
+        let show = match self.quiet {
+            true => Show::Quiet,
+            false => self.progress,
+        };
+        // An id of an earlier build is not to be taken for this one's.
+        if let Some(path) = &self.iidfile {
+            let _absent = std::fs::remove_file(path);
+        }
+        let iidfile = self.iidfile.clone();
+        let outputs: Result<Vec<Output>> =
+            self.output.iter().map(|text| Output::parse(text)).collect();
+        let outputs = outputs?;
+        outputs.iter().try_for_each(Output::check)?;
+        let mut wanted = self.wanted()?;
+        wanted
+            .tags
+            .extend(outputs.iter().flat_map(|output| output.names.clone()));
+        wanted.is_passing =
+            !outputs.is_empty() && wanted.tags.is_empty() && !outputs.iter().any(Output::is_image);
+        let id = build::build(client, &wanted, show).await?;
+        for output in &outputs {
+            output.write(client, &id, &wanted.tags).await?;
+        }
+        if let Some(path) = iidfile {
+            std::fs::write(&path, &id).map_err(Error::file("writing", path))?;
+        }
+        // Standard output may be an archive's.
+        if show == Show::Quiet && outputs.iter().all(|output| !output.is_on_stdout()) {
+            print_line(&id)?;
+        }
+        Ok(0)
+    }
+
+    fn wanted(self) -> Result<Wanted> {
+        Ok(Wanted {
+            context: Context::parse(&self.context, self.file.as_deref())?,
+            tags: self.tag,
+            arguments: build::arguments(&self.build_arg),
+            target: self.target,
+            labels: labels(&self.label, &[])?,
+            no_cache: self.no_cache,
+            pull: self.pull,
+            platform: self.platform,
+            limits: self.limits,
+            is_passing: false,
+            lent: Lent::parse(&self.secret, &self.ssh)?,
+        })
+    }
+}

@@ -194,6 +194,7 @@ pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
         cdi_dirs: config.cdi_dirs.clone(),
         runtimes: runtimes.collect(),
         default_runtime: config.default_runtime.clone(),
+        plugins: house.plugins.clone(),
     };
     Engine::new(
         house.runtime.clone(),
@@ -202,7 +203,6 @@ pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
         house.networks.clone(),
         house.containers.clone(),
         house.builder.clone(),
-        house.plugins.clone(),
         facts,
     )
 }

@@ -21,7 +21,6 @@ pub struct Engine {
     pub networks: Networks,
     pub containers: Containers,
     pub builder: Builder,
-    pub plugins: Plugins,
     pub(crate) builds: build::Running,
     pub(crate) lending: build::Lending,
     pub(crate) events: Events,
@@ -39,6 +38,8 @@ pub struct Facts {
     /// Runtimes that a container can ask for, and the one that it gets otherwise.
     pub runtimes: Vec<String>,
     pub default_runtime: String,
+    /// Programs of others that offer drivers.
+    pub plugins: Plugins,
 }
 
 impl Engine {
@@ -49,7 +50,6 @@ impl Engine {
         networks: Networks,
         containers: Containers,
         builder: Builder,
-        plugins: Plugins,
         facts: Facts,
     ) -> Arc<Self> {
         let told = containers.events();
@@ -60,7 +60,6 @@ impl Engine {
             networks,
             containers,
             builder,
-            plugins,
             builds: build::Running::default(),
             lending: build::Lending::default(),
             events: Events::default(),

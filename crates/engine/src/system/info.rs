@@ -186,7 +186,7 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
 /// What is built in, and what is plugged in.
 async fn plugins(engine: &Engine) -> Plugins {
     let drivers = async |built_in: &[&str], interface: &'static str| {
-        let found = engine.plugins.all(interface).await.plugins;
+        let found = engine.facts.plugins.all(interface).await.plugins;
         let built_in = built_in.iter().map(|name| (*name).to_owned());
         let others = found.iter().map(|plugin| plugin.name().to_owned());
         built_in.chain(others).collect::<Vec<String>>()

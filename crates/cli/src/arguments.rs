@@ -266,7 +266,7 @@ pub enum Grouped<T> {
 
 #[derive(Debug, Subcommand)]
 pub enum Image {
-    Build(build::Build),
+    Build(Box<build::Build>),
     #[command(alias = "list")]
     Ls(images::Images),
     Pull(pull::Pull),
@@ -286,7 +286,7 @@ pub enum Image {
 impl Image {
     pub fn alone(self) -> Grouped<Command> {
         Grouped::Alone(match self {
-            Self::Build(it) => Command::Build(it),
+            Self::Build(it) => Command::Build(*it),
             Self::Ls(it) => Command::Images(it),
             Self::Pull(it) => Command::Pull(it),
             Self::Push(it) => Command::Push(it),

@@ -52,10 +52,11 @@ impl Follower {
                 }
             };
             match next {
-                Ok(Some(object)) => match self.take(&object, lent)? {
-                    Some(message) => break Err(Error::Failed(message)),
-                    None => {}
-                },
+                Ok(Some(object)) => {
+                    if let Some(message) = self.take(&object, lent)? {
+                        break Err(Error::Failed(message));
+                    }
+                }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }

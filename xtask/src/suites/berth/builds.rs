@@ -272,7 +272,7 @@ fn records(session: &Session, directory: &Path, more: &[&str]) -> Result<Vec<Val
 }
 
 /// Texts of steps that were carried out.
-fn worked<'r>(records: &'r [Value]) -> Vec<&'r str> {
+fn worked(records: &[Value]) -> Vec<&str> {
     let of = |what: &'static str| {
         let found = records.iter().filter(move |record| record["what"] == what);
         found.map(|record| (record["step"].as_u64(), record))

@@ -229,7 +229,13 @@ pub fn refused(session: &mut Session) -> Result<()> {
         &said,
         "create vase: VolumeDriver.Create: shapes are not known here",
     )?;
-    same("ls", docker.text(&["volume", "ls", "-q"])?.as_str(), "")
+    same(
+        "ls",
+        docker
+            .text(&["volume", "ls", "-q", "--filter", "driver=shelf"])?
+            .as_str(),
+        "",
+    )
 }
 
 pub fn bad(session: &mut Session) -> Result<()> {
@@ -254,7 +260,14 @@ pub fn bad(session: &mut Session) -> Result<()> {
     )?;
     shelf.behave(&[("VolumeDriver.List", "hang"), ("VolumeDriver.Get", "hang")])?;
     let began = Instant::now();
-    let listed = docker.output(&["volume", "ls", "--format", "{{.Name}} {{.Driver}}"])?;
+    let listed = docker.output(&[
+        "volume",
+        "ls",
+        "--filter",
+        "driver=shelf",
+        "--format",
+        "{{.Name}} {{.Driver}}",
+    ])?;
     let text = String::from_utf8_lossy(&listed.stdout).trim().to_owned();
     same("what is known of it", text.as_str(), "held shelf")?;
     let answer = docker.request("GET", "/volumes", &[])?.json()?;
@@ -292,6 +305,12 @@ pub fn bad(session: &mut Session) -> Result<()> {
         "error looking up volume plugin",
     )?;
     docker.text(&["volume", "rm", "-f", "held"])?;
-    same("ls", docker.text(&["volume", "ls", "-q"])?.as_str(), "")?;
+    same(
+        "ls",
+        docker
+            .text(&["volume", "ls", "-q", "--filter", "driver=shelf"])?
+            .as_str(),
+        "",
+    )?;
     same("containers", docker.text(&["ps", "-aq"])?.as_str(), "")
 }

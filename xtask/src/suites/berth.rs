@@ -1,6 +1,7 @@
 //! What a person does with `berth`, its output checked, against a private daemon.
 
 mod builds;
+mod compose;
 mod containers;
 mod corpus;
 mod images;
@@ -34,6 +35,7 @@ pub fn run() -> Result<Tally> {
         things::STEPS,
         builds::STEPS,
         corpus::STEPS,
+        compose::STEPS,
         places::STEPS,
     ];
     // In order: later steps build on what earlier ones made.

@@ -182,17 +182,22 @@ impl Session {
 
 /// Debian's programs, at the places where it has them.
 fn services(base: Arc<PackedLayer>) -> Result<Image> {
-    let mut programs = Layer::new();
+    // nginx wants its users to have names.
+    let mut programs = users(Layer::new(), "", "");
     for program in [
         "/usr/bin/redis-server",
         "/usr/bin/redis-cli",
         "/usr/bin/socat",
+        "/usr/sbin/nginx",
     ] {
         // redis-server is a link to a program that looks at its own name.
         let real = fs::canonicalize(program).with_context(|| format!("looking for {program}"))?;
         programs = programs.program(&real, program)?;
     }
     let recipe = Recipe::new().layer(base).layer(pack(&programs)?);
-    let image = recipe.env(&["PATH=/usr/bin:/bin"]).cmd(&["sh"]).build();
+    let image = recipe
+        .env(&["PATH=/usr/bin:/bin:/usr/sbin"])
+        .cmd(&["sh"])
+        .build();
     image.context("making the image of the services")
 }

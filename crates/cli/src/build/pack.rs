@@ -90,6 +90,8 @@ fn pack(tree: &Tree, to: impl Write) -> Result<()> {
     for (name, text) in &tree.members {
         let mut header = Header::new_gnu();
         header.set_mode(0o644);
+        root_owns(&mut header);
+        header.set_mtime(0);
         header.set_size(text.len() as u64);
         let appended = builder.append_data(&mut header, name, text.as_slice());
         appended.map_err(Error::Stream)?;
@@ -169,9 +171,16 @@ fn holds(always: &[String], directory: &str) -> bool {
     always.iter().any(|name| name.starts_with(&below))
 }
 
+/// An owner that is left out is no number to strict readers.
+fn root_owns(header: &mut Header) {
+    header.set_uid(0);
+    header.set_gid(0);
+}
+
 fn header(found: &fs::Metadata, kind: EntryType) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
+    root_owns(&mut header);
     header.set_mode(found.mode() & 0o7777);
     header.set_mtime(u64::try_from(found.mtime()).unwrap_or(0));
     header.set_size(0);

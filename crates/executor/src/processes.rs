@@ -7,34 +7,49 @@ use std::path::{Path, PathBuf};
 
 /// `init` and what shares a PID namespace with it, where that is not the caller's own.
 pub(crate) fn beside(init: i32) -> Vec<i32> {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/pid")).ok();
-    let of_init = namespace(&init.to_string());
-    if of_init.is_none() || of_init == namespace("self") {
-        return vec![init];
+    match apart(init) {
+        Some(namespace) => all().filter(|pid| is_in(&namespace, *pid)).collect(),
+        None => vec![init],
     }
-    let shares = |pid: &i32| namespace(&pid.to_string()) == of_init;
-    all().filter(shares).collect()
 }
 
 /// Signals `init` and what shares a PID namespace with it. Those that end meanwhile have got what
 /// they were to get.
 pub(crate) fn signal(init: i32, signal: i32) -> Result<()> {
+    let namespace = apart(init);
     for pid in beside(init) {
         let Some(number) = Pid::from_raw(pid) else {
             continue;
         };
-        let sent = berth_kernel::pidfd_open(number)
+        let sent = berth_kernel::pidfd_open(number).and_then(|pidfd| {
             // Seen once more now that it cannot become another.
-            .and_then(|pidfd| match beside(init).contains(&pid) {
+            let is_meant = namespace.as_ref().is_none_or(|own| is_in(own, pid));
+            match is_meant {
                 true => berth_kernel::pidfd_send_signal(&pidfd, signal),
                 false => Ok(()),
-            });
+            }
+        });
         match sent {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => return Err(errno),
         }
     }
     Ok(())
+}
+
+/// The PID namespace of `init`, if it is known and not the caller's own.
+fn apart(init: i32) -> Option<PathBuf> {
+    let namespace = namespace_of(init)?;
+    let own = fs::read_link("/proc/self/ns/pid").ok();
+    (own.as_ref() != Some(&namespace)).then_some(namespace)
+}
+
+fn is_in(namespace: &PathBuf, pid: i32) -> bool {
+    namespace_of(pid).as_ref() == Some(namespace)
+}
+
+fn namespace_of(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }
 
 fn all() -> impl Iterator<Item = i32> {

@@ -89,7 +89,7 @@ impl Record {
     /// Whether the first process lives, frozen or not; a zombie does not.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        process_start(self.pid) == Some(self.start_time)
+        berth_kernel::process_start(self.pid) == Some(self.start_time)
     }
 
     /// Runs what is to be run when the program runs; tells what failed, which
@@ -133,7 +133,8 @@ impl Container {
             oom_score_adj,
             personality,
         } = &self.defaults;
-        let start_time = process_start(self.pid()).ok_or_else(|| self.not_running())?;
+        let start_time =
+            berth_kernel::process_start(self.pid()).ok_or_else(|| self.not_running())?;
         let namespaces = Namespace::ALL
             .into_iter()
             .filter(|kind| namespaces.contains(*kind))
@@ -209,21 +210,6 @@ pub fn open_start_gate(id: &str, connection: OwnedFd) -> Result<()> {
     listener.wait(id).map(drop)
 }
 
-/// When a process that has not ended was started. The name in the second
-/// field may hold anything, also parentheses.
-fn process_start(pid: i32) -> Option<u64> {
-    const STATE: usize = 0;
-    const START_TIME: usize = 19;
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = after_name.split_whitespace().collect();
-    if matches!(*fields.get(STATE)?, "Z" | "X") {
-        return None;
-    }
-    fields.get(START_TIME)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +231,7 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_id_and_start_time() {
         let pid = i32::try_from(std::process::id()).unwrap();
-        let started = process_start(pid).unwrap();
+        let started = berth_kernel::process_start(pid).unwrap();
         assert!(record(pid, started).is_alive());
         assert!(!record(pid, started + 1).is_alive());
         assert!(!record(i32::MAX, started).is_alive());
@@ -261,7 +247,7 @@ mod tests {
             berth_kernel::rustix::event::PollFlags::IN,
         )];
         berth_kernel::rustix::event::poll(&mut fds, None).unwrap();
-        assert_eq!(process_start(pid), None);
+        assert_eq!(berth_kernel::process_start(pid), None);
         child.wait().unwrap();
     }
 

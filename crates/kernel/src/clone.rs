@@ -103,6 +103,24 @@ pub fn is_single_threaded() -> Result<bool> {
     Ok(rustix::fs::stat(c"/proc/self/task")?.st_nlink == 3)
 }
 
+/// When a process that has not ended was started, in clock ticks since the boot
+/// (`proc_pid_stat(5)`): with its number, what no later process has. `None`
+/// for one that has ended, reaped or not.
+#[must_use]
+pub fn process_start(pid: i32) -> Option<u64> {
+    const STATE: usize = 0;
+    const START_TIME: usize = 19;
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The name in the second field may hold anything, also parentheses.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    if matches!(*fields.get(STATE)?, "Z" | "X") {
+        return None;
+    }
+    fields.get(START_TIME)?.parse().ok()
+}
+
 /// Ends the process at once: no destructors, no exit handlers, no flushing.
 /// The way out of a cloned child that cannot exec.
 pub fn exit_now(status: i32) -> ! {

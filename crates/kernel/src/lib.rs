@@ -35,7 +35,9 @@ pub use bpf::{BpfInstruction, attach_device_program, load_device_program};
 pub use capabilities::{
     CapabilitySet, clear_ambient, drop_bounding, raise_ambient, set_capabilities,
 };
-pub use clone::{Clone3, Cloned, exit_now, is_single_threaded, pidfd_open, pidfd_send_signal};
+pub use clone::{
+    Clone3, Cloned, exit_now, is_single_threaded, pidfd_open, pidfd_send_signal, process_start,
+};
 pub use descriptors::{close_on_exec_from, duplicate_onto, duplicate_to, inherit, unread_by_peer};
 pub use execute::{Execution, executable_at};
 pub use heap::{limit_arenas, release_free_memory};

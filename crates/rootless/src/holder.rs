@@ -17,7 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use berth_kernel::{Namespace, NamespaceSet, Propagation};
+use berth_kernel::{Namespace, NamespaceSet, Propagation, process_start};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ impl Holder {
             return Ok(None);
         };
         // Looked at after the descriptor is there: it cannot become another's meanwhile.
-        Ok((started(record.pid) == Some(record.started)).then_some(holder))
+        Ok((process_start(record.pid) == Some(record.started)).then_some(holder))
     }
 
     pub(crate) fn make(directory: &Path, keeper: &Path, maps: &Maps) -> Result<Self> {
@@ -142,24 +142,13 @@ fn remember(directory: &Path, pid: i32) -> Result<()> {
     let path = directory.join(RECORD);
     let record = Record {
         pid,
-        started: started(pid).unwrap_or_default(),
+        started: process_start(pid).unwrap_or_default(),
     };
     let text = serde_json::to_vec(&record).map_err(Error::kernel("write a record"))?;
     let draft = path.with_extension("tmp");
     fs::write(&draft, text)
         .and_then(|()| fs::rename(&draft, &path))
         .map_err(Error::file("write", &path))
-}
-
-/// When the process was started; `None` for one that has ended, reaped or not. The name before it
-/// may hold anything.
-pub(crate) fn started(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let has_ended = matches!(fields.next()?, "Z" | "X");
-    let started = fields.nth(18)?.parse().ok()?;
-    (!has_ended).then_some(started)
 }
 
 /// Holds, if this program was started for that. To be called first, with one thread.

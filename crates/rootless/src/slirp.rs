@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use berth_kernel::process_start;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::FdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::{Error, Result};
-use crate::holder::started;
 
 /// Where slirp4netns answers for names, in its default network.
 pub(crate) const NAME_SERVER: &str = "10.0.2.3";
@@ -44,7 +44,7 @@ fn is_running(record: &Path) -> bool {
     let mut words = text.split_ascii_whitespace();
     let pid = words.next().and_then(|word| word.parse().ok());
     let since = words.next().and_then(|word| word.parse::<u64>().ok());
-    pid.is_some_and(|pid| since.is_some() && started(pid) == since)
+    pid.is_some_and(|pid| since.is_some() && process_start(pid) == since)
 }
 
 fn start(directory: &Path, socket: &Path, holder: i32) -> Result<()> {
@@ -78,7 +78,7 @@ fn start(directory: &Path, socket: &Path, holder: i32) -> Result<()> {
         });
     }
     let pid = child.id();
-    let since = i32::try_from(pid).ok().and_then(started).unwrap_or(0);
+    let since = i32::try_from(pid).ok().and_then(process_start).unwrap_or(0);
     let record = directory.join(RECORD);
     fs::write(&record, format!("{pid} {since}\n")).map_err(Error::file("write", &record))
 }

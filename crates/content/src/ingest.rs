@@ -1,10 +1,10 @@
-use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
 use berth_names::Digest;
 use tracing::warn;
 
+use crate::partial::Partial;
 use crate::{Error, Hasher, Result, disk};
 
 /// Dirty data is handed to the disk in steps of this many bytes.
@@ -18,7 +18,7 @@ const READ_BUFFER: usize = 256 << 10;
 pub struct Ingest {
     digest: Digest,
     expected: Option<u64>,
-    file: File,
+    file: Partial,
     partial: PathBuf,
     blob: PathBuf,
     hasher: Hasher,
@@ -36,7 +36,7 @@ impl Ingest {
     pub(crate) fn resume(
         digest: Digest,
         expected: Option<u64>,
-        file: File,
+        file: Partial,
         partial: PathBuf,
         blob: PathBuf,
     ) -> Result<Self> {

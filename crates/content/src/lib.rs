@@ -23,6 +23,7 @@ mod disk;
 mod error;
 mod hasher;
 mod ingest;
+mod partial;
 mod store;
 
 #[cfg(test)]

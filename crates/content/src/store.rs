@@ -1,6 +1,6 @@
-use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,6 +9,7 @@ use berth_names::{Algorithm, Digest};
 use bytes::Bytes;
 use tracing::warn;
 
+use crate::partial::Partial;
 use crate::{Error, Hasher, Ingest, Result, disk};
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
@@ -156,7 +157,7 @@ impl Store {
     /// [`Error::Busy`] if another writer is at it.
     pub fn ingest(&self, digest: &Digest, expected_size: Option<u64>) -> Result<Ingest> {
         let partial = self.partial_path(digest);
-        let file = lock_partial(digest, &partial)?;
+        let file = Partial::lock(digest, &partial)?;
         Ingest::resume(
             digest.clone(),
             expected_size,
@@ -250,7 +251,7 @@ impl Store {
         if !partial.exists() {
             return Ok(false);
         }
-        let _lock = lock_partial(digest, &partial)?;
+        let _lock = Partial::lock(digest, &partial)?;
         disk::unlink(&partial)
     }
 
@@ -283,33 +284,6 @@ impl Store {
     fn partial_path(&self, digest: &Digest) -> PathBuf {
         self.ingest_dir()
             .join(format!("{}-{}", digest.algorithm().as_str(), digest.hex()))
-    }
-}
-
-/// Opens a partial file, making it if needed, and takes its lock. The former holder may have
-/// renamed or removed the file between open and lock, hence the look at what the path means now.
-fn lock_partial(digest: &Digest, path: &Path) -> Result<File> {
-    loop {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(|e| Error::io("open", path, e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Busy(digest.clone())),
-            Err(TryLockError::Error(e)) => return Err(Error::io("lock", path, e)),
-        }
-        let locked = file.metadata().map_err(|e| Error::io("stat", path, e))?;
-        match fs::symlink_metadata(path) {
-            Ok(named) if named.ino() == locked.ino() => return Ok(file),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("stat", path, e)),
-        }
     }
 }
 

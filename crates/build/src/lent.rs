@@ -14,6 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::dockerfile::Owned;
 use crate::error::{Error, Result};
 
 /// Bytes of one secret, as BuildKit has it.
@@ -55,14 +56,6 @@ pub struct Lent {
     pub agents: BTreeSet<String>,
     /// Who connects commands with them; without it there are none.
     pub calls: Option<mpsc::Sender<AgentCall>>,
-}
-
-/// Whose a file is, inside.
-#[derive(Debug, Clone, Copy)]
-pub struct Owned {
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
 }
 
 /// A directory in memory, closed to everybody else, for as long as a command runs.
@@ -138,7 +131,7 @@ impl Drop for Listening {
     }
 }
 
-fn own(path: &Path, owned: Owned) -> Result<()> {
+pub(crate) fn own(path: &Path, owned: Owned) -> Result<()> {
     chown(path, Some(owned.uid), Some(owned.gid)).map_err(Error::file("own", path))?;
     let mode = Permissions::from_mode(owned.mode);
     std::fs::set_permissions(path, mode).map_err(Error::file("change", path))

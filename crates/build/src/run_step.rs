@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use berth_lifecycle::request::{ImageMount, MountRequest};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
-use crate::dockerfile::{Command, Mount, MountKind, Run, RunNetwork, RunSecurity, Sharing};
+use crate::dockerfile::{Command, Mount, MountKind, Owned, Run, RunNetwork, RunSecurity, Sharing};
 use crate::error::{Error, Result, blocking};
 use crate::ignore::clean;
-use crate::lent::{AgentCall, Listening, Owned, Private, Secret};
+use crate::lent::{self, AgentCall, Listening, Private, Secret};
 use crate::plan::{Origin, PROXIES};
 use crate::sandbox;
 use crate::steps::Steps;
@@ -254,9 +254,7 @@ impl Steps<'_> {
                 id,
                 from,
                 sharing,
-                mode,
-                uid,
-                gid,
+                owned,
                 ..
             } => {
                 if from.is_some() {
@@ -273,9 +271,8 @@ impl Steps<'_> {
                     mounts.locks.push(self.job.core.lock(&id).await);
                 }
                 let path = self.job.core.cache_directory(&id);
-                let (mode, uid, gid) = (*mode, *uid, *gid);
-                let made = path.clone();
-                blocking("making a cache", move || make_cache(&made, mode, uid, gid)).await?;
+                let (made, owned) = (path.clone(), *owned);
+                blocking("making a cache", move || make_cache(&made, owned)).await?;
                 Ok(Some(MountRequest {
                     container_path: target,
                     host_path: path.display().to_string(),
@@ -296,15 +293,8 @@ impl Steps<'_> {
                 id,
                 env,
                 required,
-                mode,
-                uid,
-                gid,
+                owned,
             } => {
-                let owned = Owned {
-                    mode: *mode,
-                    uid: *uid,
-                    gid: *gid,
-                };
                 let Some(secret) = self.job.request.lent.secrets.get(id) else {
                     return absent(
                         *required,
@@ -314,23 +304,16 @@ impl Steps<'_> {
                     );
                 };
                 let secret = secret.clone();
-                self.secret(id, &secret, env.as_deref(), (target, owned), mounts)
+                self.secret(id, &secret, env.as_deref(), (target, *owned), mounts)
             }
             MountKind::Ssh {
                 id,
                 required,
-                mode,
-                uid,
-                gid,
+                owned,
             } => {
-                let owned = Owned {
-                    mode: *mode,
-                    uid: *uid,
-                    gid: *gid,
-                };
                 let lent = &self.job.request.lent;
                 match lent.calls.clone().filter(|_| lent.agents.contains(id)) {
-                    Some(calls) => self.agent(id, calls, (target, owned), mounts).map(Some),
+                    Some(calls) => self.agent(id, calls, (target, *owned), mounts).map(Some),
                     None => absent(
                         *required,
                         format!("ssh agent {id}: not found: berth build --ssh {id} forwards it"),
@@ -512,15 +495,12 @@ fn absent(required: bool, problem: String) -> Result<Option<MountRequest>> {
     }
 }
 
-fn make_cache(path: &Path, mode: u32, uid: u32, gid: u32) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
+fn make_cache(path: &Path, owned: Owned) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     std::fs::create_dir_all(path).map_err(Error::file("create", path))?;
-    std::os::unix::fs::chown(path, Some(uid), Some(gid)).map_err(Error::file("own", path))?;
-    let mode = std::fs::Permissions::from_mode(mode);
-    std::fs::set_permissions(path, mode).map_err(Error::file("change", path))
+    lent::own(path, owned)
 }
 
 /// A cache's directory: whatever its id is, it is one name.

@@ -107,9 +107,7 @@ pub enum MountKind {
         from: Option<String>,
         source: String,
         sharing: Sharing,
-        mode: u32,
-        uid: u32,
-        gid: u32,
+        owned: Owned,
     },
     Tmpfs {
         size: Option<u64>,
@@ -119,17 +117,21 @@ pub enum MountKind {
         /// As a variable instead of a file, or beside it.
         env: Option<String>,
         required: bool,
-        mode: u32,
-        uid: u32,
-        gid: u32,
+        owned: Owned,
     },
     Ssh {
         id: String,
         required: bool,
-        mode: u32,
-        uid: u32,
-        gid: u32,
+        owned: Owned,
     },
+}
+
+/// Whose a file is, inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owned {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// Who else may have a cache at the same time.

@@ -24,8 +24,8 @@ mod tests;
 
 pub use expand::Expander;
 pub use instruction::{
-    Argument, Command, Copy, Document, From, Healthcheck, Instruction, Kind, Mount, MountKind, Run,
-    RunNetwork, RunSecurity, Sharing,
+    Argument, Command, Copy, Document, From, Healthcheck, Instruction, Kind, Mount, MountKind,
+    Owned, Run, RunNetwork, RunSecurity, Sharing,
 };
 pub use source::Directives;
 pub use syntax_error::{Problem, SyntaxError};

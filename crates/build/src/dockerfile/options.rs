@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::instruction::{Mount, MountKind, RunNetwork, RunSecurity, Sharing};
+use super::instruction::{Mount, MountKind, Owned, RunNetwork, RunSecurity, Sharing};
 use super::syntax_error::Problem;
 use super::words::Flag;
 
@@ -211,9 +211,7 @@ fn mount(text: &str) -> Result<Mount, Problem> {
             from,
             source,
             sharing: fields.sharing()?,
-            mode: fields.octal("mode")?.unwrap_or(0o755),
-            uid: fields.number("uid")?.unwrap_or(0),
-            gid: fields.number("gid")?.unwrap_or(0),
+            owned: fields.owned(0o755)?,
         },
         "tmpfs" => MountKind::Tmpfs {
             size: fields.bytes("size")?,
@@ -222,16 +220,12 @@ fn mount(text: &str) -> Result<Mount, Problem> {
             id: secret_id(fields.take("id"), &source, &target)?,
             env: fields.take("env"),
             required: fields.boolean("required")?.unwrap_or(false),
-            mode: fields.octal("mode")?.unwrap_or(0o400),
-            uid: fields.number("uid")?.unwrap_or(0),
-            gid: fields.number("gid")?.unwrap_or(0),
+            owned: fields.owned(0o400)?,
         },
         "ssh" => MountKind::Ssh {
             id: fields.take("id").unwrap_or_else(|| "default".to_owned()),
             required: fields.boolean("required")?.unwrap_or(false),
-            mode: fields.octal("mode")?.unwrap_or(0o600),
-            uid: fields.number("uid")?.unwrap_or(0),
-            gid: fields.number("gid")?.unwrap_or(0),
+            owned: fields.owned(0o600)?,
         },
         other => {
             let what = format!("there are no mounts of type {other:?}");
@@ -339,6 +333,15 @@ impl Fields {
         text.parse().map(Some).map_err(wrong)
     }
 
+    /// With `mode` where none is given; root's, where nobody is.
+    fn owned(&mut self, mode: u32) -> Result<Owned, Problem> {
+        Ok(Owned {
+            mode: self.octal("mode")?.unwrap_or(mode),
+            uid: self.number("uid")?.unwrap_or(0),
+            gid: self.number("gid")?.unwrap_or(0),
+        })
+    }
+
     fn octal(&mut self, key: &str) -> Result<Option<u32>, Problem> {
         let Some(text) = self.take(key) else {
             return Ok(None);
@@ -420,9 +423,11 @@ mod tests {
                 from: None,
                 source: String::new(),
                 sharing: Sharing::Locked,
-                mode: 0o700,
-                uid: 5,
-                gid: 0,
+                owned: Owned {
+                    mode: 0o700,
+                    uid: 5,
+                    gid: 0,
+                },
             }
         );
         let bind = mount("target=/b,from=base,source=/x").unwrap();
@@ -431,7 +436,7 @@ mod tests {
         let secret = mount("type=secret,target=/run/secrets/token,required").unwrap();
         assert!(matches!(
             secret.kind,
-            MountKind::Secret { ref id, required: true, mode: 0o400, .. } if id == "token"
+            MountKind::Secret { ref id, required: true, owned: Owned { mode: 0o400, .. }, .. } if id == "token"
         ));
         let tmpfs = mount("type=tmpfs,target=/t,size=64m").unwrap();
         assert_eq!(

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use berth_images::Image;
-use berth_names::ImageRef;
+use berth_names::{ContainerId, ImageRef};
 use serde::Serialize;
 
 use super::name;
 use super::pull::short;
-use super::users::{User, users};
+use super::users::Users;
 use crate::events::Kind;
 use crate::{Engine, Error, Json, Query, Result};
 
@@ -86,9 +86,9 @@ fn all_names(image: &Image, force: bool) -> Result<Vec<String>> {
 /// Whether nothing uses the image. Its names go from under containers only by force, and from
 /// under one that runs not at all.
 fn check_unused(engine: &Engine, image: &Image, name: &str, force: bool) -> Result<bool> {
-    let users = users(engine, &image.id);
-    let short_id = |user: &User| berth_names::short(user.id.as_str()).to_owned();
-    if let Some(user) = users.iter().find(|user| user.runs) {
+    let users = Users::now(engine);
+    let short_id = |user: &ContainerId| berth_names::short(user.as_str()).to_owned();
+    if let Some((user, _)) = users.of(&image.id).find(|(_, runs)| *runs) {
         return Err(Error::Conflict(format!(
             "conflict: unable to delete {} (cannot be forced) - image is being used by running \
              container {}",
@@ -96,8 +96,8 @@ fn check_unused(engine: &Engine, image: &Image, name: &str, force: bool) -> Resu
             short_id(user)
         )));
     }
-    match users.first() {
-        Some(user) if !force => Err(Error::Conflict(match ImageRef::parse(name) {
+    match users.of(&image.id).next() {
+        Some((user, _)) if !force => Err(Error::Conflict(match ImageRef::parse(name) {
             Ok(reference) if engine.images.reference(&reference).is_some() => format!(
                 "conflict: unable to remove repository reference {:?} (must force) - container \
                  {} is using its referenced image {}",

@@ -19,7 +19,7 @@ pub mod spool;
 mod tag;
 mod users;
 
-pub use users::users;
+pub use users::Users;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

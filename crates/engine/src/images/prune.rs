@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::delete::{self, Removed};
 use super::list::{self, Sizes};
-use super::users;
 use crate::{Engine, Filters, Json, Query, Result};
 
 #[derive(Debug, Serialize)]
@@ -33,8 +32,7 @@ pub async fn prune(State(engine): State<Arc<Engine>>, query: Query) -> Result<Js
     let mut removed = Vec::new();
     for image in list::choose(&engine, &filters, false)? {
         let is_dangling = image.repo_tags.is_empty();
-        let in_use =
-            engine.runtime.image_in_use(&image.id) || !users(&engine, &image.id).is_empty();
+        let in_use = engine.runtime.image_in_use(&image.id);
         if in_use || image.pinned || (only_dangling && !is_dangling) {
             continue;
         }

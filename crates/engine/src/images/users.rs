@@ -1,41 +1,53 @@
 //! Who keeps an image: this door's containers, at rest too, and all that the core runs.
 
+use std::collections::BTreeMap;
+
 use berth_lifecycle::record::ContainerState;
 use berth_names::{ContainerId, Digest};
 use berth_standalone::Phase;
 
 use crate::Engine;
 
-/// A container that an image is needed by.
-#[derive(Debug, Clone)]
-pub struct User {
-    pub id: ContainerId,
-    pub runs: bool,
+/// The containers that there were at one moment, and the images that each needs.
+pub struct Users(BTreeMap<ContainerId, User>);
+
+struct User {
+    images: Vec<Digest>,
+    runs: bool,
 }
 
-/// The core knows a container of this door only between its start and its end, so both are asked.
-pub fn users(engine: &Engine, image: &Digest) -> Vec<User> {
-    let known = engine.containers.all();
-    let known = known.iter().map(|one| one.view());
-    let mut users: Vec<User> = known
-        .filter(|record| record.image_id == *image)
-        .map(|record| User {
-            id: record.id.clone(),
-            runs: matches!(
+impl Users {
+    /// The core knows a container of this door only between its start and its end, so both are
+    /// asked.
+    pub fn now(engine: &Engine) -> Self {
+        let mut all = BTreeMap::new();
+        for container in engine.runtime.containers() {
+            let record = container.view();
+            let user = User {
+                images: record.images().collect(),
+                runs: record.state == ContainerState::Running,
+            };
+            all.insert(record.id.clone(), user);
+        }
+        for container in engine.containers.all() {
+            let record = container.view();
+            let user = all.entry(record.id.clone()).or_insert_with(|| User {
+                images: Vec::new(),
+                runs: false,
+            });
+            user.images.push(record.image_id.clone());
+            user.runs = matches!(
                 record.phase,
                 Phase::Running | Phase::Paused | Phase::Restarting
-            ),
-        })
-        .collect();
-    for container in engine.runtime.containers() {
-        let record = container.view();
-        let is_known = users.iter().any(|user| user.id == record.id);
-        if record.uses(image) && !is_known {
-            users.push(User {
-                id: record.id.clone(),
-                runs: record.state == ContainerState::Running,
-            });
+            );
         }
+        Self(all)
     }
-    users
+
+    /// Containers that need `image`, and whether they run.
+    pub fn of(&self, image: &Digest) -> impl Iterator<Item = (&ContainerId, bool)> {
+        let needs = |user: &User| user.images.contains(image);
+        let users = self.0.iter().filter(move |(_, user)| needs(user));
+        users.map(|(id, user)| (id, user.runs))
+    }
 }

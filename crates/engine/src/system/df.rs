@@ -6,8 +6,8 @@ use axum::extract::State;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::images::Users;
 use crate::images::list::{self, Sizes, Summary};
-use crate::images::users;
 use crate::{ApiVersion, Engine, Error, Filters, Json, Query, Result, containers, volumes};
 
 /// Everything that was not asked for is left out.
@@ -62,9 +62,10 @@ pub async fn df(
 
 fn images(engine: &Engine, sizes: &Sizes, version: ApiVersion) -> Result<Vec<Summary>> {
     let images = list::choose(engine, &Filters::default(), false)?;
+    let users = Users::now(engine);
     let summaries = images.iter().map(|image| {
         let mut summary = list::summary(image, sizes, version, true);
-        summary.set_containers(users(engine, &image.id).len());
+        summary.set_containers(users.of(&image.id).count());
         summary
     });
     Ok(summaries.collect())

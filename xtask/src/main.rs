@@ -37,7 +37,8 @@ usage: cargo xtask <command>
   crictl           only the crictl suite
   docker [FOCUS]   only the docker suite: the stock docker CLI, Compose and docker-py;
                    or its rooms whose name contains FOCUS: images, containers, …
-  berth            only the berth suite: our own command line
+  berth [FOCUS]    only the berth suite: our own command line; or its rooms whose name
+                   contains FOCUS: builds, compose, …
   node [FOCUS]     only the node suite: many pods, a killed daemon, volumes, bad
                    requests; or its parts whose name contains FOCUS
   soak [--minutes N] [--seed S]
@@ -111,6 +112,10 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["berth"] => {
             prepare()?;
             Ok(report(suites::berth::run()?))
+        }
+        ["berth", focus] => {
+            prepare()?;
+            Ok(report(suites::berth::run_matching(focus)?))
         }
         ["node"] => {
             prepare()?;

@@ -10,7 +10,7 @@ use anyhow::Result;
 pub use criu::{path as criu_path, program as criu};
 pub use go::{Tool, ensure, path};
 
-pub use debian::install_machine;
+pub use debian::{install_machine, postgresql};
 pub use python::docker_py;
 
 /// Installs what is missing. Debian packages need root.

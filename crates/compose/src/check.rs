@@ -226,14 +226,21 @@ impl Service<'_> {
     }
 
     fn grants(&self) -> Result<()> {
-        for kind in ["secrets", "configs"] {
-            let items = self.has(kind).map(Node::items).unwrap_or_default();
+        let of_build = self.has("build").and_then(|build| build.get("secrets"));
+        let build = self.path.key("build").key("secrets");
+        let granted = [
+            ("secrets", self.has("secrets"), self.path.key("secrets")),
+            ("configs", self.has("configs"), self.path.key("configs")),
+            ("secrets", of_build, build),
+        ];
+        for (kind, items, path) in granted {
+            let items = items.map(Node::items).unwrap_or_default();
             for (index, item) in items.iter().enumerate() {
                 let source = item
                     .get("source")
                     .and_then(Node::scalar)
                     .unwrap_or_default();
-                let path = self.path.key(kind).index(index);
+                let path = path.index(index);
                 if !self.declared(kind, &source) {
                     let reason =
                         format!("{source:?} is not declared below {kind} at the end of the file");

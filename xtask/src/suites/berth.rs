@@ -19,7 +19,28 @@ use crate::workspace;
 
 type Step = fn(&mut Session) -> Result<()>;
 
+/// What steps have in common.
+type Room = (&'static str, &'static [(&'static str, Step)]);
+
+/// In order: later steps build on what earlier ones made.
+const ROOMS: &[Room] = &[
+    ("shown", shown::STEPS),
+    ("images", images::STEPS),
+    ("containers", containers::STEPS),
+    ("terminals", terminals::STEPS),
+    ("things", things::STEPS),
+    ("builds", builds::STEPS),
+    ("corpus", corpus::STEPS),
+    ("compose", compose::STEPS),
+    ("places", places::STEPS),
+];
+
 pub fn run() -> Result<Tally> {
+    run_matching("")
+}
+
+/// Only rooms whose name contains `focus`.
+pub fn run_matching(focus: &str) -> Result<Tally> {
     println!("berth");
     let mut tally = Tally::default();
     if !rustix::process::geteuid().is_root() {
@@ -27,19 +48,8 @@ pub fn run() -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin_with(workspace::artefacts().join("berth"), "berth-cli")?;
-    let steps = [
-        shown::STEPS,
-        images::STEPS,
-        containers::STEPS,
-        terminals::STEPS,
-        things::STEPS,
-        builds::STEPS,
-        corpus::STEPS,
-        compose::STEPS,
-        places::STEPS,
-    ];
-    // In order: later steps build on what earlier ones made.
-    for (name, step) in steps.into_iter().flatten() {
+    let rooms = ROOMS.iter().filter(|(room, _)| room.contains(focus));
+    for (name, step) in rooms.flat_map(|(_, steps)| *steps) {
         tally.check(name, step(&mut session));
     }
     tally.check("the daemon ends", session.end_daemon());

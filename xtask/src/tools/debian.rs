@@ -1,6 +1,7 @@
 //! Debian packages: the registry, and what test images are made from.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -44,6 +45,9 @@ const MACHINE: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
 ];
 
+/// Where Debian has each version's programs of PostgreSQL: none is in `PATH`.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
+
 /// What runc and criu are compiled against.
 const HEADERS: &[(&str, &str)] = &[
     ("seccomp.h", "libseccomp-dev"),
@@ -66,7 +70,19 @@ pub fn install() -> Result<()> {
     let missing = HEADERS.iter().filter(|(header, _)| !is_included(header));
     packages.extend(missing.map(|(_, package)| *package));
     packages.dedup();
+    if postgresql().is_err() {
+        packages.push("postgresql");
+    }
     install_packages(&packages)
+}
+
+/// The directory of PostgreSQL's programs.
+pub fn postgresql() -> Result<PathBuf> {
+    let versions = fs::read_dir(POSTGRESQL).into_iter().flatten().flatten();
+    let mut found = versions
+        .map(|version| version.path().join("bin"))
+        .filter(|directory| directory.join("initdb").exists() && directory.join("psql").exists());
+    found.next().context("PostgreSQL is not installed")
 }
 
 /// Installs what boots machines, where it is missing.

@@ -41,7 +41,6 @@ pub enum Instructions {
     /// Standard input.
     Input,
     /// Its text: files that name services have it inline.
-    #[allow(dead_code)]
     Text(String),
 }
 
@@ -84,10 +83,7 @@ impl Context {
             };
         }
         if is_remote(text) {
-            return Err(Error::usage(format!(
-                "{text}: contexts elsewhere are not fetched: clone or download it, and build the \
-                 directory; an archive can be piped, as in curl URL | berth build -"
-            )));
+            return Err(elsewhere(text));
         }
         Ok(Self::Directory {
             path: PathBuf::from(text),
@@ -106,6 +102,14 @@ impl Context {
             Self::Input { dockerfile } => input(dockerfile),
         }
     }
+}
+
+/// What is told of an address.
+pub fn elsewhere(text: &str) -> Error {
+    Error::usage(format!(
+        "{text}: contexts elsewhere are not fetched: clone or download it, and build the \
+         directory; an archive can be piped, as in curl URL | berth build -"
+    ))
 }
 
 fn is_remote(text: &str) -> bool {

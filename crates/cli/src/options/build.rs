@@ -13,10 +13,10 @@ use crate::output::bytes_of;
 pub struct BuildLimits {
     /// Their network: default, none, host or a network's name
     #[arg(long, value_name = "NETWORK")]
-    network: Option<String>,
+    pub network: Option<String>,
     /// name:address, for their /etc/hosts
     #[arg(long, value_name = "HOST")]
-    add_host: Vec<String>,
+    pub add_host: Vec<String>,
     /// Memory, as in 512m or 2g
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<String>,
@@ -40,10 +40,10 @@ pub struct BuildLimits {
     cpuset_mems: Option<String>,
     /// Size of /dev/shm, as in 128m
     #[arg(long, value_name = "BYTES")]
-    shm_size: Option<String>,
+    pub shm_size: Option<String>,
     /// name=soft[:hard], as in nofile=1024:2048
     #[arg(long, value_name = "LIMIT")]
-    ulimit: Vec<String>,
+    pub ulimit: Vec<String>,
     /// Parent of their cgroups
     #[arg(long, value_name = "PATH")]
     cgroup_parent: Option<String>,

@@ -33,7 +33,7 @@ pub const STEPS: &[(&str, Step)] = &[
 ];
 
 /// A context, made anew.
-fn context(session: &Session, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
+pub fn context(session: &Session, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
     let directory = session.place.scratch().join(name);
     let _fresh = fs::remove_dir_all(&directory);
     for (name, text) in files {
@@ -160,7 +160,7 @@ fn failing(session: &mut Session) -> Result<()> {
         ),
         (&["build", "-f", "/nowhere/File", &path], "/nowhere/File"),
         (&["build", "--secret", "src=/x", &path], "it has no id"),
-        (&["build", "-o", "type=registry", &path], "berth push"),
+        (&["build", "-o", "type=registry", &path], "--tag NAME"),
     ] {
         let said = session.docker.refusal(arguments)?;
         contains(&arguments.join(" "), &said, part)?;
@@ -356,7 +356,7 @@ fn five_stages(session: &mut Session) -> Result<()> {
 }
 
 /// Bytes that are nowhere else.
-fn unlikely(what: &str) -> String {
+pub fn unlikely(what: &str) -> String {
     format!(
         "{what}-{:016x}-berth",
         std::process::id().wrapping_mul(0x9e37_79b9)
@@ -364,7 +364,7 @@ fn unlikely(what: &str) -> String {
 }
 
 /// Files below `directory` with these bytes, which may be compressed.
-fn with_bytes(directory: &Path, bytes: &str) -> Result<Vec<String>> {
+pub fn with_bytes(directory: &Path, bytes: &str) -> Result<Vec<String>> {
     let script = "cd \"$1\" || exit 2; grep -raFl -- \"$2\" .; \
                   LC_ALL=C grep -rlaP '^\\x1f\\x8b' . | tr '\\n' '\\0' \
                   | xargs -0 -r zgrep -aFl -- \"$2\" 2>/dev/null; true";

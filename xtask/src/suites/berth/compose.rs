@@ -1,8 +1,11 @@
 //! A shop of six services by `berth compose`, with the stock client at the same project.
 
+mod builds;
+mod database;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,6 +22,10 @@ const SOON: Duration = Duration::from_secs(20);
 pub const STEPS: &[(&str, Step)] = &[
     ("compose: six services come up and serve", up),
     (
+        "compose: the database is its own user's, and is written to",
+        database::runs_without_root,
+    ),
+    (
         "compose: up again changes nothing, by the stock client neither",
         again,
     ),
@@ -26,19 +33,35 @@ pub const STEPS: &[(&str, Step)] = &[
     ("compose: one service is updated, no other touched", update),
     ("compose: run, exec, cp, logs and stop", use_it),
     ("compose: what is wrong is told with its place", refused),
+    (
+        "compose: rows outlive a new container, and down",
+        database::keeps_rows,
+    ),
     ("compose: down -v leaves nothing", down),
+    ("compose: down -v took the rows, too", database::loses_rows),
+    (
+        "compose: builds what the stock client builds, anew when asked",
+        builds::same_as_stock,
+    ),
+    (
+        "compose: secrets reach builds and stay nowhere",
+        builds::secrets,
+    ),
 ];
 
 fn directory(session: &Session) -> PathBuf {
     session.place.scratch().join("emporium")
 }
 
-fn write(session: &Session, greeting: &str) -> Result<()> {
+/// `memory` is a setting of the database.
+fn write(session: &Session, greeting: &str, memory: &str) -> Result<()> {
     let directory = directory(session);
     fs::create_dir_all(directory.join("pages"))?;
     fs::write(directory.join("pages/index.html"), "from the web\n")?;
-    fs::write(directory.join(".env"), format!("GREETING={greeting}\n"))?;
+    let variables = format!("GREETING={greeting}\nWORK_MEM={memory}\n");
+    fs::write(directory.join(".env"), variables)?;
     let image = session.services();
+    let database = database::reference(session);
     let text = format!(
         r#"x-common: &common
   image: {image}
@@ -60,6 +83,7 @@ services:
     networks: [front]
   api:
     <<: *common
+    image: {database}
     command: ["socat", "TCP-LISTEN:8000,fork,reuseaddr", "SYSTEM:/bin/api"]
     environment: {{GREETING: "$GREETING"}}
     secrets: [token]
@@ -68,20 +92,25 @@ services:
     networks: [front, back]
   worker:
     <<: *common
-    command: sh -c 'while :; do redis-cli -h database INCR rounds; sleep 0.3; done'
+    image: {database}
+    command:
+      - sh
+      - -c
+      - |
+        psql -h database -qc 'CREATE TABLE IF NOT EXISTS rounds (at timestamp DEFAULT now())'
+        while :; do psql -h database -c 'INSERT INTO rounds DEFAULT VALUES'; sleep 0.5; done
     depends_on: {{database: {{condition: service_healthy}}}}
     networks: [back]
   database:
-    <<: *common
-    stop_signal: INT
-    command: redis-server --dir /data --appendonly yes --protected-mode no
-    volumes: ["data:/data"]
-    healthcheck: &ping {{test: [CMD, redis-cli, PING], interval: 200ms}}
+    image: {database}
+    command: [/bin/database, -c, "work_mem=$WORK_MEM"]
+    volumes: ["data:/var/lib/postgresql"]
+    healthcheck: {{test: pg_isready -q -h 127.0.0.1, interval: 200ms, retries: 100}}
     networks: [back]
   cache:
     <<: *common
     command: redis-server --save "" --protected-mode no
-    healthcheck: *ping
+    healthcheck: {{test: [CMD, redis-cli, PING], interval: 200ms}}
     networks: [back]
 volumes: {{data: }}
 networks: {{front: , back: {{internal: true}}}}
@@ -102,6 +131,10 @@ configs:
   answer:
     content: |
       #!/bin/sh
+      {{
+        echo "CREATE TABLE IF NOT EXISTS orders (id serial, what text);"
+        echo "INSERT INTO orders (what) VALUES ('$$GREETING');"
+      }} | psql -h database -q 2> /dev/null
       body="$$GREETING $$(cat /run/secrets/token) $$(redis-cli -h cache INCR asked)"
       printf 'HTTP/1.0 200 OK\r\n\r\n%s\n' "$$body"
 "#
@@ -120,17 +153,22 @@ fn compose(session: &Session, arguments: &[&str]) -> Result<String> {
 
 /// The stock client, at the same project.
 fn stock(session: &Session, arguments: &[&str]) -> Result<String> {
+    stock_in(session, &directory(session), arguments)
+}
+
+fn stock_in(session: &Session, directory: &Path, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new("timeout");
     command
         .args(["--kill-after=5", "90"])
         .arg(tools::path(Tool::Compose)?)
         .args(arguments)
-        .current_dir(directory(session))
+        .current_dir(directory)
         .env(
             "DOCKER_HOST",
             format!("unix://{}", session.docker.socket.display()),
         )
         .env("DOCKER_CONFIG", &session.docker.config)
+        .env("DOCKER_BUILDKIT", "0")
         .env_remove("DOCKER_CONTEXT");
     crate::command::stdout(&mut command)
 }
@@ -154,7 +192,8 @@ fn fetch(session: &Session, path: &str) -> Result<String> {
 }
 
 fn up(session: &mut Session) -> Result<()> {
-    write(session, "hello")?;
+    database::push(session)?;
+    write(session, "hello", "4MB")?;
     compose(session, &["up", "-d", "--wait", "--quiet-pull"])?;
     same("containers", ids(session)?.len(), 6)?;
     let page = retry(SOON, || fetch(session, "/"))?;
@@ -192,7 +231,7 @@ fn scale(session: &mut Session) -> Result<()> {
 
 fn update(session: &mut Session) -> Result<()> {
     let mut before = ids(session)?;
-    write(session, "welcome")?;
+    write(session, "welcome", "4MB")?;
     compose(session, &["up", "-d"])?;
     let mut after = ids(session)?;
     let (old, new) = (
@@ -206,14 +245,15 @@ fn update(session: &mut Session) -> Result<()> {
 }
 
 fn use_it(session: &mut Session) -> Result<()> {
-    let ask = ["redis-cli", "-h", "database", "EXISTS", "rounds"];
+    let question = "SELECT count(*) > 0 FROM rounds";
+    let ask = ["psql", "-h", "database", "-tAc", question];
     let told = compose(
         session,
         &[&["run", "--rm", "-T", "worker"][..], &ask].concat(),
     )?;
-    same("run", told.trim(), "1")?;
+    same("run", told.trim(), "t")?;
     let told = compose(session, &[&["exec", "-T", "api"][..], &ask].concat())?;
-    same("exec", told.trim(), "1")?;
+    same("exec", told.trim(), "t")?;
     let file = session
         .place
         .scratch()

@@ -1,32 +1,39 @@
-//! Images that the project makes itself, by the builder behind `POST /build`.
+//! Images that the project makes itself, as `berth build` makes them.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use berth_compose::{Project, Service, read};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::commands::copy::{Source, pack};
-use crate::commands::transfer::TAR;
-use crate::daemon::{Call, Client};
+use super::labels;
+use crate::build::{self, Context, Instructions, Lent, Show, Wanted};
+use crate::daemon::Client;
 use crate::error::{Error, Result};
-use crate::logins::Logins;
-use crate::output::{note, print};
+use crate::options::BuildLimits;
+use crate::output::note;
 
-/// Bytes between the side that packs and the side that sends.
-const PIPE: usize = 256 << 10;
-
-/// Where a Dockerfile stands in the context that is sent, if it is not of the context.
-const OWN_DOCKERFILE: &str = ".berth-compose.Dockerfile";
-
+/// What the command line says of every build.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     pub no_cache: bool,
     pub pull: bool,
-    pub quiet: bool,
+    pub show: Show,
     /// NAME=value
     pub arguments: Vec<String>,
+    /// As `--ssh`; these come before those of the files.
+    pub agents: Vec<String>,
 }
+
+/// Fields that change nothing here, and are told to.
+const PASSED_OVER: &[&str] = &[
+    "cache_from",
+    "cache_to",
+    "provenance",
+    "sbom",
+    "privileged",
+    "entitlements",
+    "isolation",
+];
 
 /// The image's id.
 pub async fn build(
@@ -34,82 +41,171 @@ pub async fn build(
     project: &Project,
     service: &Service,
     options: &Options,
-) -> Result<()> {
-    let image = service.image(&project.name);
-    note(&format!("Building {} ({image})", service.name));
-    let value = &service.value["build"];
-    let call = query(service, value, &image, options)?;
-    for field in ["ssh", "secrets", "additional_contexts", "platforms"] {
-        if value[field].is_array() || value[field].is_object() {
+) -> Result<String> {
+    let wanted = wanted(project, service, options)?;
+    if options.show != Show::Quiet {
+        let image = service.image(&project.name);
+        note(&format!("Building {} ({image})", service.name));
+        for field in passed_over(&service.value["build"]) {
             note(&format!(
-                "berth: build.{field} of {} needs a builder session, and is passed over",
+                "berth: build.{field} of {} is passed over",
                 service.name
             ));
         }
     }
-    let context = value["context"].as_str().unwrap_or_default();
-    let answer = if read::is_elsewhere(context) {
-        client.send(call.query("remote", context)).await?
-    } else {
-        let dockerfile = Dockerfile::of(value, context);
-        let call = call.query("dockerfile", dockerfile.name());
-        let (reader, writer) = tokio::io::duplex(PIPE);
-        let context = PathBuf::from(context);
-        let packing = tokio::task::spawn_blocking(move || {
-            let bridge = tokio_util::io::SyncIoBridge::new(writer);
-            send(&context, &dockerfile, bridge)
-        });
-        let sent = client.send(call.upload(TAR, reader)).await;
-        // What kept the context from being read is the reason for everything after.
-        match packing.await {
-            Ok(Err(error @ Error::File { .. })) => return Err(error),
-            _ => sent?,
-        }
-    };
-    follow(answer, options.quiet).await
+    build::build(client, &wanted, options.show).await
 }
 
-fn query(service: &Service, value: &Value, image: &str, options: &Options) -> Result<Call> {
-    let text = |key: &str| value[key].as_str().unwrap_or_default();
-    let mut arguments: Map<String, Value> = value["args"].as_object().cloned().unwrap_or_default();
-    for argument in &options.arguments {
-        let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
-        arguments.insert(name.to_owned(), Value::from(value));
-    }
-    let labels = match &value["labels"] {
-        Value::Null => json!({}),
-        labels => labels.clone(),
+fn passed_over(value: &Value) -> impl Iterator<Item = &'static str> {
+    let says = |field: &&str| match &value[*field] {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty() && text != "false",
+        _ => true,
     };
-    let hosts: Vec<String> = list(&value["extra_hosts"])
-        .map(|line| line.replacen('=', ":", 1))
-        .collect();
-    let mut call = Call::post("/build")
-        .query("version", "1")
-        .query("t", image)
-        .query("buildargs", Value::Object(arguments).to_string())
-        .query("labels", labels.to_string())
-        .query("rm", "1")
-        .flag("nocache", options.no_cache || value["no_cache"] == true)
-        .flag("pull", options.pull || value["pull"] == true)
-        .given("target", text("target"))
-        .given("networkmode", text("network"))
-        .given("extrahosts", hosts.join(","))
-        .given("platform", service.text("platform"));
-    for tag in list(&value["tags"]) {
-        call = call.query("t", tag);
+    PASSED_OVER.iter().copied().filter(says)
+}
+
+fn wanted(project: &Project, service: &Service, options: &Options) -> Result<Wanted> {
+    let value = &service.value["build"];
+    let mut tags = vec![service.image(&project.name)];
+    tags.extend(list(&value["tags"]).map(str::to_owned));
+    let mut arguments = pairs(&value["args"]);
+    arguments.extend(build::arguments(&options.arguments));
+    let mut labels = pairs(&value["labels"]);
+    labels.insert(labels::BUILDER.to_owned(), "classic".into());
+    if let Some(names) = value["additional_contexts"].as_object()
+        && let Some(name) = names.keys().next()
+    {
+        return Err(Error::usage(format!(
+            "build.additional_contexts of {}: a build has one context: have {name} in it, or COPY \
+             --from an image that is built before",
+            service.name
+        )));
     }
-    let sources: Vec<&str> = list(&value["cache_from"]).collect();
-    if !sources.is_empty() {
-        call = call.query("cachefrom", json!(sources).to_string());
-    }
-    if let Some(size) = value["shm_size"].as_i64() {
-        call = call.query("shmsize", size.to_string());
-    }
-    let logins = Logins::open()?.header_for(image)?;
-    Ok(match logins.is_empty() {
-        true => call,
-        false => call.header(crate::commands::pull::AUTH, logins),
+    Ok(Wanted {
+        context: context(value)?,
+        tags,
+        arguments,
+        target: value["target"].as_str().unwrap_or_default().to_owned(),
+        labels,
+        no_cache: options.no_cache || value["no_cache"] == true,
+        pull: options.pull || value["pull"] == true,
+        platform: platform(service)?,
+        limits: limits(value),
+        is_passing: false,
+        lent: lent(project, service, &options.agents)?,
     })
+}
+
+fn context(value: &Value) -> Result<Context> {
+    let context = value["context"].as_str().unwrap_or_default();
+    if read::is_elsewhere(context) {
+        return Err(build::elsewhere(context));
+    }
+    let instructions = match value["dockerfile_inline"].as_str() {
+        Some(text) => Instructions::Text(text.to_owned()),
+        None => {
+            let name = value["dockerfile"].as_str().unwrap_or("Dockerfile");
+            Instructions::At(read::clean(&Path::new(context).join(name)).into())
+        }
+    };
+    Ok(Context::Directory {
+        path: PathBuf::from(context),
+        instructions,
+    })
+}
+
+/// The service's own, or the only one that the build has.
+fn platform(service: &Service) -> Result<String> {
+    let own = service.text("platform");
+    let all: Vec<&str> = list(&service.value["build"]["platforms"]).collect();
+    match (own, all.as_slice()) {
+        ("", []) => Ok(String::new()),
+        ("", [one]) => Ok((*one).to_owned()),
+        (own, []) => Ok(own.to_owned()),
+        (own, all) if all.contains(&own) => Ok(own.to_owned()),
+        ("", all) => Err(Error::usage(format!(
+            "build.platforms of {} has {}: an image here is for one platform; say which by \
+             platform:",
+            service.name,
+            all.join(" and ")
+        ))),
+        (own, all) => Err(Error::usage(format!(
+            "{} is for {own}, which its build.platforms do not have: {}",
+            service.name,
+            all.join(", ")
+        ))),
+    }
+}
+
+fn limits(value: &Value) -> BuildLimits {
+    let hosts = list(&value["extra_hosts"]).map(|line| line.replacen('=', ":", 1));
+    let ulimits = value["ulimits"].as_object().into_iter().flatten();
+    let ulimit = |(name, limit): (&String, &Value)| match limit {
+        Value::Object(both) => format!("{name}={}:{}", both["soft"], both["hard"]),
+        single => format!("{name}={single}"),
+    };
+    let mut limits = BuildLimits::default();
+    limits.network = value["network"].as_str().map(str::to_owned);
+    limits.add_host = hosts.collect();
+    limits.shm_size = match &value["shm_size"] {
+        Value::String(size) => Some(size.clone()),
+        size => size.as_i64().map(|size| size.to_string()),
+    };
+    limits.ulimit = ulimits.map(ulimit).collect();
+    limits
+}
+
+fn lent(project: &Project, service: &Service, agents: &[String]) -> Result<Lent> {
+    let value = &service.value["build"];
+    let given = agents.iter().map(|agent| name_of(agent).to_owned());
+    let given: Vec<String> = given.collect();
+    let own = value["ssh"].as_object().into_iter().flatten();
+    let own = own
+        .filter(|(id, _)| !given.iter().any(|given| given == name_of(id)))
+        .map(|(id, socket)| match socket.as_str() {
+            None | Some("") => id.clone(),
+            Some(socket) => format!("{id}={}", project.directory.join(socket).display()),
+        });
+    let agents: Vec<String> = agents.iter().cloned().chain(own).collect();
+    let mut lent = Lent::parse(&[], &agents)?;
+    for grant in value["secrets"].as_array().into_iter().flatten() {
+        let source = grant["source"].as_str().unwrap_or_default();
+        let id = grant["target"].as_str().unwrap_or(source);
+        if ["uid", "gid", "mode"]
+            .iter()
+            .any(|key| !grant[key].is_null())
+        {
+            note(&format!(
+                "berth: owner and mode of the secret {source} are told by RUN --mount, not by \
+                 build.secrets of {}",
+                service.name
+            ));
+        }
+        let part = project.secrets.get(source).map(|part| &part.value);
+        let part = part.unwrap_or(&Value::Null);
+        match (part["file"].as_str(), super::files::content(project, part)?) {
+            (Some(file), _) => lent.add_file(id, file),
+            (None, Some(content)) => lent.add_value(id, content),
+            (None, None) => {
+                return Err(Error::usage(format!(
+                    "the secret {source}, which the build of {} wants, is neither a file nor a \
+                     variable",
+                    service.name
+                )));
+            }
+        }
+    }
+    Ok(lent)
+}
+
+fn name_of(agent: &str) -> &str {
+    agent.split_once('=').map_or(agent, |(name, _)| name)
+}
+
+fn pairs(value: &Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &str> {
@@ -120,71 +216,83 @@ fn list(value: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-enum Dockerfile {
-    /// Of the context.
-    Inside(String),
-    Inline(String),
-    /// Beside it: it is sent along.
-    Outside(PathBuf),
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
 
-impl Dockerfile {
-    fn of(value: &Value, context: &str) -> Self {
-        if let Some(text) = value["dockerfile_inline"].as_str() {
-            return Self::Inline(text.to_owned());
-        }
-        let name = value["dockerfile"].as_str().unwrap_or("Dockerfile");
-        let path = read::clean(&Path::new(context).join(name));
-        match Path::new(&path).strip_prefix(context) {
-            Ok(inside) => Self::Inside(inside.display().to_string()),
-            Err(_) => Self::Outside(path.into()),
-        }
+    use berth_compose::Options as Files;
+
+    use super::*;
+
+    fn project(text: &str) -> (tempfile::TempDir, Project) {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("compose.yaml"), text).unwrap();
+        let files = Files {
+            current_directory: scratch.path().to_owned(),
+            environment: BTreeMap::from([("PASS".to_owned(), "opensesame".to_owned())]),
+            ..Files::default()
+        };
+        let project = Project::load(&files).unwrap();
+        (scratch, project)
     }
 
-    fn name(&self) -> &str {
-        match self {
-            Self::Inside(name) => name,
-            Self::Inline(_) | Self::Outside(_) => OWN_DOCKERFILE,
-        }
+    fn of(text: &str) -> Result<Wanted> {
+        let (_scratch, project) = project(text);
+        wanted(&project, &project.services["app"], &Options::default())
     }
-}
 
-fn send(context: &Path, dockerfile: &Dockerfile, to: impl Write) -> Result<()> {
-    let own = match dockerfile {
-        Dockerfile::Inside(_) => None,
-        Dockerfile::Inline(text) => Some(text.clone().into_bytes()),
-        Dockerfile::Outside(path) => {
-            Some(std::fs::read(path).map_err(Error::file("reading", path))?)
-        }
-    };
-    let text = format!("{}/.", context.display());
-    let source = Source::find(&text, false)?;
-    let mut to = to;
-    if let Some(own) = own {
-        // Ahead of the context, in the same archive: its end is written with the context's.
-        let mut header = tar::Header::new_gnu();
-        header.set_size(own.len() as u64);
-        header.set_mode(0o644);
-        let mut entry = tar::Builder::new(Vec::new());
-        entry
-            .append_data(&mut header, OWN_DOCKERFILE, own.as_slice())
-            .map_err(Error::Stream)?;
-        to.write_all(entry.get_ref()).map_err(Error::Stream)?;
+    #[test]
+    fn a_build_gets_what_its_file_says() {
+        let wanted = of("name: p\n\
+             services:\n  app:\n    build:\n      context: ./src\n      dockerfile: ../File\n\
+             \x20     args: {A: 1}\n      target: last\n      labels: [x=y]\n      tags: [other:1]\n\
+             \x20     shm_size: 64m\n      ulimits: {nofile: {soft: 10, hard: 20}, nproc: 5}\n\
+             \x20     extra_hosts: [a=10.0.0.1]\n      platforms: [linux/amd64]\n\
+             \x20     secrets: [pass, {source: pass, target: word}]\n\
+             secrets: {pass: {environment: PASS}}\n")
+        .unwrap();
+        assert_eq!(wanted.tags, ["p-app", "other:1"]);
+        assert_eq!(wanted.arguments["A"], "1");
+        assert_eq!(wanted.labels["x"], "y");
+        assert_eq!(
+            (wanted.target.as_str(), wanted.platform.as_str()),
+            ("last", "linux/amd64")
+        );
+        let limits = &wanted.limits;
+        assert_eq!(limits.shm_size.as_deref(), Some("67108864"));
+        assert_eq!(limits.ulimit, ["nofile=10:20", "nproc=5"]);
+        assert_eq!(limits.add_host, ["a:10.0.0.1"]);
+        let Context::Directory { path, instructions } = &wanted.context else {
+            panic!("{:?}", wanted.context);
+        };
+        let Instructions::At(file) = instructions else {
+            panic!("{instructions:?}");
+        };
+        assert_eq!(file, &path.parent().unwrap().join("File"));
+        let lent = format!("{:?}", wanted.lent);
+        assert!(lent.contains("pass") && lent.contains("word"), "{lent}");
+        assert!(!lent.contains("opensesame"), "{lent}");
     }
-    pack(to, &source, Path::new(""))
-}
 
-async fn follow(answer: crate::daemon::Answer, quiet: bool) -> Result<()> {
-    let mut objects = answer.objects();
-    while let Some(object) = objects.next().await? {
-        if let Some(error) = object["error"].as_str() {
-            return Err(Error::Failed(error.to_owned()));
+    #[test]
+    fn what_a_build_cannot_have_is_told() {
+        let build = |text: &str| of(&format!("services:\n  app:\n    build: {text}\n"));
+        for (text, part) in [
+            ("https://example.com/a.git", "not fetched"),
+            (
+                "{context: ., additional_contexts: {b: ./b}}",
+                "have b in it",
+            ),
+            (
+                "{context: ., platforms: [linux/amd64, linux/arm64]}",
+                "one platform",
+            ),
+            ("{context: ., ssh: [key=/nowhere/agent]}", "/nowhere/agent"),
+        ] {
+            let told = build(text).unwrap_err().report();
+            assert!(told.contains(part), "{text}: {told}");
         }
-        if let Some(text) = object["stream"].as_str()
-            && !quiet
-        {
-            print(text)?;
-        }
+        let cached = serde_json::json!({"cache_from": ["a"], "cache_to": [], "sbom": "false"});
+        assert_eq!(passed_over(&cached).collect::<Vec<_>>(), ["cache_from"]);
     }
-    Ok(())
 }

@@ -27,7 +27,7 @@ pub async fn inject(client: &Client, project: &Project, service: &Service, id: &
 }
 
 /// `None` of what is a file: that is mounted.
-fn content(project: &Project, part: &Value) -> Result<Option<String>> {
+pub fn content(project: &Project, part: &Value) -> Result<Option<String>> {
     if let Some(content) = part["content"].as_str() {
         return Ok(Some(content.to_owned()));
     }

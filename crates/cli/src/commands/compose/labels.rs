@@ -19,6 +19,8 @@ const ENV_FILES: &str = "com.docker.compose.project.environment_file";
 const VERSION: &str = "com.docker.compose.version";
 const NETWORK: &str = "com.docker.compose.network";
 const VOLUME: &str = "com.docker.compose.volume";
+/// On an image: what made it. Of builders behind `POST /build` the stock client says `classic`.
+pub const BUILDER: &str = "com.docker.compose.image.builder";
 /// On a container that takes another's place, until it has its name.
 pub const REPLACE: &str = "com.docker.compose.replace";
 

@@ -6,6 +6,7 @@ use super::board::Board;
 use super::converge::seconds;
 use super::found::Found;
 use super::{Files, build, chosen, images, lifecycle, services};
+use crate::build::Show;
 use crate::commands::{Outcome, confirm};
 use crate::daemon::Client;
 use crate::error::Error;
@@ -91,6 +92,18 @@ pub struct Build {
     /// Ask registries for newer base images
     #[arg(long)]
     pull: bool,
+    /// For RUN --mount=type=ssh: default, or NAME=SOCKET
+    #[arg(long, value_name = "AGENT")]
+    ssh: Vec<String>,
+    /// How it is shown, on standard error
+    #[arg(long, value_enum, value_name = "KIND", default_value = "auto")]
+    progress: Show,
+    /// What these services wait for, too
+    #[arg(long)]
+    with_dependencies: bool,
+    /// Send the images to their registries afterwards
+    #[arg(long)]
+    push: bool,
     /// Tell nothing of it
     #[arg(short, long)]
     quiet: bool,
@@ -234,10 +247,16 @@ impl Build {
         let options = build::Options {
             no_cache: self.no_cache,
             pull: self.pull,
-            quiet: self.quiet,
+            show: if self.quiet {
+                Show::Quiet
+            } else {
+                self.progress
+            },
             arguments: self.build_arg.clone(),
+            agents: self.ssh.clone(),
         };
-        let all = services(&project, &self.services)?;
+        let chosen = project.select(&self.services, self.with_dependencies)?;
+        let all = services(&chosen, &[])?;
         let built: Vec<_> = all
             .into_iter()
             .filter(|service| service.has_build())
@@ -247,6 +266,9 @@ impl Build {
         }
         for service in built {
             build::build(client, &project, service, &options).await?;
+        }
+        if self.push {
+            images::push_all(client, &services(&chosen, &[])?, self.quiet).await?;
         }
         Ok::<_, Error>(0)
     }

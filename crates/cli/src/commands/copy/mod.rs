@@ -15,7 +15,6 @@ use super::transfer::{TAR, copy};
 use crate::daemon::{Answer, Call, Client, segment};
 use crate::error::{Error, Result};
 use crate::terminal::{is_terminal_input, is_terminal_output};
-pub use pack::{Source, pack};
 use place::Place;
 
 /// Bytes between the side that packs and the side that sends.

@@ -12,6 +12,7 @@ use crate::commands::{
 use crate::contexts::{Contexts, home};
 use crate::daemon::{Endpoint, TlsFiles};
 use crate::error::Result;
+use crate::plugin::Plugins;
 
 /// Containers, images, networks and volumes of a Berth daemon
 #[derive(Debug, Parser)]
@@ -183,6 +184,9 @@ pub enum Command {
     /// Daemons by name
     #[command(subcommand)]
     Context(context::Context),
+    /// This program as plugins of Docker's client
+    #[command(subcommand)]
+    DockerPlugins(Plugins),
     /// Write completions for a shell
     Completion(shell::Completion),
     /// Write manual pages to a directory

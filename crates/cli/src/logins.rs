@@ -4,8 +4,9 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -47,6 +48,21 @@ impl Login {
     }
 }
 
+/// Where Docker's client was told to have its configuration.
+static CHOSEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on.
+pub fn live_in(directory: &Path) {
+    let _earlier = CHOSEN.set(directory.to_owned());
+}
+
+/// Docker's configuration.
+pub fn directory() -> PathBuf {
+    let variable = || std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let chosen = CHOSEN.get().cloned().or_else(variable);
+    chosen.unwrap_or_else(|| home().join(".docker"))
+}
+
 #[derive(Debug)]
 pub struct Logins {
     path: PathBuf,
@@ -55,8 +71,7 @@ pub struct Logins {
 
 impl Logins {
     pub fn open() -> Result<Self> {
-        let directory = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-        Self::at(directory.unwrap_or_else(|| home().join(".docker")))
+        Self::at(directory())
     }
 
     fn at(directory: PathBuf) -> Result<Self> {

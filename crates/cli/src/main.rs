@@ -10,8 +10,10 @@ mod error;
 mod logins;
 mod options;
 mod output;
+mod plugin;
 mod terminal;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,9 +22,20 @@ use arguments::Arguments;
 use error::Error;
 use output::{Colour, Style, note};
 
+/// What this program is called as.
+enum Program {
+    Berth(Box<Arguments>),
+    Plugin(plugin::Arguments),
+}
+
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let parsed = match plugin::words(words.clone()) {
+        Some(words) => plugin::Arguments::try_parse_from(words).map(Program::Plugin),
+        None => Arguments::try_parse_from(words).map(|parsed| Program::Berth(Box::new(parsed))),
+    };
+    let program = match parsed {
+        Ok(program) => program,
         Err(error) => {
             let _unread = error.print();
             // Help was asked for; else it is what Docker's client ends with.
@@ -44,7 +57,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(commands::run(arguments));
+    let outcome = runtime.block_on(async {
+        match program {
+            Program::Berth(arguments) => commands::run(*arguments).await,
+            Program::Plugin(arguments) => arguments.run().await,
+        }
+    });
     terminal::restore();
     let code = match outcome {
         Ok(code) => code,

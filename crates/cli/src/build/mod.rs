@@ -16,17 +16,16 @@ mod output;
 mod pack;
 mod record;
 
-#[allow(unused_imports)]
-pub use context::{Context, Instructions};
+pub use context::{Context, Instructions, elsewhere};
 pub use display::Show;
 pub use lend::Lent;
 pub use output::Output;
 
 use http::HeaderName;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::commands::transfer::TAR;
-use crate::daemon::{Call, Client};
+use crate::daemon::{Call, Client, segment};
 use crate::error::{Error, Result};
 use crate::logins::Logins;
 use crate::options::BuildLimits;
@@ -71,6 +70,18 @@ pub async fn build(client: &Client, wanted: &Wanted, show: Show) -> Result<Strin
         Err(error) => return Err(error),
     };
     follower.follow(answer, (client, &wanted.lent)).await
+}
+
+/// What `--metadata-file` tells, in the words of buildx.
+pub async fn metadata(client: &Client, id: &str, names: &[String]) -> Result<String> {
+    let image = client.get(format!("/images/{}/json", segment(id))).await?;
+    let digest = image["Descriptor"]["digest"].as_str().unwrap_or(id);
+    let told = json!({
+        "containerimage.config.digest": id,
+        "containerimage.digest": digest,
+        "image.name": names.join(","),
+    });
+    serde_json::to_string_pretty(&told).map_err(Error::Answer)
 }
 
 impl Wanted {

@@ -20,6 +20,8 @@ pub struct Output {
     to: To,
     /// Names that the image gets.
     pub names: Vec<String>,
+    /// The image goes to its registries.
+    pub is_pushed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,16 +53,14 @@ impl Output {
         }
         let wrong = |what: String| Error::usage(format!("--output {text:?}: {what}"));
         let (mut kind, mut dest, mut names, mut as_tar) = ("", "", Vec::new(), true);
+        let mut is_pushed = false;
         for field in text.split(',') {
             match field.split_once('=') {
                 Some(("type", value)) => kind = value,
                 Some(("dest", value)) => dest = value,
                 Some(("name", value)) => names.push(value.to_owned()),
                 Some(("tar", value)) => as_tar = value != "false" && value != "0",
-                Some(("push", "true")) => {
-                    return Err(wrong("push it afterwards, by berth push".to_owned()));
-                }
-                Some(("push", _)) => {}
+                Some(("push", value)) => is_pushed = value != "false" && value != "0",
                 _ => return Err(wrong(format!("{field:?} is not understood"))),
             }
         }
@@ -76,15 +76,24 @@ impl Output {
             ("local", path) => Self::of(What::Files, To::Directory(path.into())),
             ("tar", _) => Self::of(What::Files, archive()),
             ("oci" | "docker", _) => Self::of(What::Layout, archive()),
-            ("registry", _) => {
-                return Err(wrong("build the image, and berth push it".to_owned()));
+            ("registry", "") => {
+                is_pushed = true;
+                Self::of(What::Image, To::Daemon)
             }
+            ("registry", _) => return Err(wrong("a registry has no dest".to_owned())),
             (other, _) => {
-                let known = "there are image, docker, oci, tar and local";
+                let known = "there are image, docker, oci, tar, local and registry";
                 return Err(wrong(format!("type {other:?} is not known: {known}")));
             }
         };
-        Ok(Self { names, ..output })
+        if is_pushed && !output.is_image() {
+            return Err(wrong("only an image is pushed".to_owned()));
+        }
+        Ok(Self {
+            names,
+            is_pushed,
+            ..output
+        })
     }
 
     fn of(what: What, to: To) -> Self {
@@ -92,6 +101,7 @@ impl Output {
             what,
             to,
             names: Vec::new(),
+            is_pushed: false,
         }
     }
 
@@ -191,11 +201,15 @@ mod tests {
         }
         let named = Output::parse("type=image,name=a:1").unwrap();
         assert_eq!(named.names, ["a:1"]);
+        assert!(!named.is_pushed);
+        for text in ["type=registry", "type=image,push=true"] {
+            assert!(Output::parse(text).unwrap().is_pushed, "{text}");
+        }
         for text in [
             "type=local",
-            "type=registry",
+            "type=registry,dest=f",
             "type=x",
-            "type=image,push=true",
+            "type=tar,push=true",
             "a=b",
         ] {
             assert!(Output::parse(text).is_err(), "{text}");

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Outcome;
+use super::{Outcome, push};
 use crate::build::{self, Context, Lent, Output, Show, Wanted};
 use crate::daemon::Client;
 use crate::error::{Error, Result};
 use crate::options::{BuildLimits, labels};
-use crate::output::print_line;
+use crate::output::{Progress, print_line};
 
 #[derive(Debug, Args)]
 pub struct Build {
@@ -50,6 +50,12 @@ pub struct Build {
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Write what was built to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
+    /// Send the image to its registries afterwards
+    #[arg(long)]
+    push: bool,
     /// How it is shown, on standard error
     #[arg(long, value_enum, value_name = "KIND", default_value = "auto")]
     progress: Show,
@@ -76,6 +82,8 @@ pub struct Build {
     force_rm: bool,
     #[arg(long, hide = true)]
     load: bool,
+    #[arg(long, hide = true, value_name = "NAME")]
+    builder: Option<String>,
 
     /// The directory whose files may be copied; - for an archive or a Dockerfile on standard input
     #[arg(value_name = "DIRECTORY", allow_hyphen_values = true)]
@@ -83,32 +91,50 @@ pub struct Build {
 }
 
 impl Build {
+    /// The one that it was asked for.
+    pub fn builder(&self) -> Option<&str> {
+        self.builder.as_deref()
+    }
+
     pub async fn run(self, client: &Client) -> Outcome {
         let show = match self.quiet {
             true => Show::Quiet,
             false => self.progress,
         };
-        // An id of an earlier build is not to be taken for this one's.
-        if let Some(path) = &self.iidfile {
+        // What tells of an earlier build is not to be taken for this one's.
+        for path in [&self.iidfile, &self.metadata_file].into_iter().flatten() {
             let _absent = std::fs::remove_file(path);
         }
-        let iidfile = self.iidfile.clone();
+        let (iidfile, metadata_file) = (self.iidfile.clone(), self.metadata_file.clone());
         let outputs: Result<Vec<Output>> =
             self.output.iter().map(|text| Output::parse(text)).collect();
         let outputs = outputs?;
         outputs.iter().try_for_each(Output::check)?;
+        let is_pushed = self.push || outputs.iter().any(|output| output.is_pushed);
         let mut wanted = self.wanted()?;
         wanted
             .tags
             .extend(outputs.iter().flat_map(|output| output.names.clone()));
         wanted.is_passing =
             !outputs.is_empty() && wanted.tags.is_empty() && !outputs.iter().any(Output::is_image);
+        if is_pushed && wanted.tags.is_empty() {
+            return Err(Error::usage(
+                "an image without a name cannot be pushed: --tag NAME",
+            ));
+        }
         let id = build::build(client, &wanted, show).await?;
         for output in &outputs {
             output.write(client, &id, &wanted.tags).await?;
         }
         if let Some(path) = iidfile {
             std::fs::write(&path, &id).map_err(Error::file("writing", path))?;
+        }
+        if is_pushed {
+            push_all(client, &wanted.tags, show).await?;
+        }
+        if let Some(path) = metadata_file {
+            let metadata = build::metadata(client, &id, &wanted.tags).await?;
+            std::fs::write(&path, metadata).map_err(Error::file("writing", path))?;
         }
         // Standard output may be an archive's.
         if show == Show::Quiet && outputs.iter().all(|output| !output.is_on_stdout()) {
@@ -132,4 +158,13 @@ impl Build {
             lent: Lent::parse(&self.secret, &self.ssh)?,
         })
     }
+}
+
+async fn push_all(client: &Client, names: &[String], show: Show) -> Result<()> {
+    for name in names {
+        let answer = client.send(push::call(name, false)?).await?;
+        let is_quiet = show == Show::Quiet;
+        Progress::on_stderr().follow(answer, is_quiet).await?;
+    }
+    Ok(())
 }

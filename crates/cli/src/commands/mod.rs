@@ -43,6 +43,7 @@ pub async fn run(arguments: Arguments) -> Outcome {
         Command::Man(command) => command.run(),
         Command::Context(command) => command.run(),
         Command::Logout(command) => command.run(),
+        Command::DockerPlugins(command) => command.run(),
         Command::Compose(command) => command.run(|| arguments.place.endpoint()).await,
         command => {
             let client = Client::new(arguments.place.endpoint()?);
@@ -114,6 +115,7 @@ async fn ask(command: Command, client: &Client) -> Outcome {
         | Command::Man(_)
         | Command::Context(_)
         | Command::Compose(_)
+        | Command::DockerPlugins(_)
         | Command::Logout(_) => Ok(0),
     }
 }
@@ -159,7 +161,7 @@ async fn remove(client: &Client, call: Call, name: &str, force: bool) -> Result<
 }
 
 /// Asks before something that cannot be undone. Without a terminal nobody can answer.
-fn confirm(warning: &str) -> Result<bool> {
+pub fn confirm(warning: &str) -> Result<bool> {
     use std::io::Write;
 
     if !crate::terminal::is_terminal_input() {

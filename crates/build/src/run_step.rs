@@ -118,6 +118,7 @@ impl Steps<'_> {
             networks: &core.networks,
             root: &core.root,
             cancel: &self.job.cancel,
+            epoch: self.job.epoch,
         };
         let Some(image) = &self.state.image else {
             return Err(Error::invalid("there is nothing to run in"));

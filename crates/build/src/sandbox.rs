@@ -9,6 +9,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use berth_images::Images;
 use berth_lifecycle::request::{
@@ -26,7 +27,9 @@ use crate::error::{Error, Result, blocking};
 use crate::transcript::StageLog;
 
 /// Bytes of output that are sent on at once.
-const PIECE: usize = 16 << 10;
+const PIECE: usize = 32 << 10;
+/// For how long they are gathered.
+const MOMENT: Duration = Duration::from_millis(10);
 /// Bytes of /dev/shm where nothing else is asked for.
 const SHM: u64 = 64 << 20;
 
@@ -65,6 +68,8 @@ pub struct Sandbox<'a> {
     /// Files that last as long as a command.
     pub root: &'a Path,
     pub cancel: &'a CancellationToken,
+    /// `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<u64>,
 }
 
 /// The directories that a layer is made of.
@@ -295,6 +300,7 @@ impl Sandbox<'_> {
             let path = crate::ignore::clean(&mount.container_path);
             points.push(path.into_bytes());
         }
+        let epoch = self.epoch;
         blocking("packing a layer", move || {
             let Some(upper) = &stack.upper else {
                 return Err(Error::invalid("nothing can run in an image without files"));
@@ -305,7 +311,7 @@ impl Sandbox<'_> {
                 mount_points: &points,
             };
             let out = std::io::BufWriter::with_capacity(256 << 10, &file);
-            berth_unpack::pack_layer(&upper, out).map_err(Error::Pack)?;
+            berth_unpack::pack_layer(&upper, epoch, out).map_err(Error::Pack)?;
             Ok(file)
         })
         .await
@@ -385,11 +391,7 @@ async fn pass_on(pipes: Pipes, log: &StageLog) {
         let Some(mut pipe) = pipe else { return };
         let mut piece = vec![0; PIECE];
         let mut rest: Vec<u8> = Vec::new();
-        while let Ok(count) = pipe.read(&mut piece).await {
-            if count == 0 {
-                break;
-            }
-            rest.extend_from_slice(piece.get(..count).unwrap_or_default());
+        while gather(&mut pipe, &mut piece, &mut rest).await {
             // A letter may be cut in two.
             let whole = whole_letters(&rest);
             let text = String::from_utf8_lossy(rest.get(..whole).unwrap_or_default()).into_owned();
@@ -402,6 +404,39 @@ async fn pass_on(pipes: Pipes, log: &StageLog) {
         }
     };
     tokio::join!(read(pipes.stdout), read(pipes.stderr));
+}
+
+/// Takes what the command writes within a moment, as one: a program may write each line by itself,
+/// and each of these becomes an object for the client. False at the end.
+async fn gather(
+    pipe: &mut tokio::net::unix::pipe::Receiver,
+    piece: &mut [u8],
+    rest: &mut Vec<u8>,
+) -> bool {
+    let add = |rest: &mut Vec<u8>, piece: &[u8], read: std::io::Result<usize>| match read {
+        Ok(0) | Err(_) => false,
+        Ok(count) => {
+            rest.extend_from_slice(piece.get(..count).unwrap_or_default());
+            true
+        }
+    };
+    let read = pipe.read(piece).await;
+    if !add(rest, piece, read) {
+        return false;
+    }
+    let moment = tokio::time::sleep(MOMENT);
+    tokio::pin!(moment);
+    while rest.len() < PIECE {
+        let read = tokio::select! {
+            read = pipe.read(piece) => read,
+            () = &mut moment => break,
+        };
+        // The next call finds the end again.
+        if !add(rest, piece, read) {
+            break;
+        }
+    }
+    true
 }
 
 /// Bytes up to a letter in UTF-8 that has not come whole yet.

@@ -99,6 +99,10 @@ fn mount_points() -> Vec<Vec<u8>> {
 }
 
 fn packed(upper: &Path, lower: Option<&Path>) -> Vec<u8> {
+    packed_until(upper, lower, None)
+}
+
+fn packed_until(upper: &Path, lower: Option<&Path>, latest: Option<u64>) -> Vec<u8> {
     let (upper, lower) = (open(upper), lower.map(open));
     let mut out = Vec::new();
     let upper = Upper {
@@ -106,7 +110,7 @@ fn packed(upper: &Path, lower: Option<&Path>) -> Vec<u8> {
         lower: lower.as_ref().map(AsFd::as_fd),
         mount_points: &mount_points(),
     };
-    let told = pack_layer(&upper, &mut out).unwrap();
+    let told = pack_layer(&upper, latest, &mut out).unwrap();
     assert_eq!(told.bytes, out.len() as u64);
     out
 }
@@ -199,6 +203,32 @@ fn a_layer_unpacked_and_packed_again_is_the_same_to_the_byte() {
     assert_eq!((file.nlink(), file.len()), (2, 70_000));
     let disk = fs::metadata(of_tar.join("opaque/disk")).unwrap();
     assert_eq!(disk.rdev(), makedev(259, 70_000));
+}
+
+#[test]
+fn nothing_in_a_layer_is_younger_than_what_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let upper = dir.path().join("upper");
+    fs::create_dir_all(upper.join("d")).unwrap();
+    fs::write(upper.join("d/young"), "x").unwrap();
+    let old = fs::File::create(upper.join("old")).unwrap();
+    let moment = std::time::UNIX_EPOCH + std::time::Duration::from_secs(900);
+    old.set_modified(moment).unwrap();
+    symlink("old", upper.join("link")).unwrap();
+    let archive = packed_until(&upper, None, Some(1000));
+    let mut times = Vec::new();
+    for entry in tar::Archive::new(&archive[..]).entries().unwrap() {
+        let entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        times.push((path, entry.header().mtime().unwrap()));
+    }
+    let expected = [
+        ("d/", 1000),
+        ("d/young", 1000),
+        ("link", 1000),
+        ("old", 900),
+    ];
+    assert_eq!(times, expected.map(|(path, time)| (path.to_owned(), time)));
 }
 
 #[test]

@@ -138,7 +138,7 @@ async fn pack(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<Option
     blocking("packing a layer", move || {
         let mut out = BufWriter::with_capacity(BUFFER, file);
         let points = below_root(&points);
-        let packed = pack_layer(&upper(&layer, &points), &mut out)?;
+        let packed = pack_layer(&upper(&layer, &points), None, &mut out)?;
         let file = out.into_inner().map_err(|error| Error::Io {
             operation: "cannot store the layer",
             source: error.into_error(),

@@ -40,6 +40,8 @@ pub(crate) struct Archive<W> {
     list: Vec<u8>,
     links: HashMap<(u64, u64), Vec<u8>>,
     link_bytes: usize,
+    /// No entry is younger, in seconds since 1970.
+    latest: i64,
     packed: Packed,
 }
 
@@ -52,8 +54,13 @@ impl<W: Write> Archive<W> {
             list: vec![0; XATTR],
             links: HashMap::new(),
             link_bytes: 0,
+            latest: i64::MAX,
             packed: Packed::default(),
         }
+    }
+
+    pub fn no_younger_than(self, latest: i64) -> Self {
+        Self { latest, ..self }
     }
 
     /// The end marker: two zero blocks.
@@ -195,7 +202,8 @@ impl<W: Write> Archive<W> {
     fn entry(&mut self, head: &Head<'_>) -> Result<()> {
         let mut bytes = std::mem::take(&mut self.head);
         bytes.clear();
-        block::put(&mut bytes, head);
+        let mtime = head.mtime.min(self.latest);
+        block::put(&mut bytes, &Head { mtime, ..*head });
         let sent = self.send(&bytes);
         self.head = bytes;
         self.packed.entries += 1;

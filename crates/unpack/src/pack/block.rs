@@ -11,7 +11,7 @@ const SIZE_END: u64 = 1 << 33;
 const PAX_NAME: &[u8] = b"PaxHeaders.0/entry";
 
 /// What an entry is, without its data.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Head<'a> {
     /// With a slash at its end if it is a directory.
     pub path: &'a [u8],

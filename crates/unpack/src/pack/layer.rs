@@ -16,8 +16,11 @@ use crate::upper::{self, Upper, Visitor};
 /// Attributes of the overlay are not packed; whiteouts and opaque directories become the files that
 /// stand for them. The root has an entry only if it looks other than an unpacked layer's does that
 /// has none (0755, root).
-pub fn pack_layer(upper: &Upper<'_>, out: impl Write) -> Result<Packed> {
-    let mut layer = Layer(Archive::new(out));
+///
+/// Nothing is younger than `latest`, in seconds since 1970, where there is one.
+pub fn pack_layer(upper: &Upper<'_>, latest: Option<u64>, out: impl Write) -> Result<Packed> {
+    let latest = latest.and_then(|latest| i64::try_from(latest).ok());
+    let mut layer = Layer(Archive::new(out).no_younger_than(latest.unwrap_or(i64::MAX)));
     let fail = |errno| failed(b"/", errno);
     let root = rustix::fs::fstat(upper.dir).map_err(fail)?;
     if (root.st_mode & 0o7777, root.st_uid, root.st_gid) != (0o755, 0, 0) {

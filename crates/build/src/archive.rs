@@ -1,10 +1,10 @@
-//! Archives that `ADD` unpacks: tar, as it is or compressed by gzip or zstd.
+//! Archives that `ADD` unpacks: tar, as it is or compressed.
 
 use std::io::Read;
 
-use berth_unpack::{Decoder, RatioLimit};
 use tar::EntryType;
 
+use crate::compressed;
 use crate::copy::Copier;
 use crate::error::{Error, Result};
 use crate::ignore::clean;
@@ -16,29 +16,18 @@ const BLOCK: usize = 512;
 const MAX_ENTRIES: usize = 8_000_000;
 
 /// Whether a file is an archive that can be unpacked.
-///
-/// # Errors
-/// If it is one by a compression that is not known here.
 pub fn is_one(tree: &dyn Tree, path: &str) -> Result<bool> {
     let mut begin = Vec::new();
     let opened = tree.open(path)?;
     let read = opened.take(8).read_to_end(&mut begin);
     read.map_err(Error::Context)?;
-    if begin.starts_with(b"BZh") || begin.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-        return Err(Error::invalid(format!(
-            "{path} is compressed by bzip2 or xz, which ADD does not unpack here: compress it by \
-             gzip or zstd, or COPY it and unpack it in a RUN"
-        )));
-    }
     let mut contents: Box<dyn Read + '_> = tree.open(path)?;
-    let compressed =
-        begin.starts_with(&[0x1f, 0x8b]) || begin.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
     let mut block = Vec::new();
-    if compressed {
-        let Ok(decoder) = Decoder::new(contents, RatioLimit::default()) else {
+    if compressed::is_compressed(&begin) {
+        let Ok(plain) = compressed::plain(contents) else {
             return Ok(false);
         };
-        contents = Box::new(decoder);
+        contents = plain;
     }
     if contents.take(BLOCK as u64).read_to_end(&mut block).is_err() {
         return Ok(false);
@@ -48,8 +37,8 @@ pub fn is_one(tree: &dyn Tree, path: &str) -> Result<bool> {
 
 /// Puts what is in an archive below `place`.
 pub fn unpack(tree: &dyn Tree, path: &str, copier: &mut Copier<'_>, place: &str) -> Result<()> {
-    let decoder = Decoder::new(tree.open(path)?, RatioLimit::default()).map_err(Error::Context)?;
-    let mut archive = tar::Archive::new(decoder);
+    let contents = compressed::plain(tree.open(path)?).map_err(Error::Context)?;
+    let mut archive = tar::Archive::new(contents);
     let entries = archive.entries().map_err(Error::Context)?;
     for (count, entry) in entries.enumerate() {
         let mut entry = entry.map_err(Error::Context)?;

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
+use crate::collect::{self, Keep};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Result, blocking};
 use crate::ignore::Ignore;
@@ -28,9 +29,6 @@ use crate::run_step::cache_name;
 use crate::sandbox::Limits;
 use crate::transcript::{Said, Transcript};
 use crate::tree::Context;
-
-/// Seconds for which a step that is of no use is kept: 30 days.
-const KEPT: u64 = 30 * 24 * 60 * 60;
 
 /// What somebody wants built.
 pub struct Request {
@@ -67,13 +65,14 @@ pub(crate) struct Core {
     pub root: PathBuf,
     /// What is in memory alone, for as long as a step.
     pub private: PathBuf,
+    keep: Keep,
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 /// Builds images. Cheap to clone.
 #[derive(Clone)]
 pub struct Builder {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Builder {
@@ -84,8 +83,8 @@ impl Builder {
         images: Arc<Images>,
         networks: Networks,
         store: Store,
-        root: PathBuf,
-        private: PathBuf,
+        (root, private): (PathBuf, PathBuf),
+        keep: Keep,
     ) -> Result<Self> {
         // What commands of a former daemon had.
         let _ = std::fs::remove_dir_all(root.join("run"));
@@ -104,6 +103,7 @@ impl Builder {
                 cache: Cache::open(store)?,
                 root,
                 private,
+                keep,
                 locks: Mutex::default(),
             }),
         })
@@ -166,9 +166,9 @@ impl Builder {
             let _ = out.send(Said::Text(text)).await;
         }
         let id = job.finish(&mut state).await?;
-        let (old, builder) = (cache::now().saturating_sub(KEPT), self.clone());
+        let builder = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = builder.prune(Some(old), false).await {
+            if let Err(error) = builder.collect().await {
                 tracing::warn!(
                     error = chain(&error),
                     "the cache of builds is not collected"
@@ -179,27 +179,68 @@ impl Builder {
         Ok(id)
     }
 
-    /// Forgets what the cache has, but for what was of use since `until` (seconds since 1970), and
-    /// removes the images of steps. Caches of `RUN --mount` go with `all`. Returns the keys.
-    pub async fn prune(&self, until: Option<u64>, all: bool) -> Result<Vec<String>> {
+    /// Gives up what is beyond the cache's limits.
+    async fn collect(&self) -> Result<()> {
+        let Keep { bytes, age } = self.core.keep;
+        self.prune(Some(cache::now().saturating_sub(age)), false)
+            .await?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let images = &self.core.images;
+        let steps = self.core.cache.steps();
+        let sizes = images.layer_sizes().await?;
+        let mut held = HashSet::new();
+        for image in images.list() {
+            if !steps.contains(&image.id) || !image.repo_tags.is_empty() {
+                held.extend(image.layers.iter().cloned());
+            }
+        }
+        let all = self.core.cache.all().into_iter();
+        let known = all.filter_map(|(key, made)| {
+            let image = made.image.filter(|image| steps.contains(image))?;
+            let image = images.get(&image.to_string())?;
+            Some(collect::Step {
+                key,
+                used: made.used,
+                layers: image.layers.clone(),
+            })
+        });
+        let known = known.filter(|step| !step.layers.is_empty()).collect();
+        self.forget(&collect::beyond(known, &held, &sizes, bytes))
+            .await
+    }
+
+    /// Takes steps out of the cache, with their images, but for those that somebody else has.
+    async fn forget(&self, keys: &[Digest]) -> Result<()> {
         let core = &self.core;
         let steps = core.cache.steps();
-        let (mut keys, mut images) = (Vec::new(), Vec::new());
-        for (key, made) in core.cache.all() {
-            if until.is_some_and(|until| made.used > until) {
+        for key in keys {
+            let made = core.cache.get(key);
+            let image = made.and_then(|made| made.image);
+            let Some(image) = image.filter(|image| steps.contains(image)) else {
                 continue;
-            }
-            images.extend(made.image.filter(|image| steps.contains(image)));
-            keys.push(key);
-        }
-        for image in images {
+            };
             let known = core.images.get(&image.to_string());
             let is_named = known.is_some_and(|known| !known.repo_tags.is_empty());
             if !is_named && !core.runtime.image_in_use(&image) {
                 core.images.remove(&image.to_string()).await?;
             }
         }
-        core.cache.forget(&keys);
+        core.cache.forget(keys);
+        Ok(())
+    }
+
+    /// Forgets what the cache has, but for what was of use since `until` (seconds since 1970), and
+    /// removes the images of steps. Caches of `RUN --mount` go with `all`. Returns the keys.
+    pub async fn prune(&self, until: Option<u64>, all: bool) -> Result<Vec<String>> {
+        let core = &self.core;
+        let known = core.cache.all().into_iter();
+        let keys: Vec<Digest> = known
+            .filter(|(_, made)| until.is_none_or(|until| made.used <= until))
+            .map(|(key, _)| key)
+            .collect();
+        self.forget(&keys).await?;
         if all {
             let caches = core.root.join("cache");
             blocking("removing caches", move || {

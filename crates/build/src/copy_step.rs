@@ -7,6 +7,7 @@ use berth_names::Digest;
 
 use crate::copy::{self, Copier, Wish};
 use crate::dockerfile::{self, Instruction};
+use crate::elsewhere::{Brought, Wanted};
 use crate::error::{Error, Result, blocking};
 use crate::ignore::Ignore;
 use crate::job::Opened;
@@ -33,8 +34,12 @@ impl Steps<'_> {
         instruction: &Instruction,
         is_add: bool,
     ) -> Result<()> {
-        let wish = self.wish(copy, is_add)?;
-        let (source, of_source) = self.source(copy).await?;
+        let mut wish = self.wish(copy, is_add)?;
+        let elsewhere = match is_add {
+            true => self.elsewhere(copy, &mut wish).await?,
+            false => Wanted::default(),
+        };
+        let (source, of_source) = self.source(copy, &wish).await?;
         let documents = self.documents(copy)?;
         let by = instruction.text.clone();
         let mut fields = vec![
@@ -45,6 +50,7 @@ impl Steps<'_> {
             of_source,
         ];
         fields.extend(wish.sources.iter().cloned());
+        fields.extend(elsewhere.fields.iter().cloned());
         for (name, text) in &documents {
             fields.extend([name.clone(), text.clone()]);
         }
@@ -53,23 +59,15 @@ impl Steps<'_> {
         if self.cached(&key).await? {
             return Ok(());
         }
-        let archive = self.copied(copy, wish, source, documents).await?;
+        let brought = self.brought(elsewhere).await?;
+        let archive = self.copied(copy, wish, source, documents, brought).await?;
         self.put_layer(key, &by, archive).await
     }
 
     fn wish(&self, copy: &dockerfile::Copy, is_add: bool) -> Result<Wish> {
         let mut sources = Vec::new();
         for source in &copy.sources {
-            let source = self.word(source)?;
-            if is_add {
-                refuse_remote(&source)?;
-            }
-            sources.push(source);
-        }
-        if copy.checksum.is_some() {
-            return Err(Error::invalid(
-                "ADD --checksum is for URLs, which are not fetched here",
-            ));
+            sources.push(self.word(source)?);
         }
         let destination = self.word(&copy.destination)?;
         if destination.is_empty() {
@@ -103,12 +101,9 @@ impl Steps<'_> {
     }
 
     /// Where the files are, and what the outcome depends on of them.
-    async fn source(&self, copy: &dockerfile::Copy) -> Result<(Source, String)> {
+    async fn source(&self, copy: &dockerfile::Copy, wish: &Wish) -> Result<(Source, String)> {
         let Some(from) = &copy.from else {
-            let (context, sources) = (Arc::clone(&self.job.context), copy.sources.clone());
-            let sources: Result<Vec<String>> =
-                sources.iter().map(|source| self.word(source)).collect();
-            let sources = sources?;
+            let (context, sources) = (Arc::clone(&self.job.context), wish.sources.clone());
             let digest = blocking("hashing what is copied", move || {
                 let mut paths = Vec::new();
                 for source in &sources {
@@ -154,7 +149,10 @@ impl Steps<'_> {
         mut wish: Wish,
         source: Source,
         documents: Vec<(String, String)>,
+        brought: Vec<Brought>,
     ) -> Result<File> {
+        // Archives from elsewhere are unpacked only where that is asked for.
+        let unpacks = copy.unpack == Some(true);
         let below = self.below().await?;
         let from = match &source {
             Source::Image(image) => Some(self.job.open(image).await),
@@ -192,7 +190,13 @@ impl Steps<'_> {
                     true => &tree::Nothing,
                     false => below.tree(),
                 };
-                write(tree, seen, &wish, &documents, Layer::new(file?, epoch), now)
+                let from = From {
+                    tree,
+                    brought: &brought,
+                    documents: &documents,
+                    unpacks,
+                };
+                write(&from, seen, wish, Layer::new(file?, epoch), now)
             })
             .await
         };
@@ -212,43 +216,42 @@ impl Steps<'_> {
     }
 }
 
+/// What a layer is made from.
+struct From<'a> {
+    tree: &'a dyn Tree,
+    brought: &'a [Brought],
+    documents: &'a [(String, String)],
+    /// What was brought is unpacked where it is an archive.
+    unpacks: bool,
+}
+
 fn write(
-    tree: &dyn Tree,
+    from: &From<'_>,
     below: &dyn Tree,
-    wish: &Wish,
-    documents: &[(String, String)],
+    mut wish: Wish,
     mut layer: Layer,
     now: u64,
 ) -> Result<File> {
     let mut paths = Vec::new();
     for source in &wish.sources {
-        paths.extend(copy::expand(tree, source)?);
+        paths.extend(copy::expand(from.tree, source)?);
     }
-    let several = paths.len() + documents.len() > 1;
-    if several && !wish.destination.ends_with('/') {
+    let count = paths.len() + from.documents.len() + from.brought.len();
+    if count > 1 && !wish.destination.ends_with('/') {
         return Err(Error::invalid(format!(
-            "{} has to be a directory for {} sources: end it with a slash",
-            wish.destination,
-            paths.len() + documents.len()
+            "{} has to be a directory for {count} sources: end it with a slash",
+            wish.destination
         )));
     }
     let mut copier = Copier::new(below, &mut layer, now);
-    copier.copy(tree, wish, &paths)?;
-    for (name, text) in documents {
-        copier.text(wish, name, text, several)?;
+    if !paths.is_empty() {
+        copier.copy(from.tree, &wish, &paths)?;
+    }
+    for (name, text) in from.documents {
+        copier.text(&wish, name, text, count > 1)?;
+    }
+    for brought in from.brought {
+        brought.copy(&mut copier, &mut wish, from.unpacks)?;
     }
     layer.finish().map_err(Error::Layer)
-}
-
-/// Only what the client sent is added: a fetch is a matter of `RUN`, where it can be seen.
-fn refuse_remote(source: &str) -> Result<()> {
-    let lower = source.to_ascii_lowercase();
-    let schemes = ["http://", "https://", "git://", "ssh://", "git@", "ftp://"];
-    if schemes.iter().any(|scheme| lower.starts_with(scheme)) {
-        return Err(Error::invalid(format!(
-            "ADD {source}: remote files are not fetched: use RUN with curl or git, or add the file \
-             to the context"
-        )));
-    }
-    Ok(())
 }

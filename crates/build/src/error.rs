@@ -48,6 +48,14 @@ pub enum Error {
         image: String,
         source: Arc<berth_images::Error>,
     },
+    #[error("cannot fetch {url}")]
+    Fetch {
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("cannot fetch the repository {url}: {problem}")]
+    Git { url: String, problem: String },
     #[error(transparent)]
     Lifecycle(#[from] berth_lifecycle::Error),
     #[error(transparent)]

@@ -14,6 +14,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use tar::EntryType;
 
+use crate::compressed;
 use crate::error::{Error, Result};
 use crate::ignore::{Ignore, clean};
 use crate::layer::Attributes;
@@ -173,23 +174,15 @@ impl Context {
 
 /// The archive without compression.
 fn plain(file: File, spool: impl FnOnce() -> Result<File>) -> Result<File> {
-    let mut begin = [0; 4];
+    let mut begin = [0; 6];
     let count = file.read_at(&mut begin, 0).map_err(Error::Context)?;
-    let known: [&[u8]; 2] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
-    let other: [&[u8]; 2] = [b"BZh", &[0xfd, b'7', b'z', b'X']];
-    let begin = begin.get(..count).unwrap_or_default();
-    if other.iter().any(|magic| begin.starts_with(magic)) {
-        let what = "the context is compressed by bzip2 or xz: send it as it is, or by gzip";
-        return Err(Error::invalid(what));
-    }
-    if !known.iter().any(|magic| begin.starts_with(magic)) {
+    if !compressed::is_compressed(begin.get(..count).unwrap_or_default()) {
         return Ok(file);
     }
-    let limit = berth_unpack::RatioLimit::default();
     (&file).seek(SeekFrom::Start(0)).map_err(Error::Context)?;
-    let mut decoder = berth_unpack::Decoder::new(file, limit).map_err(Error::Context)?;
+    let mut contents = compressed::plain(file).map_err(Error::Context)?;
     let mut unpacked = spool()?;
-    io::copy(&mut decoder, &mut unpacked).map_err(Error::Context)?;
+    io::copy(&mut contents, &mut unpacked).map_err(Error::Context)?;
     unpacked.flush().map_err(Error::Context)?;
     Ok(unpacked)
 }

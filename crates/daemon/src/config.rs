@@ -100,6 +100,7 @@ pub struct Config {
     pub docker: Docker,
     pub streaming: Streaming,
     pub pull: Pull,
+    pub build: Build,
     pub scrub: Scrub,
     pub log: Log,
     pub trace: Trace,
@@ -175,6 +176,26 @@ pub struct Pull {
     pub progress_timeout_secs: u64,
     /// Further attempts after the first.
     pub retries: u32,
+}
+
+/// What builds keep for later ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Build {
+    /// Bytes of steps' layers that no other image has; 0 means any number.
+    pub cache_max_bytes: u64,
+    /// Seconds after which a step that was of no use is given up.
+    pub cache_max_age_secs: u64,
+}
+
+impl Default for Build {
+    fn default() -> Self {
+        let keep = berth_build::Keep::default();
+        Self {
+            cache_max_bytes: keep.bytes,
+            cache_max_age_secs: keep.age,
+        }
+    }
 }
 
 /// Images are read again and compared with their digests.
@@ -265,6 +286,7 @@ impl Default for Config {
             docker: Docker::default(),
             streaming: Streaming::default(),
             pull: Pull::default(),
+            build: Build::default(),
             scrub: Scrub::default(),
             log: Log::default(),
             trace: Trace::default(),

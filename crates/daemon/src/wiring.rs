@@ -78,8 +78,11 @@ pub async fn open(config: &Config) -> Result<House> {
         Arc::clone(&images),
         networks.clone(),
         builds,
-        config.root.join("build"),
-        config.state.join("build"),
+        (config.root.join("build"), config.state.join("build")),
+        berth_build::Keep {
+            bytes: config.build.cache_max_bytes,
+            age: config.build.cache_max_age_secs,
+        },
     )
     .context("cannot open what builds have left")?;
     Ok(House {

@@ -55,5 +55,6 @@ pub use hosts_file::{HostsError, Problem};
 pub use manifest::{Resolved, media_type};
 pub use push::{Pushed, Upload};
 pub use search::Found;
+pub use transport::choose_crypto;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -161,7 +161,7 @@ fn stamps(kind: &ConnectionKind) -> Stamps {
 }
 
 /// Makes ring the process's TLS implementation, unless another was chosen already.
-pub(crate) fn choose_crypto() {
+pub fn choose_crypto() {
     // An error means that a provider is installed, which is all that is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

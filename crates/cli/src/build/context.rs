@@ -28,6 +28,8 @@ pub enum Context {
     },
     /// Standard input: an archive, or a Dockerfile.
     Input { dockerfile: String },
+    /// A git repository or a URL, which the daemon fetches.
+    Remote { source: String, dockerfile: String },
 }
 
 /// Which Dockerfile.
@@ -67,6 +69,8 @@ enum Body {
     Tree(Tree),
     /// What was read of standard input; the rest follows.
     Archive(Vec<u8>),
+    /// Nothing is sent.
+    Remote(String),
 }
 
 impl Context {
@@ -83,7 +87,15 @@ impl Context {
             };
         }
         if is_remote(text) {
-            return Err(elsewhere(text));
+            return match file {
+                Some("-") => Err(Error::usage(
+                    "--file - is for a directory: name a file of the repository",
+                )),
+                file => Ok(Self::Remote {
+                    source: text.to_owned(),
+                    dockerfile: file.unwrap_or_default().to_owned(),
+                }),
+            };
         }
         Ok(Self::Directory {
             path: PathBuf::from(text),
@@ -100,11 +112,16 @@ impl Context {
         match self {
             Self::Directory { path, instructions } => directory(path, instructions),
             Self::Input { dockerfile } => input(dockerfile),
+            Self::Remote { source, dockerfile } => Ok(Ready {
+                body: Body::Remote(source.clone()),
+                dockerfile: dockerfile.clone(),
+                is_beside: false,
+            }),
         }
     }
 }
 
-/// What is told of an address.
+/// What is told of an address where only directories are built.
 pub fn elsewhere(text: &str) -> Error {
     Error::usage(format!(
         "{text}: contexts elsewhere are not fetched: clone or download it, and build the \
@@ -295,6 +312,7 @@ impl Ready {
                 let whole = AsyncReadExt::chain(Cursor::new(begin), tokio::io::stdin());
                 (call.upload(TAR, whole), Packing::none())
             }
+            Body::Remote(source) => (call.query("remote", source), Packing::none()),
         }
     }
 }
@@ -332,8 +350,9 @@ mod tests {
         assert!(open(Some(&root.join("none"))).is_err());
         assert!(Context::parse("-", Some("-")).is_err());
         for remote in ["https://example.com/x.git", "git@example.com:a/b"] {
-            let refused = Context::parse(remote, None).unwrap_err().to_string();
-            assert!(refused.contains("not fetched"), "{refused}");
+            let ready = Context::parse(remote, Some("sub/File")).unwrap().open();
+            assert_eq!(ready.unwrap().dockerfile, "sub/File");
+            assert!(Context::parse(remote, Some("-")).is_err());
         }
     }
 

@@ -85,7 +85,8 @@ pub struct Build {
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,
 
-    /// The directory whose files may be copied; - for an archive or a Dockerfile on standard input
+    /// The directory whose files may be copied; - for an archive or a Dockerfile on standard input; or
+    /// a git repository, as in https://host/x.git#branch:directory
     #[arg(value_name = "DIRECTORY", allow_hyphen_values = true)]
     context: String,
 }

@@ -46,8 +46,8 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/build/agent", post(lend::agent))
 }
 
-/// `POST /build`: the context is the body. What cannot be meant is refused before it is read; what
-/// fails later is the stream's last object. The build ends with its client.
+/// `POST /build`: the context is the body, or what `remote` names. What cannot be meant is refused
+/// before it is read; what fails later is the stream's last object. The build ends with its client.
 async fn build(
     State(engine): State<Arc<Engine>>,
     query: Query,
@@ -59,13 +59,16 @@ async fn build(
     wanted.lent = engine.lending.of(&query)?;
     wanted.lent.calls = Some(calls);
     let (quiet, id) = (query.flag("q"), query.text("buildid").to_owned());
+    let remote = query.text("remote").to_owned();
     let body = request.into_body();
     progress::stream(move |progress| async move {
-        let archive = spool::receive(&engine, body).await?;
-        let context = read(&engine, archive).await?;
         let cancel = CancellationToken::new();
         // Whoever drops this stream has gone: the build cleans up by itself.
         let _ends_with_the_client = cancel.clone().drop_guard();
+        let context = match remote.as_str() {
+            "" => read(&engine, spool::receive(&engine, body).await?).await?,
+            source => engine.builder.remote(source, &cancel).await?,
+        };
         if !id.is_empty() {
             engine.builds.lock().insert(id.clone(), cancel.clone());
         }

@@ -66,12 +66,6 @@ fn refuse(query: &Query) -> Result<()> {
                 .to_owned(),
         ));
     }
-    let remote = query.text("remote");
-    if !remote.is_empty() {
-        return Err(Error::NotImplemented(format!(
-            "the context {remote:?} is not fetched by the daemon: fetch it, and build the directory"
-        )));
-    }
     if query.flag("squash") {
         return Err(Error::NotImplemented(
             "--squash is not done: build in stages, and COPY --from what the image is to have"
@@ -145,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_not_done_is_refused() {
-        for query in ["version=2", "remote=https://x/y.git", "squash=1"] {
+        for query in ["version=2", "squash=1"] {
             let refused = refuse(&Query::parse(query)).unwrap_err();
             assert_eq!(refused.status().as_u16(), 501, "{query}");
         }

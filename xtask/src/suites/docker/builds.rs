@@ -61,6 +61,10 @@ pub const STEPS: &[(&str, Step)] = &[
         "docker, docker-py, compose and berth make the same image",
         clients::same_image,
     ),
+    (
+        "ADD unpacks what common programs pack, and fetches URLs",
+        clients::added,
+    ),
     ("a build is cancelled by its id", clients::cancelled),
     ("what is not done is refused", refused),
     (
@@ -361,10 +365,7 @@ fn unreadable(session: &mut Session) -> Result<()> {
         ),
         ("COPY --from=127.0.0.1:9/nosuch:1 /a /b", "nosuch"),
         ("COPY --chown=nobody-here other /x", "nobody-here"),
-        (
-            "ADD https://example.com/x /x",
-            "remote files are not fetched",
-        ),
+        ("ADD ftp://example.com/x /x", "by http and https alone"),
         (
             "RUN --mount=type=secret,id=a,required=true true",
             "secret a: not found",
@@ -419,10 +420,8 @@ fn ensure_that(is_so: bool, what: &str) -> Result<()> {
 fn refused(session: &mut Session) -> Result<()> {
     for (query, part) in [
         ("version=2", "DOCKER_BUILDKIT=0"),
-        (
-            "remote=https://example.com/a.git",
-            "is not fetched by the daemon",
-        ),
+        ("remote=git%40example.com:a.git", "the daemon has no keys"),
+        ("remote=/etc", "neither a git repository nor a URL"),
         ("squash=1", "--squash"),
         ("t=UPPER%20CASE", "invalid reference format"),
         ("platform=linux/s390x", "s390x"),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_lifecycle::{Missing, Root, VolumeMount, WritableLayer};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
@@ -10,7 +11,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use crate::container::Container;
 use crate::containers::Containers;
 use crate::error::{Error, Result};
-use crate::files::blocking;
+use crate::files::{Files, blocking};
 use crate::house::{set_source, volumes_of};
 use crate::record::{MountPoint, Phase, Record};
 use crate::volumes::Volumes;
@@ -24,6 +25,10 @@ const MOUNTED: [&str; 6] = [
     "/proc",
     "/sys",
 ];
+
+/// At a run that ends while it is looked at: until its end has been noted.
+const LOOKS: usize = 100;
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// A container's root with what is mounted in it. While this is held for writing, the container is
 /// not started.
@@ -101,6 +106,28 @@ impl ContainerRoot {
 impl Containers {
     /// The files of a container as it sees them, or would see them if it ran.
     pub async fn root(&self, container: &Container, writable: bool) -> Result<ContainerRoot> {
+        for _ in 1..LOOKS {
+            match self.root_now(container, writable).await {
+                // Its end is being noted.
+                Err(error) if has_ended(&error) => tokio::time::sleep(BETWEEN).await,
+                Err(error) => return Err(self.gone(container).unwrap_or(error)),
+                found => return found,
+            }
+        }
+        self.root_now(container, writable).await
+    }
+
+    /// Why nothing is found of a container that is removed meanwhile.
+    fn gone(&self, container: &Container) -> Option<Error> {
+        let record = container.view();
+        let id = record.id.to_string();
+        match self.house().get(&id) {
+            Err(_) => Some(Error::NotFound(id)),
+            Ok(_) => check(&record).err(),
+        }
+    }
+
+    async fn root_now(&self, container: &Container, writable: bool) -> Result<ContainerRoot> {
         let mut hold = match writable {
             true => Hold::shared(container).await,
             false => Hold::None,
@@ -118,7 +145,9 @@ impl Containers {
             None => {
                 let mut mounts = record.mounts.clone();
                 let held = self.mount_at_rest(&record, &mut mounts).await?;
-                let root = runtime.root_at_rest(&record.id, volumes(&mounts), writable);
+                let mut volumes = volumes(&mounts);
+                volumes.extend(self.hosts_at_rest(&record, &volumes));
+                let root = runtime.root_at_rest(&record.id, volumes, writable);
                 (root.await?, Some(held))
             }
         };
@@ -128,6 +157,19 @@ impl Containers {
             record,
             runs: run.is_some(),
             _hold: hold,
+        })
+    }
+
+    /// What its last run had for /etc/hosts, unless something else is mounted there.
+    fn hosts_at_rest(&self, record: &Record, volumes: &[VolumeMount]) -> Option<VolumeMount> {
+        let source = Files::new(&self.house().root, record.id.as_str()).hosts();
+        let destination = PathBuf::from("/etc/hosts");
+        let is_free = !volumes.iter().any(|one| one.destination == destination);
+        (is_free && source.is_file()).then(|| VolumeMount {
+            source,
+            sub_path: PathBuf::new(),
+            destination,
+            read_only: false,
         })
     }
 
@@ -173,6 +215,11 @@ impl Containers {
         });
         Ok((layer, points.await?))
     }
+}
+
+fn has_ended(error: &Error) -> bool {
+    use berth_lifecycle::Error as Core;
+    matches!(error, Error::Lifecycle(error) if matches!(error.root(), Core::ContainerState { .. }))
 }
 
 fn check(record: &Record) -> Result<()> {

@@ -22,8 +22,11 @@ use crate::path::{PathFault, normalise, split};
 use crate::pax::Timestamp;
 use crate::removal::remove;
 use crate::stream::{Hashing, Source, Stream};
-use crate::tree::{failed, file_type, open_directory, refused, stat};
+use crate::tree::{failed, file_type, is_mounted_on, open_directory, refused, stat};
 use crate::writer::{fill, is_ours_to_set, times};
+
+/// At one entry, against others who are at the same place.
+const ATTEMPTS: usize = 64;
 
 /// How an archive is taken in.
 #[derive(Debug, Clone, Default)]
@@ -72,6 +75,15 @@ pub fn extract(
     Ok(count)
 }
 
+/// What an entry has become so far.
+enum Made {
+    Name,
+    /// Empty yet.
+    File(OwnedFd),
+    /// One that is mounted there, empty. Owner and mode remain its own.
+    Mounted(OwnedFd),
+}
+
 struct Extractor<'a> {
     root: BorrowedFd<'a>,
     /// From the root, without a slash before it.
@@ -94,32 +106,55 @@ impl Extractor<'_> {
                 _ => Err(refused(&entry.path, Refusal::RootNotDirectory)),
             };
         }
-        let (parent, name) = split(&path);
-        let parent = self.parent(parent, &entry.path)?;
-        self.make_way(&parent, name, entry)?;
-        let fail = |errno| failed("creating", &path, errno);
-        let made = match &entry.kind {
-            Kind::Directory => self.directory(&parent, name, &path, entry),
-            Kind::File(content) => self.file(&parent, name, content, entry, stream),
-            Kind::HardLink => self.hard_link(&parent, name, entry),
-            Kind::Symlink => {
-                let made = rustix::fs::symlinkat(&entry.link[..], &parent, name);
-                made.map_err(fail)
-                    .and_then(|()| self.dress_name(&parent, name, entry))
+        let (parent, made) = self.make(&path, entry)?;
+        let (above, _) = split(&path);
+        self.held = Some((above.to_vec(), parent));
+        match (&entry.kind, made) {
+            (Kind::Directory, _) => self.note_times(&path, entry),
+            (Kind::File(content), Made::Mounted(file)) => fill(&file, content, &entry.path, stream),
+            (Kind::File(content), Made::File(file)) => self.fill(&file, content, entry, stream),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the entry, a file still empty. What fails because others remove, make and rename
+    /// things at the same place meanwhile is tried again.
+    fn make(&mut self, path: &[u8], entry: &Entry) -> Result<(OwnedFd, Made)> {
+        for _ in 1..ATTEMPTS {
+            match self.make_once(path, entry) {
+                Err(error) if is_race(&error) => std::thread::yield_now(),
+                made => return made,
             }
-            Kind::Fifo => self.node(&parent, name, FileType::Fifo, 0, entry),
+        }
+        self.make_once(path, entry)
+    }
+
+    fn make_once(&mut self, path: &[u8], entry: &Entry) -> Result<(OwnedFd, Made)> {
+        let (above, name) = split(path);
+        let parent = self.parent(above, &entry.path)?;
+        let in_place = self.make_way(&parent, name, entry)?;
+        let mut made = Made::Name;
+        match &entry.kind {
+            Kind::File(_) if in_place => made = Made::Mounted(emptied(&parent, name, entry)?),
+            Kind::Directory => self.directory(&parent, name, path, entry)?,
+            Kind::File(content) => made = Made::File(self.file(&parent, name, content, entry)?),
+            Kind::HardLink => self.hard_link(&parent, name, entry)?,
+            Kind::Symlink => {
+                rustix::fs::symlinkat(&entry.link[..], &parent, name)
+                    .map_err(|errno| failed("creating", path, errno))?;
+                self.dress_name(&parent, name, entry)?;
+            }
+            Kind::Fifo => self.node(&parent, name, FileType::Fifo, 0, entry)?,
             Kind::CharacterDevice(major, minor) => {
                 let device = makedev(*major, *minor);
-                self.node(&parent, name, FileType::CharacterDevice, device, entry)
+                self.node(&parent, name, FileType::CharacterDevice, device, entry)?;
             }
             Kind::BlockDevice(major, minor) => {
                 let device = makedev(*major, *minor);
-                self.node(&parent, name, FileType::BlockDevice, device, entry)
+                self.node(&parent, name, FileType::BlockDevice, device, entry)?;
             }
-        };
-        let (above, _) = split(&path);
-        self.held = Some((above.to_vec(), parent));
-        made
+        }
+        Ok((parent, made))
     }
 
     fn normalise(&self, raw: &[u8], entry: &Entry) -> Result<Vec<u8>> {
@@ -176,15 +211,22 @@ impl Extractor<'_> {
         berth_kernel::open_in_root(self.root, whole, flags, Mode::empty())
     }
 
-    /// Removes what is in the way of an entry.
-    fn make_way(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
+    /// Removes what is in the way of an entry. True for a file that is mounted there, which a file
+    /// is written into: what else is mounted is not removed (`EBUSY`).
+    fn make_way(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<bool> {
         let fail = |errno| failed("replacing what was there", &entry.path, errno);
         let Some(found) = stat(parent, name).map_err(fail)? else {
-            return Ok(());
+            return Ok(false);
         };
+        if matches!(entry.kind, Kind::File(_))
+            && file_type(&found) == FileType::RegularFile
+            && is_mounted_on(parent, name)
+        {
+            return Ok(true);
+        }
         let is_directory = file_type(&found) == FileType::Directory;
         match (is_directory, entry.kind == Kind::Directory) {
-            (true, true) => return Ok(()),
+            (true, true) => return Ok(false),
             (true, false) if self.options.keep_kinds => {
                 return Err(refused(&entry.path, Refusal::OverwritesDirectory));
             }
@@ -193,23 +235,21 @@ impl Extractor<'_> {
             }
             _ => {}
         }
-        remove(parent.as_fd(), name).map_err(fail)
+        remove(parent.as_fd(), name).map_err(fail)?;
+        Ok(false)
     }
 
-    fn directory(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[u8],
-        entry: &Entry,
-    ) -> Result<()> {
+    fn directory(&self, parent: &OwnedFd, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
         let fail = |errno| failed("creating the directory", path, errno);
         match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
             Err(Errno::EXIST) => {}
             made => made.map_err(fail)?,
         }
         let dir = open_directory(parent.as_fd(), name).map_err(fail)?;
-        self.dress(&dir, entry)?;
+        self.dress(&dir, entry)
+    }
+
+    fn note_times(&mut self, path: &[u8], entry: &Entry) -> Result<()> {
         self.time_bytes += path.len();
         let max = self.options.limits.directory_name_bytes;
         if self.time_bytes > max {
@@ -223,14 +263,13 @@ impl Extractor<'_> {
         Ok(())
     }
 
-    fn file<S: Source>(
+    fn file(
         &self,
         parent: &OwnedFd,
         name: &[u8],
         content: &Content,
         entry: &Entry,
-        stream: &mut Stream<S>,
-    ) -> Result<()> {
+    ) -> Result<OwnedFd> {
         let path = &entry.path;
         if content.apparent_size() > self.options.limits.file_bytes {
             return Err(Error::Limit {
@@ -241,12 +280,21 @@ impl Extractor<'_> {
         }
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| failed("creating the file", path, errno))?;
-        fill(&file, content, path, stream)?;
-        self.dress(&file, entry)?;
-        rustix::fs::futimens(&file, &times(entry.mtime))
-            .map_err(|errno| failed("setting the times", path, errno))
+        rustix::fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| failed("creating the file", path, errno))
+    }
+
+    fn fill<S: Source>(
+        &self,
+        file: &OwnedFd,
+        content: &Content,
+        entry: &Entry,
+        stream: &mut Stream<S>,
+    ) -> Result<()> {
+        fill(file, content, &entry.path, stream)?;
+        self.dress(file, entry)?;
+        rustix::fs::futimens(file, &times(entry.mtime))
+            .map_err(|errno| failed("setting the times", &entry.path, errno))
     }
 
     fn hard_link(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
@@ -278,7 +326,11 @@ impl Extractor<'_> {
         rustix::fs::mknodat(parent, name, kind, mode, device).map_err(fail)?;
         // By descriptor, which does not open the device: chmod follows links.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let node = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(fail)?;
+        let node = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+            // Its owner removed it meanwhile.
+            Err(Errno::NOENT) => return Ok(()),
+            opened => opened.map_err(fail)?,
+        };
         let found = rustix::fs::fstat(&node).map_err(fail)?;
         if file_type(&found) != kind || kind != FileType::Fifo && found.st_rdev != device {
             // Its owner was quicker.
@@ -295,9 +347,14 @@ impl Extractor<'_> {
     fn dress_name(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
         let (uid, gid) = self.owner(entry);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags)
-            .map_err(|errno| failed("setting the owner", &entry.path, errno))?;
-        self.touch(parent, name, entry)
+        match rustix::fs::chownat(parent, name, Some(uid), Some(gid), flags) {
+            // Its owner removed it meanwhile.
+            Err(Errno::NOENT) => Ok(()),
+            set => {
+                set.map_err(|errno| failed("setting the owner", &entry.path, errno))?;
+                self.touch(parent, name, entry)
+            }
+        }
     }
 
     fn touch(&self, parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<()> {
@@ -349,6 +406,32 @@ impl Extractor<'_> {
         }
         Ok(())
     }
+}
+
+/// A file that is mounted where the entry is to be.
+fn emptied(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+        .map_err(|errno| failed("writing the file that is mounted", &entry.path, errno))
+}
+
+/// Whether something was there, or was not, that was otherwise a moment ago.
+fn is_race(error: &Error) -> bool {
+    const RACES: [Errno; 7] = [
+        Errno::EXIST,
+        Errno::ISDIR,
+        Errno::LOOP,
+        Errno::NOENT,
+        Errno::NOTDIR,
+        Errno::NOTEMPTY,
+        Errno::STALE,
+    ];
+    let Error::Write { source, .. } = error else {
+        return false;
+    };
+    let code = source.raw_os_error();
+    RACES.iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
 fn make_parent(above: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
-use crate::tree::open_directory;
+use crate::tree::{is_mounted_on, open_directory};
 
 /// Levels, each of which holds a descriptor.
 const DEPTH: usize = 1024;
@@ -45,6 +45,9 @@ pub(crate) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<
 
 /// Removes what is no directory. Of a directory it removes everything else, and opens it.
 fn enter(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Level>> {
+    if is_mounted_on(parent, name) {
+        return Err(Errno::BUSY);
+    }
     let dir = match open_directory(parent, name) {
         Ok(dir) => dir,
         Err(Errno::NOENT) => return Ok(None),
@@ -69,6 +72,9 @@ fn enter(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Option<Level
 }
 
 fn unlink(parent: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
+    if is_mounted_on(parent, name) {
+        return Err(Errno::BUSY);
+    }
     match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno),

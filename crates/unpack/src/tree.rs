@@ -8,7 +8,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, Uid,
+    XattrFlags,
+};
 use rustix::io::Errno;
 
 use crate::error::{Error, Refusal, Result};
@@ -270,6 +273,14 @@ pub(crate) fn stat(parent: impl AsFd, name: &[u8]) -> rustix::io::Result<Option<
         Err(Errno::NOENT) => Ok(None),
         found => found.map(Some),
     }
+}
+
+/// Whether something is mounted at a name. A removal of it by one who is in another mount namespace
+/// would succeed, and unmount it where it is.
+pub(crate) fn is_mounted_on(parent: impl AsFd, name: &[u8]) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let found = rustix::fs::statx(parent, name, flags, StatxFlags::TYPE);
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 pub(crate) fn file_type(stat: &Stat) -> FileType {

@@ -178,3 +178,74 @@ fn a_directory_that_is_exchanged_for_a_link_all_the_time_leads_nowhere() {
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
     assert_eq!(fs::read_to_string(out.join("kept")).unwrap(), "untouched");
 }
+
+#[test]
+fn what_others_remove_and_make_meanwhile_fails_nobody() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (root, source) = (dir.path().join("root"), dir.path().join("source"));
+    fs::create_dir_all(root.join("v")).unwrap();
+    fs::create_dir_all(source.join("v/dir")).unwrap();
+    fs::write(source.join("v/dir/file"), "new").unwrap();
+    symlink("nowhere", source.join("v/link")).unwrap();
+    let packed = archive(&source, &[]);
+    let stop = AtomicBool::new(false);
+    let failed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let place = |name: &str| root.join("v").join(name);
+            while !stop.load(Ordering::Relaxed) {
+                let _there_or_not = fs::rename(place("dir"), place("away"));
+                let _there_or_not = fs::remove_dir_all(place("away"));
+                let _there_or_not = fs::remove_file(place("link"));
+                let _there_or_not = fs::write(place("link"), "");
+            }
+        });
+        let puts = (0..1000).map(|_| put(&root, "/", &packed, false));
+        let failed: Vec<_> = puts.filter_map(Result::err).collect();
+        stop.store(true, Ordering::Relaxed);
+        failed
+    });
+    assert!(
+        failed.is_empty(),
+        "{} of 1000: {:?}",
+        failed.len(),
+        failed[0]
+    );
+}
+
+#[test]
+fn a_file_that_is_mounted_is_written_into() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (root, source) = (dir.path().join("root"), dir.path().join("source"));
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::create_dir_all(source.join("etc")).unwrap();
+    fs::write(root.join("etc/hosts"), "of the layer").unwrap();
+    fs::write(source.join("etc/hosts"), "new").unwrap();
+    let mounted = dir.path().join("mounted");
+    fs::write(&mounted, "longer than what is written to it").unwrap();
+    let place = root.join("etc/hosts");
+    let mount = |words: &[&std::ffi::OsStr]| Command::new("mount").args(words).status().unwrap();
+    assert!(mount(&["--bind".as_ref(), mounted.as_os_str(), place.as_os_str()]).success());
+    let packed = archive(&source, &[]);
+    let done = put(&root, "/", &packed, false);
+    // Neither by a directory is it replaced.
+    fs::remove_file(source.join("etc/hosts")).unwrap();
+    fs::create_dir(source.join("etc/hosts")).unwrap();
+    let refused = put(&root, "/", &archive(&source, &[]), false);
+    assert!(
+        Command::new("umount")
+            .arg(&place)
+            .status()
+            .unwrap()
+            .success()
+    );
+    done.unwrap();
+    assert!(refused.is_err());
+    assert_eq!(fs::read_to_string(&mounted).unwrap(), "new");
+    assert_eq!(fs::read_to_string(&place).unwrap(), "of the layer");
+}

@@ -130,7 +130,11 @@ pub async fn put(
             owner,
             ..ExtractOptions::default()
         };
-        extract(body, root.root.fd(), &into, &options)?;
+        if let Err(error) = extract(body, root.root.fd(), &into, &options) {
+            // Where the directory itself has gone meanwhile, that is what is said.
+            asked.directory(&root)?;
+            return Err(error.into());
+        }
         Ok(())
     })
     .await?;

@@ -35,10 +35,15 @@ pub fn open(view: &ContainerRecord) -> Result<Root> {
         opened => opened.map_err(fail)?,
     };
     let read = OFlags::RDONLY | OFlags::CLOEXEC;
-    let namespace = rustix::fs::openat(&process, "ns/mnt", read, Mode::empty()).map_err(fail)?;
-    let dir = rustix::fs::openat(&process, "root", flags, Mode::empty()).map_err(fail)?;
+    let open = |name, flags| match rustix::fs::openat(&process, name, flags, Mode::empty()) {
+        // It has just ended.
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => Err(gone("exited")),
+        opened => opened.map_err(fail),
+    };
+    let namespace = open("ns/mnt", read)?;
+    let dir = open("root", flags)?;
     // The number may have become another's, between the end of the process and the news of it.
-    let cgroup = rustix::fs::openat(&process, "cgroup", read, Mode::empty()).map_err(fail)?;
+    let cgroup = open("cgroup", read)?;
     if !mentions(cgroup, view.id.as_str()) || is_ours(&namespace).map_err(fail)? {
         return Err(gone("exited"));
     }

@@ -1,5 +1,7 @@
 //! Everything else that is done to a container, and its removal.
 
+use std::sync::Arc;
+
 use berth_lifecycle::StdStreams;
 use tokio::sync::oneshot;
 
@@ -110,6 +112,8 @@ impl Task {
     pub(super) async fn remove(&mut self) -> bool {
         self.change().phase = Phase::Removing;
         self.show();
+        // Who copies files into it is waited for; those that come later are refused.
+        let _alone = Arc::clone(&self.container.layer).write_owned().await;
         let outcome = self.release().await;
         let gone = outcome.is_ok();
         if !gone {

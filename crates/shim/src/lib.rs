@@ -39,6 +39,7 @@ pub mod args;
 pub mod cleanup;
 pub mod connection;
 pub mod copy;
+pub mod descendants;
 pub mod dispatch;
 pub mod engine;
 pub mod exit_record;

@@ -14,9 +14,12 @@ use std::time::SystemTime;
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use rustix::process::WaitStatus;
 
+use crate::descendants;
 use crate::io::pump::SharedLog;
 use crate::io::stdio::{Held, StdioRequest};
 use crate::status::Error;
+
+const SIGKILL: i32 = 9;
 
 /// How and when a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +127,12 @@ impl Process {
     }
 
     /// Signals the process with its group, of which it is the leader: every process of ours begins
-    /// a session. Only while it is not reaped, so that its pid is still its own.
+    /// a session. What is killed takes along also those of its descendants that have begun sessions
+    /// of their own. Only while it is not reaped, so that its pid is still its own.
     pub fn signal_group(&self, signal: i32) -> Result<(), Error> {
+        if signal == SIGKILL && matches!(self.state, State::Created | State::Running) {
+            descendants::kill(self.pid);
+        }
         self.signal(signal)?;
         let group = rustix::process::Pid::from_raw(self.pid);
         let signal = rustix::process::Signal::from_named_raw(signal);

@@ -125,6 +125,16 @@ impl Link {
         if let Some((port, protocol)) = self.ports.first() {
             set("PORT".to_owned(), format!("{protocol}://{address}:{port}"));
         }
+        for (first, last, protocol) in ranges(&self.ports) {
+            let name = format!("PORT_{first}_{}", protocol.to_uppercase());
+            for (end, port) in [("START", first), ("END", last)] {
+                set(
+                    format!("{name}_{end}"),
+                    format!("{protocol}://{address}:{port}"),
+                );
+                set(format!("{name}_PORT_{end}"), port.to_string());
+            }
+        }
         for (port, protocol) in &self.ports {
             let name = format!("PORT_{port}_{}", protocol.to_uppercase());
             set(name.clone(), format!("{protocol}://{address}:{port}"));
@@ -141,6 +151,17 @@ impl Link {
         }
         all
     }
+}
+
+/// First and last of three ports or more in a row.
+fn ranges(ports: &[(u16, String)]) -> Vec<(u16, u16, &str)> {
+    let follows = |one: &(u16, String), other: &(u16, String)| {
+        one.1 == other.1 && one.0.checked_add(1) == Some(other.0)
+    };
+    let rows = ports.chunk_by(follows).filter(|row| row.len() > 2);
+    let ends =
+        rows.filter_map(|row| Some((row.first()?.0, row.last()?.0, row.first()?.1.as_str())));
+    ends.collect()
 }
 
 /// TCP first, each by its number.
@@ -221,5 +242,15 @@ mod tests {
         assert_eq!(all.len(), 1 + 3 * 4 + 2);
         assert_eq!(all[13], "MY_DB_NAME=/web/my-db");
         assert_eq!(all[14], "MY_DB_ENV_A=1");
+    }
+
+    #[test]
+    fn ports_in_a_row_are_a_range_from_three_on() {
+        let ports = [
+            "80", "81", "7000", "7001", "7002", "7003/udp", "7004/udp", "65535",
+        ];
+        let ports = in_order(ports.into_iter());
+        assert_eq!(ranges(&ports), [(7000, 7002, "tcp")]);
+        assert!(ranges(&[]).is_empty());
     }
 }

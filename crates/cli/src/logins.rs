@@ -87,6 +87,12 @@ impl Logins {
         Ok(Self { path, config })
     }
 
+    /// Something else that the file may say, as a text; empty where it does not.
+    pub fn setting(&self, key: &str) -> &str {
+        let found = self.config.get(key).and_then(Value::as_str);
+        found.unwrap_or_default()
+    }
+
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }

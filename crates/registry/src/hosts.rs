@@ -43,11 +43,16 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// URL of a path below `/v2`.
     pub(crate) fn url(&self, path: &str) -> Url {
+        let (path, query) = match path.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path, None),
+        };
         let mut url = self.base.clone();
         url.set_path(&format!(
             "{}/{path}",
             self.base.path().trim_end_matches('/')
         ));
+        url.set_query(query);
         if let Some(namespace) = &self.namespace {
             url.query_pairs_mut().append_pair("ns", namespace);
         }

@@ -44,6 +44,7 @@ mod push;
 mod request;
 mod retry;
 mod search;
+mod tags;
 mod transport;
 
 pub use blob::BlobStream;

@@ -25,7 +25,7 @@ const MESSAGE_SHOWN: usize = 300;
 pub(crate) struct Ask<'a> {
     pub(crate) access: Access<'a>,
     pub(crate) method: Method,
-    /// Below `/v2`, without a leading slash.
+    /// Below `/v2`, without a leading slash, and with a query where it has one.
     pub(crate) path: String,
     pub(crate) accept: Option<&'static str>,
     /// First byte wanted, if not 0.

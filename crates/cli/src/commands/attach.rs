@@ -22,7 +22,7 @@ pub struct Attach {
 }
 
 impl Attach {
-    pub async fn run(self, client: &Client) -> Outcome {
+    pub async fn run(mut self, client: &Client) -> Outcome {
         let found = client
             .get(format!("/containers/{}/json", segment(&self.container)))
             .await?;
@@ -31,6 +31,7 @@ impl Attach {
         let flag = |pointer: &str| found.pointer(pointer).and_then(Value::as_bool) == Some(true);
         let tty = flag("/Config/Tty");
         let typed = flag("/Config/OpenStdin") && !self.no_stdin;
+        self.watching.choose_keys()?;
         let keys = DetachKeys::parse(&self.watching.detach_keys)?;
         let wait = client
             .send(Call::post(format!("/containers/{id}/wait")))

@@ -11,7 +11,7 @@ use crate::daemon::{Call, Client, segment};
 use crate::error::{Error, NOT_RUN, Result};
 use crate::options::environment;
 use crate::terminal::{
-    DetachKeys, Ended, Raw, Resized, Session, forward_nothing, is_terminal_input,
+    DetachKeys, Ended, Raw, Resized, Session, chosen_keys, forward_nothing, is_terminal_input,
     is_terminal_output,
 };
 
@@ -41,7 +41,7 @@ pub struct Exec {
     /// Everything that the host may do
     #[arg(long)]
     pub(super) privileged: bool,
-    /// Keys that leave a terminal and let the command run [default: ctrl-p,ctrl-q]
+    /// Keys that leave a terminal and let the command run [default: detachKeys of config.json, or ctrl-p,ctrl-q]
     #[arg(
         long,
         value_name = "KEYS",
@@ -55,7 +55,8 @@ pub struct Exec {
 }
 
 impl Exec {
-    pub async fn run(self, client: &Client) -> Outcome {
+    pub async fn run(mut self, client: &Client) -> Outcome {
+        self.detach_keys = chosen_keys(&self.detach_keys)?;
         let keys = DetachKeys::parse(&self.detach_keys)?;
         if self.tty && self.interactive && !self.detach && !is_terminal_input() {
             return Err(Error::usage(

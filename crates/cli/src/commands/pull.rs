@@ -34,9 +34,7 @@ pub struct Pull {
 impl Pull {
     pub async fn run(self, client: &Client) -> Outcome {
         if self.all_tags {
-            return Err(Error::usage(
-                "every tag at once cannot be pulled: name the tags that you need",
-            ));
+            return self.every_tag(client).await;
         }
         let (name, tag) = parts(&self.image);
         if tag == "latest" && !self.quiet && !self.image.ends_with(":latest") {
@@ -49,6 +47,21 @@ impl Pull {
     }
 }
 
+impl Pull {
+    async fn every_tag(self, client: &Client) -> Outcome {
+        let last = self.image.rsplit('/').next().unwrap_or_default();
+        if last.contains([':', '@']) {
+            return Err(Error::usage("tag can't be used with --all-tags/-a"));
+        }
+        let call = addressed(&self.image, &self.image, "", &self.platform)?;
+        let answer = client.send(call).await?;
+        Progress::on_stdout().follow(answer, self.quiet).await?;
+        let shown = familiar(&self.image, "");
+        print_line(shown.trim_end_matches(':'))?;
+        Ok(0)
+    }
+}
+
 /// Told on standard error: standard output is the container's.
 pub async fn for_run(client: &Client, image: &str, platform: &str, quiet: bool) -> Result<()> {
     let answer = client.send(call(image, platform)?).await?;
@@ -57,6 +70,11 @@ pub async fn for_run(client: &Client, image: &str, platform: &str, quiet: bool) 
 
 fn call(image: &str, platform: &str) -> Result<Call> {
     let (name, tag) = parts(image);
+    addressed(image, name, tag, platform)
+}
+
+/// Without a tag it is every one.
+fn addressed(image: &str, name: &str, tag: &str, platform: &str) -> Result<Call> {
     let login = Logins::open()?.header_for(image)?;
     let call = Call::post("/images/create")
         .query("fromImage", name)

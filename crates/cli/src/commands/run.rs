@@ -10,7 +10,8 @@ use crate::error::{Error, NOT_RUN, Result};
 use crate::options::{Attached, CreateOptions};
 use crate::output::{note, print_line};
 use crate::terminal::{
-    DetachKeys, Ended, Raw, Resized, Session, forward, is_terminal_input, is_terminal_output,
+    DetachKeys, Ended, Raw, Resized, Session, chosen_keys, forward, is_terminal_input,
+    is_terminal_output,
 };
 
 #[derive(Debug, Args)]
@@ -37,7 +38,7 @@ pub struct Run {
 /// What counts while somebody looks on.
 #[derive(Debug, Clone, Args)]
 pub struct Watching {
-    /// Keys that leave a terminal and let the container run [default: ctrl-p,ctrl-q]
+    /// Keys that leave a terminal and let the container run [default: detachKeys of config.json, or ctrl-p,ctrl-q]
     #[arg(
         long,
         value_name = "KEYS",
@@ -49,6 +50,14 @@ pub struct Watching {
     #[arg(long, value_name = "BOOL", default_value = "true", default_missing_value = "true",
         num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     pub sig_proxy: bool,
+}
+
+impl Watching {
+    /// Sets those that people chose once, where none are given.
+    pub fn choose_keys(&mut self) -> Result<()> {
+        self.detach_keys = chosen_keys(&self.detach_keys)?;
+        Ok(())
+    }
 }
 
 #[derive(Debug, Args)]
@@ -151,7 +160,7 @@ async fn create(
 
 impl Run {
     /// Whatever keeps the container from running has an exit code of its own.
-    pub async fn run(self, client: &Client) -> Outcome {
+    pub async fn run(mut self, client: &Client) -> Outcome {
         match self.try_run(client).await {
             Err(error) if error.is_broken_pipe() => Ok(0),
             Err(error) => {
@@ -182,6 +191,7 @@ impl Run {
             print_line(&id)?;
             return Ok(0);
         }
+        self.watching.choose_keys()?;
         let keys = DetachKeys::parse(&self.watching.detach_keys)?;
         let id = create(client, options, image, command, attached).await?;
         let watched = Watched {
@@ -285,10 +295,11 @@ impl Watched<'_> {
 
 /// Starts a container that is there, and stays with it until it ends.
 pub async fn watch(client: &Client, id: &str, tty: bool, stdin: bool, removed: bool) -> Outcome {
-    let watching = Watching {
+    let mut watching = Watching {
         sig_proxy: true,
         detach_keys: String::new(),
     };
+    watching.choose_keys()?;
     let watched = Watched {
         client,
         id,
@@ -298,7 +309,7 @@ pub async fn watch(client: &Client, id: &str, tty: bool, stdin: bool, removed: b
             stdout: true,
             stderr: true,
         },
-        keys: DetachKeys::parse("")?,
+        keys: DetachKeys::parse(&watching.detach_keys)?,
         watching: &watching,
     };
     let condition = if removed { "removed" } else { "next-exit" };
@@ -316,7 +327,7 @@ pub async fn exit_code(answer: Answer) -> Outcome {
 }
 
 impl Start {
-    pub async fn run(self, client: &Client) -> Outcome {
+    pub async fn run(mut self, client: &Client) -> Outcome {
         if !self.attach && !self.interactive {
             return each(&self.containers, async |name| {
                 let path = format!("/containers/{}/start", segment(name));
@@ -330,6 +341,7 @@ impl Start {
                 "only one container can be attached to at a time",
             ));
         };
+        self.watching.choose_keys()?;
         let found = client
             .get(format!("/containers/{}/json", segment(name)))
             .await?;

@@ -1,8 +1,18 @@
 //! The keys that leave a container's terminal and let it run.
 
 use crate::error::{Error, Result};
+use crate::logins::Logins;
 
 pub const DEFAULT: &str = "ctrl-p,ctrl-q";
+
+/// Those of a command line, or else the `detachKeys` of Docker's `config.json`; empty where neither
+/// has any.
+pub fn chosen(given: &str) -> Result<String> {
+    match given {
+        "" => Ok(Logins::open()?.setting("detachKeys").to_owned()),
+        given => Ok(given.to_owned()),
+    }
+}
 
 /// Looks for them in what is typed. What only begins like them is held back until that is clear.
 #[derive(Debug, Clone, PartialEq, Eq)]

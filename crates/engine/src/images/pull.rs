@@ -32,10 +32,30 @@ pub async fn create(
     }
     let reference = wanted(&query)?;
     check_platform(&engine, query.text("platform"))?;
+    let all = means_all(&query);
     progress::stream(move |progress| async move {
-        pull(&engine, &reference, credentials, &progress).await
+        if !all {
+            return pull(&engine, &reference, credentials, &progress).await;
+        }
+        for tag in engine
+            .images
+            .registry()
+            .tags(&reference, &credentials)
+            .await?
+        {
+            let reference = name::parse(&format!("{}:{tag}", reference.repository()))?;
+            pull(&engine, &reference, credentials.clone(), &progress).await?;
+        }
+        Ok(())
     })
     .await
+}
+
+/// Neither the name nor the tag beside it says which image of the repository: every one.
+fn means_all(query: &Query) -> bool {
+    let name = query.text("fromImage");
+    let last = name.rsplit('/').next().unwrap_or_default();
+    query.text("tag").is_empty() && !last.contains([':', '@'])
 }
 
 /// The name with the tag or digest that may come apart from it.
@@ -267,6 +287,14 @@ mod tests {
             assert_eq!(found.to_string(), expected, "{query}");
         }
         assert!(wanted(&Query::parse("fromImage=UPPER")).is_err());
+        for (query, all) in [
+            ("fromImage=busybox", true),
+            ("fromImage=h:5000/a/b&tag=", true),
+            ("fromImage=busybox&tag=1", false),
+            ("fromImage=h:5000/a/b:1", false),
+        ] {
+            assert_eq!(means_all(&Query::parse(query)), all, "{query}");
+        }
     }
 
     #[test]

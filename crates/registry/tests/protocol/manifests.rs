@@ -281,3 +281,16 @@ async fn a_refusal_is_explained_in_the_registrys_words() {
     );
     assert_eq!(sent(&registry.requests(), "authorization"), ["-"]);
 }
+
+#[tokio::test]
+async fn tags_are_told_page_by_page() {
+    let (registry, image) = registry_with_image().await;
+    for tag in ["a", "b", "v2", "w"] {
+        registry.add_manifest("team/app", Some(tag), media_type::OCI_MANIFEST, MANIFEST);
+    }
+    let tags = client().tags(&image, &NOBODY).await.unwrap();
+    assert_eq!(tags, ["a", "b", "v1", "v2", "w"]);
+    let none = ImageRef::parse(&format!("{}/team/none", registry.host())).unwrap();
+    let tags = client().tags(&none, &NOBODY).await.unwrap();
+    assert!(tags.is_empty());
+}

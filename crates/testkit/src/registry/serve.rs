@@ -33,7 +33,13 @@ enum Route<'a> {
         repository: &'a str,
         id: &'a str,
     },
+    Tags {
+        repository: &'a str,
+    },
 }
+
+/// Tags of one page.
+const PAGE: usize = 2;
 
 pub(super) async fn answer(
     shared: &Shared,
@@ -72,6 +78,9 @@ fn route(path: &str) -> Option<Route<'_>> {
     if let Some((repository, digest)) = path.rsplit_once("/blobs/") {
         return Some(Route::Blob { repository, digest });
     }
+    if let Some(repository) = path.strip_suffix("/tags/list") {
+        return Some(Route::Tags { repository });
+    }
     let (repository, reference) = path.rsplit_once("/manifests/")?;
     Some(Route::Manifest {
         repository,
@@ -107,6 +116,7 @@ fn registry(shared: &Shared, seen: &Seen, route: &Route<'_>, body: Bytes) -> Ans
         Route::Root => "",
         Route::Manifest { repository, .. }
         | Route::Blob { repository, .. }
+        | Route::Tags { repository }
         | Route::Upload { repository, .. } => repository,
     };
     let admitted = shared
@@ -148,6 +158,7 @@ fn registry(shared: &Shared, seen: &Seen, route: &Route<'_>, body: Bytes) -> Ans
                 .add_manifest(repository, tag, media_type, body);
             reply(StatusCode::CREATED, &[], "")
         }
+        (&Method::GET, Route::Tags { repository }) => tags(shared, seen, repository),
         (_, Route::Upload { repository, id }) => upload(shared, seen, repository, id, &body),
         _ => refusal(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -155,6 +166,21 @@ fn registry(shared: &Shared, seen: &Seen, route: &Route<'_>, body: Bytes) -> Ans
             "no such method",
         ),
     }
+}
+
+/// In order, those behind `last`.
+fn tags(shared: &Shared, seen: &Seen, repository: &str) -> Answer {
+    let last = field(&seen.query, "last").unwrap_or_default();
+    let all = shared.storage.lock().tags(repository);
+    let rest: Vec<&String> = all.iter().filter(|tag| **tag > last).collect();
+    let page = &rest[..rest.len().min(PAGE)];
+    let names = serde_json::json!({ "name": repository, "tags": page });
+    let mut answer = reply(StatusCode::OK, &[], names.to_string());
+    if let Some(last) = page.last().filter(|_| page.len() < rest.len()) {
+        let link = format!("</v2/{repository}/tags/list?n={PAGE}&last={last}>; rel=\"next\"");
+        header(&mut answer, http::header::LINK, &link);
+    }
+    answer
 }
 
 fn manifest(shared: &Shared, behaviour: &Behaviour, repository: &str, reference: &str) -> Answer {

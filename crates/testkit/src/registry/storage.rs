@@ -62,6 +62,15 @@ impl Storage {
             .cloned()
     }
 
+    /// In order.
+    pub(super) fn tags(&self, repository: &str) -> Vec<String> {
+        let known = self.manifests.keys();
+        let own = known.filter(|(name, reference)| name == repository && !reference.contains(':'));
+        let mut tags: Vec<String> = own.map(|(_, tag)| tag.clone()).collect();
+        tags.sort();
+        tags
+    }
+
     pub(super) fn blob(&self, digest: &str) -> Option<Bytes> {
         self.blobs.get(&Digest::parse(digest).ok()?).cloned()
     }

@@ -9,7 +9,7 @@ use berth_api::cri::v1::{self as cri, runtime_service_server::RuntimeService};
 use berth_api::encoded::{EncodedContainers, EncodedPods};
 use berth_images::Images;
 use berth_lifecycle::request::Owner;
-use berth_lifecycle::{CgroupDriver, Container, Pod, Runtime};
+use berth_lifecycle::{Afterwards, CgroupDriver, Container, Pod, Runtime};
 use berth_network::Network;
 use berth_streaming::Urls;
 use futures::stream::{BoxStream, StreamExt};
@@ -531,9 +531,9 @@ impl RuntimeService for RuntimeDoor {
             .map_err(|_| invalid(format!("timeout {} is negative", request.timeout)))?;
         let location = Path::new(&request.location);
         let timeout = Duration::from_secs(seconds);
-        let made = self
-            .runtime
-            .checkpoint(&request.container_id, location, timeout);
+        let made =
+            self.runtime
+                .checkpoint(&request.container_id, location, timeout, Afterwards::Runs);
         made.await.map_err(of)?;
         Ok(Response::new(cri::CheckpointContainerResponse {}))
     }

@@ -197,6 +197,7 @@ pub fn engine(config: &Config, house: &House) -> Arc<Engine> {
         cdi_dirs: config.cdi_dirs.clone(),
         runtimes: runtimes.collect(),
         default_runtime: config.default_runtime.clone(),
+        experimental: config.docker.experimental,
         plugins: house.plugins.clone(),
     };
     Engine::new(

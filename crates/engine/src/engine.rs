@@ -38,6 +38,8 @@ pub struct Facts {
     /// Runtimes that a container can ask for, and the one that it gets otherwise.
     pub runtimes: Vec<String>,
     pub default_runtime: String,
+    /// Parts of the API are served that Docker calls experimental.
+    pub experimental: bool,
     /// Programs of others that offer drivers.
     pub plugins: Plugins,
 }

@@ -125,9 +125,13 @@ fn with_version(request: Request<Incoming>) -> Result<Request<Body>> {
 fn add_headers(response: &mut Response, engine: &Engine) {
     let server = format!("Berth/{} (linux)", engine.facts.version);
     let version = ApiVersion::MAX.to_string();
+    let experimental = match engine.facts.experimental {
+        true => "true",
+        false => "false",
+    };
     for (name, value) in [
         ("api-version", version.as_str()),
-        ("docker-experimental", "false"),
+        ("docker-experimental", experimental),
         ("ostype", "linux"),
         ("server", server.as_str()),
     ] {

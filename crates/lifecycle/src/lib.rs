@@ -48,6 +48,7 @@ pub use berth_cdi::{DEFAULT_DIRECTORIES as DEFAULT_CDI_DIRS, Error as CdiError};
 pub use berth_shim_client::Error as ShimError;
 pub use berth_snapshots::Usage as WritableUsage;
 pub use cgroup_driver::CgroupDriver;
+pub use checkpoint::Afterwards;
 pub use confinement::Confinement;
 pub use container::Container;
 pub use core::{Config, Parts};

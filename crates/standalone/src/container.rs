@@ -5,6 +5,7 @@ use std::sync::Arc;
 use berth_lifecycle::StdStreams;
 use tokio::sync::{mpsc, watch};
 
+use crate::checkpoints::CheckpointDraft;
 use crate::config::{Limits, RestartPolicy};
 use crate::endpoint::EndpointSettings;
 use crate::error::{Error, Result};
@@ -55,7 +56,19 @@ impl Container {
     }
 
     pub async fn start(&self) -> Result<()> {
-        self.mailbox.ask("start", Command::Start).await
+        self.start_from(None).await
+    }
+
+    /// From its beginning, or as a checkpoint has it.
+    pub async fn start_from(&self, checkpoint: Option<CheckpointDraft>) -> Result<()> {
+        let make = |reply| Command::Start(checkpoint, reply);
+        self.mailbox.ask("start", make).await
+    }
+
+    /// Writes down what runs.
+    pub async fn checkpoint(&self, draft: CheckpointDraft) -> Result<()> {
+        let make = |reply| Command::Checkpoint(draft, reply);
+        self.mailbox.ask("checkpoint", make).await
     }
 
     pub async fn stop(&self, wish: StopWish) -> Result<()> {

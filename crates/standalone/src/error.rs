@@ -27,6 +27,8 @@ pub enum Error {
     ImageNotFound(String),
     #[error("get {0}: no such volume")]
     VolumeNotFound(String),
+    #[error("checkpoint {name} does not exist for container {container}")]
+    CheckpointNotFound { name: String, container: String },
     #[error("multiple IDs found with provided prefix: {0}")]
     Ambiguous(String),
     #[error(
@@ -82,6 +84,7 @@ impl Error {
             Self::NotFound(_)
             | Self::ExecNotFound(_)
             | Self::ImageNotFound(_)
+            | Self::CheckpointNotFound { .. }
             | Self::VolumeNotFound(_) => Kind::NotFound,
             Self::NameTaken { .. }
             | Self::Conflict(_)

@@ -12,6 +12,7 @@
 //! record, the layer and the volumes, and those are durable before `create` answers. What runs
 //! outlives the daemon: [`Containers::open`] takes it over.
 
+mod checkpoints;
 mod config;
 mod container;
 mod containers;
@@ -41,6 +42,7 @@ mod step;
 mod task;
 mod volumes;
 
+pub use checkpoints::CheckpointDraft;
 pub use config::{
     Config, Healthcheck, HostConfig, LogConfig, Mount, NetworkingConfig, PortBinding,
     RestartPolicy, Ulimit,

@@ -26,6 +26,15 @@ pub fn volume(name: &str) -> Result<()> {
     )))
 }
 
+pub fn checkpoint(name: &str) -> Result<()> {
+    match is_valid(name) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "Invalid checkpoint ID ({name}), only {RULE} are allowed"
+        ))),
+    }
+}
+
 fn is_valid(name: &str) -> bool {
     let mut characters = name.chars();
     let first = characters.next().is_some_and(|c| c.is_ascii_alphanumeric());

@@ -2,6 +2,7 @@
 
 mod archives;
 mod builds;
+mod checkpoints;
 pub(super) mod client;
 mod compose;
 mod containers;
@@ -16,6 +17,7 @@ mod links;
 mod networks;
 mod plugins;
 mod programs;
+mod races;
 mod registries;
 mod remote;
 mod rootless;
@@ -66,6 +68,7 @@ const ROOMS: &[Room] = &[
     room("containers", containers::STEPS),
     room("files", files::STEPS),
     room("files, written", written::STEPS),
+    room("races", races::STEPS).apart(),
     room("killed", killed::STEPS),
     room("health", health::STEPS),
     room("networks", networks::STEPS).apart(),
@@ -246,6 +249,9 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
             }
             tally.check(name, result);
         }
+    }
+    if wanted(checkpoints::NAME) {
+        tally += checkpoints::run(&mut session)?;
     }
     if wanted(programs::NAME) {
         tally += programs::docker_py(&mut session)?;

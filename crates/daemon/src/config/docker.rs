@@ -15,6 +15,8 @@ pub struct Docker {
     pub bridge: String,
     /// For networks that ask for no subnet; empty means Docker's own ranges.
     pub address_pools: Vec<AddressPool>,
+    /// Serves checkpoints, which Docker calls experimental.
+    pub experimental: bool,
     pub remote: Remote,
     pub plugins: Plugins,
 }

@@ -8,14 +8,21 @@ use berth_standalone::{HostConfig, StopWish};
 use http::StatusCode;
 use serde_json::json;
 
+use super::checkpoints;
 use crate::{Engine, Error, Json, Query, Result};
 
 type Door = State<Arc<Engine>>;
 
 const DONE: StatusCode = StatusCode::NO_CONTENT;
 
-pub async fn start(State(engine): Door, Path(name): Path<String>) -> Result<StatusCode> {
-    engine.containers.get(&name)?.start().await?;
+pub async fn start(
+    State(engine): Door,
+    Path(name): Path<String>,
+    query: Query,
+) -> Result<StatusCode> {
+    let checkpoint = checkpoints::asked(&engine, &query)?;
+    let container = engine.containers.get(&name)?;
+    container.start_from(checkpoint).await?;
     Ok(DONE)
 }
 

@@ -4,6 +4,7 @@ mod archive;
 mod attach;
 mod changes;
 mod changing;
+mod checkpoints;
 mod commit;
 pub mod create;
 mod describe;
@@ -54,6 +55,14 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/containers/{name}/rename", post(changing::rename))
         .route("/containers/{name}/update", post(changing::update))
         .route("/containers/{name}/resize", post(changing::resize))
+        .route(
+            "/containers/{name}/checkpoints",
+            get(checkpoints::list).post(checkpoints::create),
+        )
+        .route(
+            "/containers/{name}/checkpoints/{checkpoint}",
+            delete(checkpoints::remove),
+        )
         .route("/containers/{name}/wait", post(wait::wait))
         .route("/containers/{name}/attach", post(attach::attach))
         .route("/containers/{name}/attach/ws", get(websocket::attach))

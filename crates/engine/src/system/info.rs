@@ -161,7 +161,7 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
         no_proxy: variable("NO_PROXY"),
         name: host::name(),
         labels: Vec::new(),
-        experimental_build: false,
+        experimental_build: facts.experimental,
         server_version: version::DOCKER,
         runtimes: runtimes
             .map(|name| (name.clone(), json!({ "path": name })))

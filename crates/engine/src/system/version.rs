@@ -27,6 +27,8 @@ pub struct Version {
     arch: &'static str,
     kernel_version: String,
     build_time: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    experimental: bool,
     components: Vec<Component>,
 }
 
@@ -50,6 +52,7 @@ pub async fn version(State(engine): State<Arc<Engine>>) -> Json<Version> {
     let details = BTreeMap::from([
         ("ApiVersion", ApiVersion::MAX.to_string()),
         ("Arch", host::architecture().to_owned()),
+        ("Experimental", engine.facts.experimental.to_string()),
         ("KernelVersion", kernel.clone()),
         ("MinAPIVersion", ApiVersion::MIN.to_string()),
         ("Os", "linux".to_owned()),
@@ -67,6 +70,7 @@ pub async fn version(State(engine): State<Arc<Engine>>) -> Json<Version> {
         arch: host::architecture(),
         kernel_version: kernel,
         build_time: "",
+        experimental: engine.facts.experimental,
         components: vec![Component {
             name: "berthd",
             version: own,

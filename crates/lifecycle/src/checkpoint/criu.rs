@@ -9,6 +9,7 @@ use berth_criu::{dump, log, outside};
 use oci_spec::runtime::Spec;
 use tokio::process::Command;
 
+use super::Afterwards;
 use crate::core::Core;
 use crate::error::{Error, Result};
 
@@ -38,7 +39,7 @@ impl Criu {
         Ok(Self { binary })
     }
 
-    /// Writes the processes under `init` to `images`; they go on. The log goes to `work`. When the
+    /// Writes the processes under `init` to `images`. The log goes to `work`. When the
     /// time is over criu lets go of the processes by itself.
     pub async fn dump(
         &self,
@@ -47,10 +48,11 @@ impl Criu {
         images: &Path,
         work: &Path,
         limit: Duration,
+        afterwards: Afterwards,
     ) -> Result<(), String> {
         write_streams(init, images).await?;
         let options = dump::Options {
-            leave_running: true,
+            leave_running: afterwards == Afterwards::Runs,
             tcp_established: true,
             ext_unix_sk: true,
             file_locks: true,

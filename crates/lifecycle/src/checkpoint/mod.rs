@@ -1,4 +1,5 @@
-//! Checkpoints: what a running container is at one moment, in an archive. The container goes on.
+//! Checkpoints: what a running container is at one moment, in an archive. The container goes on, or
+//! ends with it.
 //!
 //! Processes are written down by criu: for Berth's own containers it is run from here, other shims
 //! run it themselves through their runtime.
@@ -29,18 +30,34 @@ use criu::Criu;
 const USUAL: Duration = Duration::from_secs(120);
 const IMAGES: &str = "checkpoint";
 
+/// What becomes of a container that was written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It goes on.
+    Runs,
+    /// Its processes are killed at the moment that was written down.
+    Ends,
+}
+
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 impl Runtime {
     /// Writes a checkpoint of a running container to `location`, within `timeout` (zero means the
     /// usual one). It goes on when its caller is gone; what failed leaves nothing behind.
     #[tracing::instrument(skip(self))]
-    pub async fn checkpoint(&self, id: &str, location: &Path, timeout: Duration) -> Result<()> {
+    pub async fn checkpoint(
+        &self,
+        id: &str,
+        location: &Path,
+        timeout: Duration,
+        afterwards: Afterwards,
+    ) -> Result<()> {
         let container = self.core.container(id)?;
         let shim = container.running("be checkpointed")?;
         let checkpoint = Checkpoint {
             work: work(location)?,
             location: location.to_owned(),
+            afterwards,
             limit: if timeout.is_zero() { USUAL } else { timeout },
             core: Arc::clone(&self.core),
             container,
@@ -91,6 +108,7 @@ struct Checkpoint {
     work: PathBuf,
     location: PathBuf,
     limit: Duration,
+    afterwards: Afterwards,
 }
 
 impl Checkpoint {
@@ -146,13 +164,18 @@ impl Checkpoint {
             reason,
         };
         if self.shim.is_foreign() {
+            if self.afterwards == Afterwards::Ends {
+                return Err(failed(
+                    "its runtime can only let it go on: say so".to_owned(),
+                ));
+            }
             let dumped = self.shim.checkpoint(images, &self.work, self.limit).await;
             return dumped.map_err(|error| failed(crate::error::chain(&error)));
         }
         let Some(init) = self.container.view().pid else {
             return Err(failed("it has just ended".to_owned()));
         };
-        let dumped = criu.dump(init, spec, images, &self.work, self.limit);
+        let dumped = criu.dump(init, spec, images, &self.work, self.limit, self.afterwards);
         dumped.await.map_err(failed)
     }
 }
@@ -189,8 +212,11 @@ fn describe(record: &ContainerRecord, spec: &Path, work: &Path) -> Result<()> {
     fs::copy(spec, &to).map(drop).map_err(state("write", &to))
 }
 
-/// What the container has written and deleted, and its log.
+/// What the container has written and deleted, and its log; nothing where both outlive it.
 fn files(core: &Core, record: &ContainerRecord, work: &Path) -> Result<()> {
+    if record.request.on_layer.is_some() {
+        return Ok(());
+    }
     let id = record.id.to_string();
     let mounts = core.snapshots.mounts(&id);
     let mounts = mounts.map_err(|source| Error::Snapshot { id, source })?;

@@ -121,7 +121,9 @@ async fn steps(
             drop(hold);
             berth_faults::at("container.create.after-snapshot")?;
             if let Some(archive) = archive {
-                archive.unpack(&worker.restore_dir(&key), &mounts)?;
+                // A layer that outlives the container has what was written by now.
+                let onto: &[_] = if kept { &[] } else { &mounts };
+                archive.unpack(&worker.restore_dir(&key), onto)?;
             }
             let mut user = worker.resolve_user(&image, &mounts, &request.security.run_as)?;
             files.create()?;

@@ -13,12 +13,14 @@
 //! reads the record, which says so at once. While it runs, its health is checked: see [`checks`].
 
 mod alter;
+mod checkpoint;
 mod checks;
 mod outlet;
 mod run;
 mod stop;
 
 use std::future::pending;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::checkpoints::CheckpointDraft;
 use crate::config::{Limits, RestartPolicy};
 use crate::container::Container;
 use crate::endpoint::EndpointSettings;
@@ -62,7 +65,9 @@ pub enum Attachment {
 }
 
 pub(crate) enum Command {
-    Start(Reply),
+    /// From a checkpoint, if one is named.
+    Start(Option<CheckpointDraft>, Reply),
+    Checkpoint(CheckpointDraft, Reply),
     Stop(StopWish, Reply),
     Restart(StopWish, Reply),
     Kill(u32, Reply),
@@ -114,6 +119,8 @@ pub(crate) struct Task {
     checks: Checks,
     /// Of the present run.
     forward: Option<Forward>,
+    /// What the next run begins with.
+    checkpoint: Option<PathBuf>,
 }
 
 impl Task {
@@ -136,6 +143,7 @@ impl Task {
             last_wait: None,
             checks: Checks::default(),
             forward: None,
+            checkpoint: None,
         };
         tokio::spawn(async move {
             task.take_over(found).await;
@@ -165,13 +173,14 @@ impl Task {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Start(reply) => {
+            Command::Checkpoint(draft, reply) => self.checkpoint(&draft, reply).await,
+            Command::Start(checkpoint, reply) => {
                 let outcome = match self.record.phase.runs() {
                     true => Err(Error::NotModified(self.record.id.clone())),
                     false => {
                         let record = self.change();
                         (record.restarts, record.stopped_by_hand) = (0, false);
-                        self.start().await
+                        self.start_from(checkpoint).await
                     }
                 };
                 let _ = reply.send(outcome);

@@ -11,6 +11,7 @@ use berth_network::PortRequest;
 use tokio::time::Instant;
 
 use super::{Run, Task};
+use crate::checkpoints;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::files::blocking;
@@ -21,6 +22,9 @@ use crate::{policy, ports};
 impl Task {
     /// What a former daemon left: a run that goes on, one whose end nobody wrote down, or none.
     pub(super) async fn take_over(&mut self, found: Option<Arc<berth_lifecycle::Container>>) {
+        if let Err(error) = checkpoints::take_back(&self.files).await {
+            tracing::warn!(id = %self.record.id, %error, "half a checkpoint stays");
+        }
         match found {
             None => self.nothing_runs().await,
             Some(found) => self.found(found).await,
@@ -163,8 +167,11 @@ impl Task {
         let mut pod_request = request::pod(&self.record, &self.files, &sharing)?;
         pod_request.dns = house.resolver(sharing.network.as_deref().unwrap_or(&self.record));
         let init = house.runtime.init_program();
-        let container_request =
+        let mut container_request =
             request::container(&self.record, &image, &self.files, &sharing, init)?;
+        if let Some(archive) = &self.checkpoint {
+            container_request.image = archive.display().to_string();
+        }
         let pod = house.runtime.run_pod(pod_request).await?;
         match self.run_in(&pod, ports, container_request).await {
             Ok(view) => Ok(view),

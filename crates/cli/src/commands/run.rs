@@ -160,7 +160,7 @@ async fn create(
 
 impl Run {
     /// Whatever keeps the container from running has an exit code of its own.
-    pub async fn run(mut self, client: &Client) -> Outcome {
+    pub async fn run(self, client: &Client) -> Outcome {
         match self.try_run(client).await {
             Err(error) if error.is_broken_pipe() => Ok(0),
             Err(error) => {
@@ -172,7 +172,7 @@ impl Run {
         }
     }
 
-    async fn try_run(self, client: &Client) -> Outcome {
+    async fn try_run(mut self, client: &Client) -> Outcome {
         let (image, command) = split(&self.words)?;
         let attached = self.attached();
         let options = &self.options;

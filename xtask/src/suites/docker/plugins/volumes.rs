@@ -13,6 +13,17 @@ use crate::suites::docker::session::{IMAGE, Session};
 /// More than any answer takes with one plugin that hangs, which is waited for one second.
 const SOON: Duration = Duration::from_secs(10);
 
+/// What is asked of docker to make a container whose new volumes are a plugin's.
+fn with_driver<'a>(
+    verb: &'a str,
+    driver: &'a str,
+    options: &[&'a str],
+    command: &[&'a str],
+) -> Vec<&'a str> {
+    let begin = [verb, "--volume-driver", driver];
+    [&begin[..], options, &[IMAGE], command].concat()
+}
+
 pub fn info(session: &mut Session) -> Result<()> {
     let _shelf = shelf(session)?;
     let docker = &session.docker;
@@ -68,22 +79,16 @@ pub fn mounted(session: &mut Session) -> Result<()> {
     let shelf = shelf(session)?;
     let docker = &session.docker;
     let run = |name: &str, line: &str| {
-        docker.text(&[
-            "run",
+        let options = [
             "-d",
             "--name",
             name,
-            "--volume-driver",
-            "shelf",
             "-v",
             "notes:/n",
             "-v",
             "notes:/again:ro",
-            IMAGE,
-            "sh",
-            "-c",
-            line,
-        ])
+        ];
+        docker.text(&with_driver("run", "shelf", &options, &["sh", "-c", line]))
     };
     let first = run("first", "echo written > /n/f; exec sleep 1000")?;
     let second = run("second", "sleep 1000")?;
@@ -111,17 +116,12 @@ pub fn mounted(session: &mut Session) -> Result<()> {
 pub fn filled(session: &mut Session) -> Result<()> {
     let shelf = shelf(session)?;
     let docker = &session.docker;
-    let show = [
+    docker.text(&with_driver(
         "run",
-        "--rm",
-        "--volume-driver",
         "shelf",
-        "-v",
-        "full:/etc",
-        IMAGE,
-        "true",
-    ];
-    docker.text(&show)?;
+        &["--rm", "-v", "full:/etc"],
+        &["true"],
+    ))?;
     ensure!(shelf.file("full", "passwd").exists(), "nothing was copied");
     same("holders", shelf.holders("full")?, Vec::<String>::new())?;
     // Nobody names the driver: what is there under that name is meant.
@@ -134,18 +134,8 @@ pub fn filled(session: &mut Session) -> Result<()> {
 pub fn at_rest(session: &mut Session) -> Result<()> {
     let shelf = shelf(session)?;
     let docker = &session.docker;
-    let create = [
-        "create",
-        "--name",
-        "rests",
-        "--volume-driver",
-        "shelf",
-        "-v",
-        "drawer:/d",
-        IMAGE,
-        "true",
-    ];
-    docker.text(&create)?;
+    let options = ["--name", "rests", "-v", "drawer:/d"];
+    docker.text(&with_driver("create", "shelf", &options, &["true"]))?;
     fs::write(shelf.file("drawer", "note"), "inside")?;
     let to = session.place.scratch().join("copied");
     let to = to.to_str().context("a path of ours")?;
@@ -166,19 +156,9 @@ pub fn at_rest(session: &mut Session) -> Result<()> {
 pub fn killed(session: &mut Session) -> Result<()> {
     let shelf = shelf(session)?;
     let run = |name: &str| {
-        session.docker.text(&[
-            "run",
-            "-d",
-            "--name",
-            name,
-            "--volume-driver",
-            "shelf",
-            "-v",
-            "left:/l",
-            IMAGE,
-            "sleep",
-            "1000",
-        ])
+        let options = ["-d", "--name", name, "-v", "left:/l"];
+        let line = with_driver("run", "shelf", &options, &["sleep", "1000"]);
+        session.docker.text(&line)
     };
     let (stays, _ends) = (run("stays")?, run("ends")?);
     let pid = session
@@ -204,16 +184,7 @@ pub fn refused(session: &mut Session) -> Result<()> {
     let said = docker.refusal(&["volume", "create", "-d", "nobody", "vase"])?;
     let missing = "create vase: error looking up volume plugin nobody: plugin \"nobody\" not found";
     contains("no such plugin", &said, missing)?;
-    let run = [
-        "run",
-        "--rm",
-        "--volume-driver",
-        "nobody",
-        "-v",
-        "vase:/v",
-        IMAGE,
-        "true",
-    ];
+    let run = with_driver("run", "nobody", &["--rm", "-v", "vase:/v"], &["true"]);
     contains("run", &docker.refusal(&run)?, missing)?;
     let said = docker.refusal(&[
         "volume",

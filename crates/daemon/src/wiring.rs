@@ -23,6 +23,7 @@ use berth_snapshots::{Overlay, Snapshotter};
 use berth_standalone::{Containers, Places};
 use berth_streaming::{Server, Urls};
 use berth_tls::Tls;
+use berth_unpack_worker::{Program, Unpacker};
 
 use crate::config::{CgroupDriver, Config};
 use crate::handlers;
@@ -133,6 +134,7 @@ fn rooms(config: &Config) -> Result<(Parts, Network, Networks)> {
         store.clone(),
         berth_images::Config {
             layers_at_once: config.pull.layers_at_once,
+            unpacker: Unpacker::Apart(Program::own()),
             ..berth_images::Config::default()
         },
     )

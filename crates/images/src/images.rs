@@ -6,6 +6,7 @@ use berth_metadata::{Batch, Store};
 use berth_names::{ChainId, Digest, ImageRef};
 use berth_registry::{Client, Credentials};
 use berth_snapshots::Snapshotter;
+use berth_unpack_worker::Unpacker;
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore};
 use tracing::Instrument;
@@ -32,6 +33,7 @@ pub struct Config {
     /// some MiB while it lasts.
     pub layers_at_once: usize,
     pub unpack: berth_unpack::Options,
+    pub unpacker: Unpacker,
     /// How long a partial blob waits to be resumed.
     pub keep_partials: std::time::Duration,
 }
@@ -42,6 +44,7 @@ impl Default for Config {
             platform: Platform::host(),
             layers_at_once: 4,
             unpack: berth_unpack::Options::default(),
+            unpacker: Unpacker::Here,
             keep_partials: std::time::Duration::from_secs(24 * 60 * 60),
         }
     }

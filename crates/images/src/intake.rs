@@ -398,14 +398,14 @@ impl Work {
             .begin_layer(&self.chain, self.parent.as_ref())
             .map_err(Error::layer("begin", &self.chain))?;
         let reader = self.archive.reader();
-        let options = &self.shared.config.unpack;
-        let applied =
-            berth_unpack::apply_compressed(reader, draft.dir_fd(), options).map_err(|source| {
-                Error::Unpack {
-                    digest: self.descriptor.digest.clone(),
-                    source,
-                }
-            })?;
+        let config = &self.shared.config;
+        let unpacked = config
+            .unpacker
+            .unpack(reader, draft.dir_fd(), &config.unpack);
+        let applied = unpacked.map_err(|source| Error::Unpack {
+            digest: self.descriptor.digest.clone(),
+            source,
+        })?;
         if applied.diff_id != self.diff_id {
             return Err(Error::DigestMismatch {
                 what: format!("the archive in layer {}", self.descriptor.digest),

@@ -400,14 +400,14 @@ fn unpack(
         .snapshotter
         .begin_layer(&plan.chain_id, plan.parent.as_ref())
         .map_err(Error::layer("begin", &plan.chain_id))?;
-    let options = &pull.shared.config.unpack;
-    let applied =
-        berth_unpack::apply_compressed(reader, draft.dir_fd(), options).map_err(|source| {
-            Error::Unpack {
-                digest: plan.descriptor.digest.clone(),
-                source,
-            }
-        })?;
+    let config = &pull.shared.config;
+    let unpacked = config
+        .unpacker
+        .unpack(reader, draft.dir_fd(), &config.unpack);
+    let applied = unpacked.map_err(|source| Error::Unpack {
+        digest: plan.descriptor.digest.clone(),
+        source,
+    })?;
     Ok((draft, applied))
 }
 

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use crate::decoder::Decoder;
 use crate::entry::{Content, Entries, Entry, Kind, shown};
 use crate::error::{Error, Result};
+use crate::opaque::Directly;
 use crate::options::{Limits, Options};
 use crate::path::{self, Target, split};
 use crate::stream::{Hashing, Source, Stream};
@@ -52,7 +53,8 @@ pub fn compare(
         Decoder::new(reader, options.ratio).map_err(|source| Error::Read { offset: 0, source })?;
     let mut stream = Stream::new(Hashing::new(decoder), limits.stream_bytes);
     let mut entries = Entries::new(limits);
-    let tree = Tree::new(target, 0).map_err(|source| Error::Read { offset: 0, source })?;
+    let tree =
+        Tree::new(target, 0, &Directly).map_err(|source| Error::Read { offset: 0, source })?;
     let mut comparison = Comparison {
         limits,
         tree,
@@ -81,7 +83,7 @@ pub fn compare(
 
 struct Comparison<'a> {
     limits: &'a Limits,
-    tree: Tree,
+    tree: Tree<'static>,
     /// A later entry of the same name decides anew.
     differing: HashMap<Vec<u8>, &'static str>,
     buffer: Vec<u8>,

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
@@ -39,39 +41,72 @@ pub enum Error {
     /// Whoever takes the archive, or is told of it, did not.
     #[error("writing the archive")]
     Sink(#[source] io::Error),
+    /// What a process that unpacked for this one answered, with all causes.
+    #[error("{told}")]
+    Told { told: String, fault: Fault },
+    /// The process that unpacked for this one was lost before it answered, or answered nonsense.
+    #[error("the process that unpacks the layer ended before it was done: {how}; try again")]
+    Lost { how: String },
+    /// No process could be made that unpacks for this one.
+    #[error("{operation} for a process that unpacks the layer")]
+    Process {
+        operation: &'static str,
+        source: io::Error,
+    },
+}
+
+/// Who is to blame, as callers need to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// The archive itself: fetching it again gives the same answer.
+    Archive,
+    /// The filesystem ran out of blocks, inodes or quota.
+    Space,
+    /// What it was to be written to takes no writes.
+    ReadOnly,
+    /// Anything else of this host, or of what the archive comes from.
+    Host,
 }
 
 impl Error {
-    /// Whether the filesystem ran out of blocks, inodes or quota.
-    pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Error::Write { source, .. } if matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ))
-    }
-
-    /// Whether what it was to be written to takes no writes.
-    pub fn is_read_only(&self) -> bool {
-        matches!(self, Error::Write { source, .. }
-            if source.kind() == io::ErrorKind::ReadOnlyFilesystem)
-    }
-
-    /// Whether the archive itself is at fault: fetching it again gives the same answer.
-    pub fn is_bad_archive(&self) -> bool {
+    pub fn fault(&self) -> Fault {
         match self {
             Error::Truncated { .. }
             | Error::Header { .. }
             | Error::Refused { .. }
             | Error::Limit { .. }
-            | Error::TooLarge { .. } => true,
-            Error::Read { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-            ),
-            // A name that no filesystem here takes.
-            Error::Write { source, .. } => source.kind() == io::ErrorKind::InvalidFilename,
-            Error::Source { .. } | Error::Sink(_) => false,
+            | Error::TooLarge { .. } => Fault::Archive,
+            Error::Read { source, .. } => match source.kind() {
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Fault::Archive,
+                _ => Fault::Host,
+            },
+            Error::Write { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::Space,
+                io::ErrorKind::ReadOnlyFilesystem => Fault::ReadOnly,
+                // A name that no filesystem here takes.
+                io::ErrorKind::InvalidFilename => Fault::Archive,
+                _ => Fault::Host,
+            },
+            Error::Told { fault, .. } => *fault,
+            Error::Source { .. } | Error::Sink(_) | Error::Lost { .. } | Error::Process { .. } => {
+                Fault::Host
+            }
         }
+    }
+
+    /// Whether the filesystem ran out of blocks, inodes or quota.
+    pub fn is_out_of_space(&self) -> bool {
+        self.fault() == Fault::Space
+    }
+
+    /// Whether what it was to be written to takes no writes.
+    pub fn is_read_only(&self) -> bool {
+        self.fault() == Fault::ReadOnly
+    }
+
+    /// Whether the archive itself is at fault: fetching it again gives the same answer.
+    pub fn is_bad_archive(&self) -> bool {
+        self.fault() == Fault::Archive
     }
 }
 

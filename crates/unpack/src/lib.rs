@@ -20,6 +20,7 @@ mod entry;
 mod error;
 mod extract;
 mod header;
+mod opaque;
 mod options;
 mod pack;
 mod path;
@@ -41,8 +42,9 @@ use berth_names::Digest;
 pub use changes::{Change, changes};
 pub use compare::{Compared, compare};
 pub use decoder::{Compression, Decoder};
-pub use error::{Error, HeaderFault, Refusal, Result};
+pub use error::{Error, Fault, HeaderFault, Refusal, Result};
 pub use extract::{ExtractOptions, extract};
+pub use opaque::{Directly, Marker};
 pub use options::{Applied, Limits, Options, RatioLimit};
 pub use pack::{Packed, TreeOptions, is_window, pack_layer, pack_tree};
 pub use upper::Upper;
@@ -60,7 +62,7 @@ const CHUNKS_AHEAD: usize = 4;
 /// Reads `reader` to its end, past the archive's end marker: the digest covers every byte.
 /// On an error the directory holds part of the layer and is to be discarded.
 pub fn apply(reader: impl Read, target: BorrowedFd<'_>, options: &Options) -> Result<Applied> {
-    let (tally, source) = apply_chunks(Hashing::new(reader), target, options)?;
+    let (tally, source) = apply_chunks(Hashing::new(reader), target, options, &Directly)?;
     Ok(tally.with_digest(source.finish()))
 }
 
@@ -74,6 +76,16 @@ pub fn apply_compressed(
     target: BorrowedFd<'_>,
     options: &Options,
 ) -> Result<Applied> {
+    apply_compressed_by(reader, target, options, &Directly)
+}
+
+/// The same, with directories made opaque by `marker`, on the caller's thread.
+pub fn apply_compressed_by(
+    reader: impl Read + Send,
+    target: BorrowedFd<'_>,
+    options: &Options,
+    marker: &dyn Marker,
+) -> Result<Applied> {
     thread::scope(|scope| {
         let (chunks_in, chunks) = sync_channel(CHUNKS_AHEAD);
         let (used, used_out) = sync_channel(CHUNKS_AHEAD + 1);
@@ -85,7 +97,8 @@ pub fn apply_compressed(
                 None
             }
         });
-        let applied = apply_chunks(Piped { chunks, used }, target, options).map(|(tally, _)| tally);
+        let piped = Piped { chunks, used };
+        let applied = apply_chunks(piped, target, options, marker).map(|(tally, _)| tally);
         // The channels are closed by now: the producer is at its end, or finds out when it sends.
         let digest = producer.join().unwrap_or_else(|panic| resume_unwind(panic));
         match (applied?, digest) {
@@ -130,11 +143,12 @@ fn apply_chunks<S: Source>(
     source: S,
     target: BorrowedFd<'_>,
     options: &Options,
+    marker: &dyn Marker,
 ) -> Result<(Tally, S)> {
     let limits = &options.limits;
     let mut stream = Stream::new(source, limits.stream_bytes);
     let mut entries = Entries::new(limits);
-    let mut writer = Writer::new(target, limits)?;
+    let mut writer = Writer::new(target, limits, marker)?;
     while let Some(entry) = entries.next(&mut stream)? {
         writer.apply(&entry, &mut stream)?;
     }

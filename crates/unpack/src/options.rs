@@ -1,9 +1,10 @@
 //! What a caller chooses, and what it gets back.
 
 use berth_names::Digest;
+use serde::{Deserialize, Serialize};
 
 /// Caps that bound what one layer can make the host do. Exceeding one fails the layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Bytes of the uncompressed archive.
     pub stream_bytes: u64,
@@ -47,7 +48,7 @@ impl Default for Limits {
 }
 
 /// How to apply a layer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     pub limits: Limits,
     /// Largest ratio of uncompressed to compressed bytes; only [`crate::apply_compressed`] knows it.
@@ -56,7 +57,7 @@ pub struct Options {
 
 /// Caps decompression bombs. Small streams are exempt, because a short run of zeros
 /// compresses a thousandfold in honest layers too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RatioLimit {
     pub max_ratio: u64,
     /// Uncompressed bytes below which no ratio is checked.
@@ -73,7 +74,7 @@ impl Default for RatioLimit {
 }
 
 /// What was unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
     /// sha256 of the whole uncompressed archive, trailing padding included.
     pub diff_id: Digest,

@@ -10,11 +10,11 @@ use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxAttributes, StatxFlags, Uid,
-    XattrFlags,
 };
 use rustix::io::Errno;
 
 use crate::error::{Error, Refusal, Result};
+use crate::opaque::Marker;
 use crate::path::split;
 
 /// Directories held open. Archives come in order, so few are needed.
@@ -24,8 +24,9 @@ const PATH_MAX: usize = 4096;
 /// Links followed on the way to a directory that is to be made, as many as the kernel follows.
 const MAX_LINKS: u8 = 40;
 
-pub(crate) struct Tree {
+pub(crate) struct Tree<'m> {
     root: Rc<OwnedFd>,
+    marker: &'m dyn Marker,
     held: HashMap<Vec<u8>, Rc<OwnedFd>>,
     /// Inodes made, and how many may be.
     pub inodes: u64,
@@ -52,11 +53,12 @@ enum Step {
     Link(Vec<u8>),
 }
 
-impl Tree {
-    pub fn new(root: BorrowedFd<'_>, max_inodes: u64) -> io::Result<Self> {
+impl<'m> Tree<'m> {
+    pub fn new(root: BorrowedFd<'_>, max_inodes: u64, marker: &'m dyn Marker) -> io::Result<Self> {
         let root = Rc::new(rustix::io::fcntl_dupfd_cloexec(root, 3)?);
         Ok(Self {
             root,
+            marker,
             held: HashMap::new(),
             inodes: 1,
             max_inodes,
@@ -193,8 +195,14 @@ impl Tree {
     fn uncover(&mut self, above: &OwnedFd, name: &[u8], wanted: &[u8]) -> Result<OwnedFd> {
         self.clear(above.as_fd(), name, wanted)?;
         let dir = self.make_directory(above, name, wanted)?;
-        set_opaque(&dir).map_err(|e| failed("making opaque", wanted, e))?;
+        self.set_opaque(&dir)
+            .map_err(|e| failed("making opaque", wanted, e))?;
         Ok(dir)
+    }
+
+    /// Hides what the layers beneath have in this directory.
+    pub fn set_opaque(&self, dir: &OwnedFd) -> io::Result<()> {
+        self.marker.opaque(dir.as_fd())
     }
 
     fn hold(&mut self, path: &[u8], dir: OwnedFd) -> Rc<OwnedFd> {
@@ -290,12 +298,6 @@ pub(crate) fn file_type(stat: &Stat) -> FileType {
 /// OverlayFS takes a character device 0:0 for the absence of a file.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
     file_type(stat) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-/// Hides what the layers beneath have in this directory.
-pub(crate) fn set_opaque(dir: impl AsFd) -> rustix::io::Result<()> {
-    let mark = berth_kernel::overlay_marks().opaque;
-    rustix::fs::fsetxattr(dir, mark, b"y", XattrFlags::empty())
 }
 
 pub(crate) fn failed(operation: &'static str, entry: &[u8], source: impl Into<io::Error>) -> Error {

@@ -73,11 +73,16 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("berth-unpack", &["berth-kernel", "berth-names"]),
     (
+        "berth-unpack-worker",
+        &["berth-unpack", "berth-seccomp", "berth-kernel"],
+    ),
+    (
         "berth-images",
         &[
             "berth-content",
             "berth-registry",
             "berth-snapshots",
+            "berth-unpack-worker",
             "berth-unpack",
             "berth-metadata",
             "berth-kernel",
@@ -190,6 +195,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-metadata",
             "berth-registry",
             "berth-rootless",
+            "berth-unpack-worker",
             "berth-shim-client",
             "berth-cgroups",
             "berth-api",

@@ -107,12 +107,14 @@ fn make_anew(
         .snapshotter
         .begin_layer(chain, parent.as_ref())
         .map_err(Error::layer("begin", chain))?;
-    let options = &shared.config.unpack;
-    let applied = berth_unpack::apply_compressed(blob(shared, layer)?, draft.dir_fd(), options)
-        .map_err(|source| Error::Unpack {
-            digest: layer.digest.clone(),
-            source,
-        })?;
+    let config = &shared.config;
+    let unpacked = config
+        .unpacker
+        .unpack(blob(shared, layer)?, draft.dir_fd(), &config.unpack);
+    let applied = unpacked.map_err(|source| Error::Unpack {
+        digest: layer.digest.clone(),
+        source,
+    })?;
     if applied.diff_id != layer.diff_id {
         return Err(Error::DigestMismatch {
             what: format!("the archive in layer {}", layer.digest),

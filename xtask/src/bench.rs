@@ -10,6 +10,7 @@ mod lists;
 mod load;
 mod machine;
 pub mod oci;
+mod pull;
 mod rate;
 mod raw;
 mod restart;
@@ -28,6 +29,7 @@ use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
 pub use docker::run as docker;
 pub use lists::run as lists;
+pub use pull::run as pull;
 pub use restart::run as restart;
 use side::Side;
 

@@ -66,6 +66,8 @@ usage: cargo xtask <command>
                    how long lists of so many records take while pods start
   bench-restart [--release] PODS
                    how soon a killed daemon serves again while so many pods run
+  bench-pull [--with-containerd] [--rounds N]
+                   how long images of three shapes take to arrive, and how much memory
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
                    how long the calls of the CRI take, in turns with a containerd
                    of its own or the one behind SOCKET
@@ -176,6 +178,12 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["bench-lists", "--release", records] => bench::lists(records, true).map(|()| true),
         ["bench-restart", pods] => bench::restart(pods, false).map(|()| true),
         ["bench-restart", "--release", pods] => bench::restart(pods, true).map(|()| true),
+        ["bench-pull"] => bench::pull(None, false).map(|()| true),
+        ["bench-pull", "--with-containerd"] => bench::pull(None, true).map(|()| true),
+        ["bench-pull", "--rounds", rounds] => bench::pull(Some(rounds), false).map(|()| true),
+        ["bench-pull", "--with-containerd", "--rounds", rounds] => {
+            bench::pull(Some(rounds), true).map(|()| true)
+        }
         ["bench-docker"] => bench::docker(false).map(|()| true),
         ["bench-docker", "--release"] => bench::docker(true).map(|()| true),
         ["bench", "--oci"] => bench::oci::run().map(|()| true),

@@ -6,6 +6,7 @@ mod containers;
 mod corpus;
 mod images;
 mod places;
+mod plugin;
 mod shown;
 mod terminals;
 mod things;
@@ -32,6 +33,7 @@ const ROOMS: &[Room] = &[
     ("builds", builds::STEPS),
     ("corpus", corpus::STEPS),
     ("compose", compose::STEPS),
+    ("plugin", plugin::STEPS),
     ("places", places::STEPS),
 ];
 

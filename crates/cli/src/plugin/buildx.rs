@@ -162,7 +162,10 @@ async fn node(client: &Client) -> Result<Node> {
     let found = client.get("/version").await?;
     let text = |key: &str| found[key].as_str().unwrap_or_default();
     Ok(Node {
-        version: text("Version").to_owned(),
+        version: match found["Platform"]["Name"].as_str() {
+            Some(name) if !name.is_empty() => name.to_owned(),
+            _ => text("Version").to_owned(),
+        },
         platform: format!("{}/{}", text("Os"), text("Arch")),
     })
 }
@@ -181,7 +184,7 @@ impl Ls {
         let mut listing = Listing::new(BUILDERS, &shown, "Name");
         let node = node(client).await;
         let (status, version, platform) = match node {
-            Ok(node) => ("running", format!("berth {}", node.version), node.platform),
+            Ok(node) => ("running", node.version, node.platform),
             // As others: a builder that is not reached is told to be so.
             Err(_) => ("error", String::new(), String::new()),
         };
@@ -202,7 +205,7 @@ async fn inspect(client: &Client) -> Outcome {
     print(&format!(
         "Name:   {BUILDER}\nDriver: docker\n\nNodes:\nName:             {BUILDER}\n\
          Endpoint:         {BUILDER}\nStatus:           running\n\
-         BuildKit version: berth {}\nPlatforms:        {}\n",
+         BuildKit version: {}\nPlatforms:        {}\n",
         node.version, node.platform
     ))?;
     Ok(0)

@@ -77,7 +77,7 @@ impl Joining {
         self.serve(streams, true).await;
     }
 
-    async fn serve(self, (input, mut output): (Input, Output), raw: bool) {
+    async fn serve(self, (mut input, mut output): (Input, Output), raw: bool) {
         if let Some(past) = self.past
             && replay(past, &mut output, raw).await.is_err()
         {
@@ -91,9 +91,9 @@ impl Joining {
         if let Some((pipes, control)) = joined {
             let sides = Sides::Container(control);
             let keys = &self.keys;
-            let _either = streams::serve(pipes, sides, input, &mut output, raw, keys).await;
+            let _either = streams::serve(pipes, sides, &mut input, &mut output, raw, keys).await;
         }
-        let _gone = output.shutdown().await;
+        streams::part(input, output).await;
     }
 }
 

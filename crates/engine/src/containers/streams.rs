@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_lifecycle::{AttachControl, CommandControl, Pipes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -12,6 +13,8 @@ use crate::{Error, Result};
 
 /// Bytes of one frame at most.
 const CHUNK: usize = 32 << 10;
+/// How long a client may take to close after the end.
+const LINGER: Duration = Duration::from_secs(1);
 /// What Docker's client sends to leave a terminal without ending it.
 const DETACH: [u8; 2] = [0x10, 0x11];
 
@@ -55,7 +58,7 @@ pub enum Parted {
 pub async fn serve(
     pipes: Pipes,
     sides: Sides,
-    input: Input,
+    input: &mut Input,
     output: &mut Output,
     terminal: bool,
     keys: &[u8],
@@ -95,7 +98,7 @@ enum Typed {
     Detached,
 }
 
-async fn type_in(mut input: Input, mut stdin: pipe::Sender, keys: Option<&[u8]>) -> Typed {
+async fn type_in(input: &mut Input, mut stdin: pipe::Sender, keys: Option<&[u8]>) -> Typed {
     let mut buffer = vec![0; CHUNK];
     let mut keys = Keys::new(keys.unwrap_or_default());
     loop {
@@ -215,10 +218,19 @@ pub fn frame(side: Side, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Says why there is nothing to show, and ends.
-pub async fn tell(mut output: Output, text: &str, terminal: bool) {
+pub async fn tell(input: Input, mut output: Output, text: &str, terminal: bool) {
     let line = format!("{text}\r\n");
     let _gone = write(&mut output, Side::Stderr, line.as_bytes(), terminal).await;
-    let _ = output.shutdown().await;
+    part(input, output).await;
+}
+
+/// Ends a connection. What a client typed last is read, and let go: a socket that is closed with
+/// something unread is a broken connection to the other side (ECONNRESET), and not the end.
+pub async fn part(mut input: Input, mut output: Output) {
+    let _gone = output.shutdown().await;
+    let mut nowhere = tokio::io::sink();
+    let rest = tokio::io::copy(&mut input, &mut nowhere);
+    let _either = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// `ctrl-p,ctrl-q`, `a,b`, …; empty for Docker's own.
@@ -282,10 +294,25 @@ mod tests {
     #[tokio::test]
     async fn what_only_begins_like_the_keys_reaches_the_process() {
         let (sender, mut receiver) = pipe::pipe().unwrap();
-        let typed: Input = Box::pin(&b"a\x10b\x10\x10\x11never"[..]);
-        assert_eq!(type_in(typed, sender, Some(&DETACH)).await, Typed::Detached);
+        let mut typed: Input = Box::pin(&b"a\x10b\x10\x10\x11never"[..]);
+        assert_eq!(
+            type_in(&mut typed, sender, Some(&DETACH)).await,
+            Typed::Detached
+        );
         let mut got = Vec::new();
         receiver.read_to_end(&mut got).await.unwrap();
         assert_eq!(got, b"a\x10b\x10");
+    }
+
+    #[tokio::test]
+    async fn what_is_typed_after_the_end_does_not_break_the_connection() {
+        let (mut client, server) = tokio::net::UnixStream::pair().unwrap();
+        client.write_all(b"typed too late").await.unwrap();
+        let (input, output) = server.into_split();
+        let parting = tokio::spawn(part(Box::pin(input), Box::pin(output)));
+        let mut shown = Vec::new();
+        client.read_to_end(&mut shown).await.unwrap();
+        drop(client);
+        parting.await.unwrap();
     }
 }

@@ -12,7 +12,6 @@ use berth_standalone::Command;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
 use crate::containers::{self, Parted, Sides, streams};
 use crate::hijack::{hijack, media_type};
@@ -118,22 +117,28 @@ async fn start(
     let keys = streams::keys(&command.detach_keys)?;
     let hijacked = hijack(request, media_type(terminal, version));
     tokio::spawn(async move {
-        let Ok((input, mut output)) = hijacked.streams.await else {
+        let Ok((mut input, mut output)) = hijacked.streams.await else {
             return;
         };
         match begun {
             Ok((pipes, control)) => {
                 let sides = Sides::Command(control);
-                let serving =
-                    containers::serve_streams(pipes, sides, input, &mut output, terminal, &keys);
+                let serving = containers::serve_streams(
+                    pipes,
+                    sides,
+                    &mut input,
+                    &mut output,
+                    terminal,
+                    &keys,
+                );
                 if serving.await == Parted::Ended {
                     // Clients ask for the exit code as soon as the connection ends.
                     let ended = engine.containers.commands.ended(&id);
                     let _closed_early = tokio::time::timeout(FAREWELL, ended).await;
                 }
-                let _gone = output.shutdown().await;
+                streams::part(input, output).await;
             }
-            Err(text) => streams::tell(output, &text, terminal).await,
+            Err(text) => streams::tell(input, output, &text, terminal).await,
         }
     });
     Ok(hijacked.response)

@@ -9,6 +9,7 @@ use crate::checkpoints::{self, CheckpointDraft};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::mailbox::Reply;
+use crate::name;
 use crate::record::Phase;
 
 impl Task {
@@ -39,6 +40,7 @@ impl Task {
     }
 
     async fn write_down(&mut self, draft: &CheckpointDraft) -> Result<()> {
+        name::checkpoint(&draft.name)?;
         let name = self.record.name.clone();
         let Some(run) = self
             .run

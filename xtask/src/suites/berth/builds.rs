@@ -155,8 +155,8 @@ fn failing(session: &mut Session) -> Result<()> {
     for (arguments, part) in [
         (&["build", "/nowhere"][..], "/nowhere"),
         (
-            &["build", "https://example.com/a.git"],
-            "clone or download it",
+            &["build", "git@example.com:x/a.git"],
+            "the daemon has no keys",
         ),
         (&["build", "-f", "/nowhere/File", &path], "/nowhere/File"),
         (&["build", "--secret", "src=/x", &path], "it has no id"),

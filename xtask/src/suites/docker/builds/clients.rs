@@ -195,8 +195,8 @@ pub fn added(session: &mut Session) -> Result<()> {
         (format!("ADD {url}/ /x/"), "no file's name at its end"),
         ("ADD http://127.0.0.1:9/x /x".to_owned(), "cannot fetch"),
         (
-            "ADD https://example.com/a.git /x".to_owned(),
-            "use RUN with git",
+            "ADD git@example.com:x/a.git /x".to_owned(),
+            "the daemon has no keys",
         ),
     ] {
         fs::write(

@@ -25,6 +25,9 @@ const STATIC: [(&str, &str); 3] = [
     ("berth-oci", "berth-oci"),
 ];
 
+/// The profile of tests.
+const DEV: &str = "dev";
+
 const DAEMON: &str = "berthd";
 
 /// Package and program of the command line for people.
@@ -41,8 +44,8 @@ pub fn build() -> Result<()> {
     let out = workspace::artefacts();
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
 
-    build_daemon("dev", "debug", &[], &out)?;
-    build_program("dev", "debug", CLI, &[], &out)?;
+    build_daemon(DEV, "debug", &[], &out)?;
+    build_program(DEV, "debug", CLI, &[], &out)?;
     build_statics()
 }
 
@@ -51,7 +54,7 @@ pub fn build() -> Result<()> {
 pub fn build_with_faults() -> Result<PathBuf> {
     let out = workspace::artefacts().join("faults");
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    build_daemon("dev", "debug", &["--features", "fault-points"], &out)?;
+    build_daemon(DEV, "debug", &["--features", "fault-points"], &out)?;
     for (_, program) in STATIC {
         let built = workspace::artefacts().join(program);
         if built.exists() {
@@ -97,11 +100,18 @@ fn build_program(
         "building {program} ({})",
         [&[profile], features].concat().join(" ")
     );
-    run(cargo()
+    let mut command = cargo();
+    command
         .current_dir(workspace::root())
         .args(["build", "--quiet", "--profile", profile])
         .args(features)
-        .args(["--package", package, "--bin", program]))?;
+        .args(["--bin", program]);
+    // With every member's features crates are compiled as they are for the tests, and not again; what
+    // is released has its own alone.
+    if profile != DEV || !features.is_empty() {
+        command.args(["--package", package]);
+    }
+    run(&mut command)?;
     place(
         &workspace::target().join(built).join(program),
         &out.join(program),

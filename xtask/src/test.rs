@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -31,6 +32,7 @@ const SUITES: [(&str, Suite); 10] = [
 /// Runs all steps, also after a failed one.
 pub fn run() -> Result<Tally> {
     let mut tally = Tally::default();
+    let mut clock = Clock::start();
     println!("format and lints");
     tally.check(
         "formatted",
@@ -48,16 +50,21 @@ pub fn run() -> Result<Tally> {
     tally.check("clippy is content", run_command(in_root().args(clippy)));
     tally += lint::run()?;
 
+    clock.tell("format and lints");
+
     println!("tools and programs");
     let installed = tools::install();
+    clock.tell("tools");
     let can_drive = installed.is_ok();
     tally.check("tools are there", installed);
     let built = artefacts::build();
     let can_drive = can_drive && built.is_ok();
     tally.check("programs build", built);
+    clock.tell("programs");
 
     println!("tests of the workspace");
     tally += workspace_tests()?;
+    clock.tell("tests of the workspace");
 
     for (name, suite) in SUITES {
         if !can_drive {
@@ -68,8 +75,28 @@ pub fn run() -> Result<Tally> {
             Ok(counted) => tally += counted,
             Err(error) => tally.check(name, Err(error)),
         }
+        clock.tell(name);
     }
     Ok(tally)
+}
+
+/// Says what takes the time.
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn tell(&mut self, what: &str) {
+        let seconds = self.0.elapsed().as_secs();
+        println!(
+            "  took    {what}: {} min {:02} s",
+            seconds / 60,
+            seconds % 60
+        );
+        self.0 = Instant::now();
+    }
 }
 
 fn in_root() -> std::process::Command {

@@ -63,6 +63,12 @@ pub enum Error {
     NoContext(String),
     #[error(transparent)]
     Compose(#[from] berth_compose::Error),
+    #[error("watching {path:?}")]
+    Watch {
+        path: PathBuf,
+        #[source]
+        source: notify::Error,
+    },
     #[error("writing the output")]
     Output(#[source] io::Error),
 }
@@ -87,6 +93,11 @@ impl Error {
 
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// The daemon is not there, or went away meanwhile: it may come back.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Broken(_))
     }
 
     /// Whoever read the output has gone: nothing that people need to be told.
@@ -116,6 +127,15 @@ impl Error {
                  again once it is back."
                     .to_owned(),
             ),
+            Self::Watch { source, .. }
+                if matches!(source.kind, notify::ErrorKind::MaxFilesWatch) =>
+            {
+                Some(
+                    "There are more directories than fs.inotify.max_user_watches: leave some out \
+                     by ignore or .dockerignore, or raise it with `sysctl`."
+                        .to_owned(),
+                )
+            }
             Self::NoContext(_) => Some("`berth context ls` lists them.".to_owned()),
             Self::Template { .. } => Some("`--format json` shows every field there is.".to_owned()),
             _ => None,

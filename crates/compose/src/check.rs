@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::develop::Trigger;
 use crate::error::{Error, Path, Result};
 use crate::node::{Kind, Node};
 
@@ -80,6 +81,7 @@ impl Service<'_> {
         self.grants()?;
         self.health()?;
         self.replicas()?;
+        Trigger::of(self.node, &self.path)?;
         self.limits()
     }
 

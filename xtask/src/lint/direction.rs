@@ -204,7 +204,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-faults",
         ],
     ),
-    ("berth-compose", &[]),
+    ("berth-compose", &["berth-ignore"]),
     // It knows the daemon by its socket alone.
     ("berth-cli", &["berth-compose", "berth-ignore"]),
     ("berth-testkit", &["berth-api", "berth-names"]),

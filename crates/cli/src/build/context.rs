@@ -107,6 +107,17 @@ impl Context {
         })
     }
 
+    /// A directory here, and what is left out of it; `None` of what is elsewhere.
+    pub fn left_out(&self) -> Result<Option<(PathBuf, Ignore)>> {
+        let Self::Directory { path, .. } = self else {
+            return Ok(None);
+        };
+        match self.open()?.body {
+            Body::Tree(tree) => Ok(Some((path.clone(), tree.ignore))),
+            _ => Ok(None),
+        }
+    }
+
     /// Looks at what there is, and reads what is small.
     pub fn open(&self) -> Result<Ready> {
         match self {
@@ -119,14 +130,6 @@ impl Context {
             }),
         }
     }
-}
-
-/// What is told of an address where only directories are built.
-pub fn elsewhere(text: &str) -> Error {
-    Error::usage(format!(
-        "{text}: contexts elsewhere are not fetched: clone or download it, and build the \
-         directory; an archive can be piped, as in curl URL | berth build -"
-    ))
 }
 
 fn is_remote(text: &str) -> bool {

@@ -13,10 +13,10 @@ mod display;
 mod follow;
 mod lend;
 mod output;
-mod pack;
+pub mod pack;
 mod record;
 
-pub use context::{Context, Instructions, elsewhere};
+pub use context::{Context, Instructions};
 pub use display::Show;
 pub use lend::Lent;
 pub use output::Output;

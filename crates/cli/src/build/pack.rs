@@ -58,10 +58,17 @@ impl Packing {
 /// Packs in the background. Where that fails the reader does too: half an archive is never taken
 /// for a whole one.
 pub fn start(tree: Tree) -> (impl AsyncRead + Send + 'static, Packing) {
+    stream(move |sink| pack(&tree, sink))
+}
+
+/// What is written in the background, to be read meanwhile.
+pub fn stream(
+    write: impl FnOnce(BufWriter<Pieces>) -> Result<()> + Send + 'static,
+) -> (impl AsyncRead + Send + 'static, Packing) {
     let (pieces, received) = mpsc::channel(PIECES);
     let task = tokio::task::spawn_blocking(move || {
         let sink = BufWriter::with_capacity(PIECE, Pieces(pieces.clone()));
-        let packed = pack(&tree, sink);
+        let packed = write(sink);
         if packed.is_err() {
             let _gone = pieces.blocking_send(Err(io::Error::other("packing failed")));
         }
@@ -71,7 +78,9 @@ pub fn start(tree: Tree) -> (impl AsyncRead + Send + 'static, Packing) {
     (reader, Packing(Some(task)))
 }
 
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+/// The side that is written to.
+#[derive(Debug)]
+pub struct Pieces(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -127,22 +136,33 @@ fn add(builder: &mut Builder<impl Write>, tree: &Tree, name: &Path) -> Result<()
     }
     let found = fs::symlink_metadata(&path).map_err(Error::file("looking at", &path))?;
     let kind = found.file_type();
-    if kind.is_dir() {
-        if !is_out {
-            let mut header = header(&found, EntryType::Directory);
-            let mut named = name.as_os_str().to_owned();
-            named.push("/");
-            let appended = builder.append_data(&mut header, named, io::empty());
-            appended.map_err(Error::Stream)?;
-        }
-        return add_all(builder, tree, name);
+    if !is_out {
+        append(builder, &path, name, &found)?;
     }
-    if is_out {
-        return Ok(());
+    match kind.is_dir() {
+        true => add_all(builder, tree, name),
+        false => Ok(()),
+    }
+}
+
+/// One file, link or directory without what is in it.
+pub fn append(
+    builder: &mut Builder<impl Write>,
+    path: &Path,
+    name: &Path,
+    found: &fs::Metadata,
+) -> Result<()> {
+    let kind = found.file_type();
+    if kind.is_dir() {
+        let mut header = header(found, EntryType::Directory);
+        let mut named = name.as_os_str().to_owned();
+        named.push("/");
+        let appended = builder.append_data(&mut header, named, io::empty());
+        return appended.map_err(Error::Stream);
     }
     if kind.is_symlink() {
-        let target = fs::read_link(&path).map_err(Error::file("reading the link", &path))?;
-        let mut header = header(&found, EntryType::Symlink);
+        let target = fs::read_link(path).map_err(Error::file("reading the link", path))?;
+        let mut header = header(found, EntryType::Symlink);
         let appended = builder.append_link(&mut header, name, target);
         return appended.map_err(Error::Stream);
     }
@@ -150,8 +170,8 @@ fn add(builder: &mut Builder<impl Write>, tree: &Tree, name: &Path) -> Result<()
         // Sockets, pipes and devices mean nothing elsewhere.
         return Ok(());
     }
-    let file = File::open(&path).map_err(Error::file("opening", &path))?;
-    let mut header = header(&found, EntryType::Regular);
+    let file = File::open(path).map_err(Error::file("opening", path))?;
+    let mut header = header(found, EntryType::Regular);
     header.set_size(found.len());
     let mut content = Whole {
         file,
@@ -160,7 +180,7 @@ fn add(builder: &mut Builder<impl Write>, tree: &Tree, name: &Path) -> Result<()
     };
     let appended = builder.append_data(&mut header, name, &mut content);
     match content.failed {
-        Some(source) => Err(Error::file("reading", &path)(source)),
+        Some(source) => Err(Error::file("reading", path)(source)),
         None => appended.map_err(Error::Stream),
     }
 }

@@ -2,6 +2,7 @@
 
 mod builds;
 mod database;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,6 +47,14 @@ pub const STEPS: &[(&str, Step)] = &[
     (
         "compose: secrets reach builds and stay nowhere",
         builds::secrets,
+    ),
+    (
+        "compose: what changes is carried into containers, or built anew",
+        watching::follows,
+    ),
+    (
+        "compose: up --watch goes on through builds that fail",
+        watching::with_up,
     ),
 ];
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use berth_compose::{Project, Service, read};
+use berth_ignore::Ignore;
 use serde_json::{Map, Value};
 
 use super::labels;
@@ -98,10 +99,18 @@ fn wanted(project: &Project, service: &Service, options: &Options) -> Result<Wan
     })
 }
 
+/// The directory of a service's build, and what is left out of it; `None` where there is none here.
+pub fn left_out(service: &Service) -> Result<Option<(PathBuf, Ignore)>> {
+    match service.has_build() {
+        true => context(&service.value["build"])?.left_out(),
+        false => Ok(None),
+    }
+}
+
 fn context(value: &Value) -> Result<Context> {
     let context = value["context"].as_str().unwrap_or_default();
     if read::is_elsewhere(context) {
-        return Err(build::elsewhere(context));
+        return elsewhere(context, value);
     }
     let instructions = match value["dockerfile_inline"].as_str() {
         Some(text) => Instructions::Text(text.to_owned()),
@@ -113,6 +122,29 @@ fn context(value: &Value) -> Result<Context> {
     Ok(Context::Directory {
         path: PathBuf::from(context),
         instructions,
+    })
+}
+
+/// A repository or an archive, which the daemon fetches with the Dockerfile that is in it.
+fn elsewhere(context: &str, value: &Value) -> Result<Context> {
+    if context.starts_with("service:") {
+        return Err(Error::usage(format!(
+            "build.context: {context}: a service is no context; COPY --from its image"
+        )));
+    }
+    if value["dockerfile_inline"].is_string() {
+        return Err(Error::usage(format!(
+            "build.dockerfile_inline: the Dockerfile of {context} is a file of it, named by \
+             build.dockerfile"
+        )));
+    }
+    Ok(Context::Remote {
+        source: context.to_owned(),
+        dockerfile: match value["dockerfile"].as_str() {
+            // The address may be that of a Dockerfile, and say so by itself.
+            None | Some("Dockerfile") => String::new(),
+            Some(name) => name.to_owned(),
+        },
     })
 }
 
@@ -275,10 +307,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_elsewhere_is_left_to_the_daemon() {
+        for (text, address, file) in [
+            (
+                "https://example.com/a.git#main:sub",
+                "https://example.com/a.git#main:sub",
+                "",
+            ),
+            (
+                "{context: 'git@example.com:a/b', dockerfile: docker/File}",
+                "git@example.com:a/b",
+                "docker/File",
+            ),
+        ] {
+            let wanted = of(&format!("services:\n  app:\n    build: {text}\n")).unwrap();
+            let Context::Remote { source, dockerfile } = &wanted.context else {
+                panic!("{:?}", wanted.context);
+            };
+            assert_eq!((source.as_str(), dockerfile.as_str()), (address, file));
+        }
+    }
+
+    #[test]
     fn what_a_build_cannot_have_is_told() {
         let build = |text: &str| of(&format!("services:\n  app:\n    build: {text}\n"));
         for (text, part) in [
-            ("https://example.com/a.git", "not fetched"),
+            ("service:other", "COPY --from"),
+            (
+                "{context: 'https://example.com/a.git', dockerfile_inline: FROM a}",
+                "named by build.dockerfile",
+            ),
             (
                 "{context: ., additional_contexts: {b: ./b}}",
                 "have b in it",

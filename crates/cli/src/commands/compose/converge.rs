@@ -372,38 +372,43 @@ pub async fn make(
 /// Commands that run in a container by what happens to it.
 pub async fn hooks(client: &Client, service: &Service, when: &str, id: &str) -> Result<()> {
     for hook in service.value[when].as_array().into_iter().flatten() {
-        let environment = hook["environment"].as_object().into_iter().flatten();
-        let environment = environment
-            .filter_map(|(name, value)| value.as_str().map(|value| format!("{name}={value}")));
-        let body = json!({
-            "Cmd": hook["command"],
-            "User": hook["user"].as_str().unwrap_or_default(),
-            "WorkingDir": hook["working_dir"].as_str().unwrap_or_default(),
-            "Privileged": hook["privileged"] == true,
-            "Env": environment.collect::<Vec<_>>(),
-            "AttachStdout": true,
-            "AttachStderr": true,
-        });
-        let call = Call::post(format!("/containers/{id}/exec"));
-        let created: Value = client.ask(call.json(&body)).await?;
-        let exec = created["Id"].as_str().unwrap_or_default();
-        let start = Call::post(format!("/exec/{exec}/start")).json(&json!({"Detach": true}));
-        client.tell(start).await?;
-        loop {
-            let state = client.get(format!("/exec/{exec}/json")).await?;
-            match state["ExitCode"].as_i64() {
-                _ if state["Running"] == true => tokio::time::sleep(POLL).await,
-                Some(0) | None => break,
-                Some(code) => {
-                    return Err(Error::Failed(format!(
-                        "{when} of {} ended with {code}",
-                        service.name
-                    )));
-                }
-            }
+        let code = hook_in(client, id, hook).await?;
+        if code != 0 {
+            return Err(Error::Failed(format!(
+                "{when} of {} ended with {code}",
+                service.name
+            )));
         }
     }
     Ok(())
+}
+
+/// One command, as the files write hooks: what it ended with.
+pub async fn hook_in(client: &Client, id: &str, hook: &Value) -> Result<i64> {
+    let environment = hook["environment"].as_object().into_iter().flatten();
+    let environment = environment
+        .filter_map(|(name, value)| value.as_str().map(|value| format!("{name}={value}")));
+    let body = json!({
+        "Cmd": hook["command"],
+        "User": hook["user"].as_str().unwrap_or_default(),
+        "WorkingDir": hook["working_dir"].as_str().unwrap_or_default(),
+        "Privileged": hook["privileged"] == true,
+        "Env": environment.collect::<Vec<_>>(),
+        "AttachStdout": true,
+        "AttachStderr": true,
+    });
+    let call = Call::post(format!("/containers/{id}/exec"));
+    let created: Value = client.ask(call.json(&body)).await?;
+    let exec = created["Id"].as_str().unwrap_or_default();
+    let start = Call::post(format!("/exec/{exec}/start")).json(&json!({"Detach": true}));
+    client.tell(start).await?;
+    loop {
+        let state = client.get(format!("/exec/{exec}/json")).await?;
+        match state["ExitCode"].as_i64() {
+            _ if state["Running"] == true => tokio::time::sleep(POLL).await,
+            code => return Ok(code.unwrap_or(0)),
+        }
+    }
 }
 
 /// Until a container is as far as that, or cannot be any more.

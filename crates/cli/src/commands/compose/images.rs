@@ -6,6 +6,7 @@ use berth_compose::{Project, Service};
 
 use super::board::Board;
 use super::build;
+use crate::build::Show;
 use crate::commands::{pull, push};
 use crate::daemon::{Call, Client, segment};
 use crate::error::{Error, Result};
@@ -19,6 +20,7 @@ pub struct Wanted {
     pub build: bool,
     pub no_build: bool,
     pub quiet: bool,
+    pub show: Show,
 }
 
 /// The id of each service's image, once it is here.
@@ -45,7 +47,11 @@ pub async fn ensure(
                 )));
             }
             if must {
-                build::build(client, project, service, &build::Options::default()).await?;
+                let options = build::Options {
+                    show: wanted.show,
+                    ..build::Options::default()
+                };
+                build::build(client, project, service, &options).await?;
             }
         } else if must_pull(policy, here.is_some()) {
             let platform = service.text("platform");
@@ -75,7 +81,7 @@ fn must_pull(policy: &str, is_here: bool) -> bool {
     }
 }
 
-async fn id(client: &Client, image: &str) -> Result<Option<String>> {
+pub async fn id(client: &Client, image: &str) -> Result<Option<String>> {
     match client.get(format!("/images/{}/json", segment(image))).await {
         Ok(found) => Ok(found["Id"].as_str().map(str::to_owned)),
         Err(error) if error.is_not_found() => Ok(None),

@@ -206,6 +206,12 @@ impl<'a> Follower<'a> {
         ))
     }
 
+    /// All that one writes from a moment on, until it ends.
+    pub async fn since(&self, one: &Found, since: &str) -> Result<()> {
+        let call = self.call(&one.id).flag("follow", true);
+        self.show(one, call.given("since", since)).await
+    }
+
     /// How each is before anything is started.
     pub async fn look(&self) -> Result<Vec<Value>> {
         let looks = self.containers.iter().map(|one| {
@@ -269,7 +275,7 @@ impl<'a> Follower<'a> {
 }
 
 /// Nothing, where there has been no such moment.
-fn moment_of(value: &Value) -> Result<String> {
+pub fn moment_of(value: &Value) -> Result<String> {
     match value.as_str() {
         Some(text) if !text.starts_with("0001-") => crate::options::moment(text),
         _ => Ok(String::new()),

@@ -19,6 +19,7 @@ mod parts;
 mod references;
 mod talk;
 mod up;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -102,6 +103,8 @@ impl Files {
 enum Command {
     /// Make and start what the files name, and change what differs
     Up(up::Up),
+    /// Start what the files name, and keep containers as their files are, while those change
+    Watch(watch::Watch),
     /// Make what the files name without starting it
     Create(up::Create),
     /// Stop and remove containers and networks
@@ -168,6 +171,7 @@ impl Compose {
         let client = &Client::new(endpoint()?);
         match self.command {
             Command::Up(command) => command.run(client, files).await,
+            Command::Watch(command) => command.run(client, files).await,
             Command::Create(command) => command.run(client, files).await,
             Command::Down(command) => command.run(client, files).await,
             Command::Ps(command) => command.run(client, files).await,

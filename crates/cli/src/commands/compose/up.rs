@@ -1,7 +1,7 @@
 //! `compose up` and `compose create`.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use berth_compose::node::{Kind, Node};
 use berth_compose::{Condition, Project};
@@ -12,13 +12,20 @@ use super::board::Board;
 use super::converge::{Crew, Recreate, reach};
 use super::found::{self, Found};
 use super::images::{self, Wanted};
+use super::watch::{How, Watching, shown};
 use super::{Files, lifecycle, logs, parts};
+use crate::build::Show;
 use crate::commands::Outcome;
 use crate::daemon::{Call, Client};
 use crate::error::{Error, Result};
 use crate::output::note;
 
-#[derive(Debug, Args)]
+const WATCHED: How = How {
+    prune: true,
+    show: Show::Auto,
+};
+
+#[derive(Debug, Default, Args)]
 pub struct Made {
     /// Build images, also those that are here
     #[arg(long, conflicts_with = "no_build")]
@@ -45,6 +52,8 @@ pub struct Made {
     #[arg(long, value_name = "SERVICE=NUMBER")]
     scale: Vec<String>,
     services: Vec<String>,
+    #[arg(skip)]
+    show: Show,
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +88,11 @@ pub struct Up {
     /// End with the code of this service's container; implies --abort-on-container-exit
     #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
     exit_code_from: Option<String>,
+    /// Carry files that change into containers, or build anew, as develop.watch says
+    #[arg(short, long, conflicts_with_all = [
+        "detach", "wait", "no_start", "abort_on_container_exit", "exit_code_from",
+    ])]
+    watch: bool,
     #[command(flatten)]
     lines: logs::Lines,
     #[command(flatten)]
@@ -98,6 +112,7 @@ impl Made {
             build: self.build,
             no_build: self.no_build,
             quiet: self.quiet_pull,
+            show: self.show,
         }
     }
 
@@ -166,6 +181,28 @@ impl Made {
     }
 }
 
+/// Everything runs, with images that are as the files are now.
+pub async fn before_watch(
+    client: &Client,
+    whole: &Project,
+    project: &Project,
+    services: &[String],
+    show: Show,
+) -> Result<()> {
+    let made = Made {
+        build: true,
+        quiet_pull: show == Show::Quiet,
+        services: services.to_vec(),
+        show,
+        ..Made::default()
+    };
+    let board = Board::new();
+    let crew = made.make(client, whole, project, &board, |_| {}).await?;
+    crew.start().await?;
+    board.leave();
+    Ok(())
+}
+
 /// Containers of services that the files do not have any more.
 pub async fn orphans(
     client: &Client,
@@ -224,6 +261,16 @@ impl Up {
                 crew.named = crew.project.services.keys().cloned().collect();
             }
         };
+        // Before anything is made: what is watched is looked at first.
+        let watching = match self.watch {
+            true => Some(Watching::open(
+                client,
+                &project,
+                &self.made.services,
+                WATCHED,
+            )?),
+            false => None,
+        };
         let making = self.made.make(client, &whole, &project, &board, adjust);
         let crew = tokio::select! {
             crew = making => crew?,
@@ -242,7 +289,48 @@ impl Up {
             }
             return Ok(0);
         }
-        self.attached(&crew).await
+        match watching {
+            Some(watching) => self.watched(&crew, watching).await,
+            None => self.attached(&crew).await,
+        }
+    }
+
+    /// Shows what containers write, and keeps them as their files are, until somebody interrupts:
+    /// then they are stopped.
+    async fn watched(&self, crew: &Crew<'_>, mut watching: Watching<'_>) -> Outcome {
+        let (client, board) = (crew.client, crew.board);
+        let all = mine(crew, found::of_project(client, &crew.project.name).await?);
+        let follower = logs::Follower::new(client, &self.lines, &all);
+        let mut seen = BTreeMap::new();
+        for (one, state) in all.iter().zip(follower.look().await?) {
+            let ended = logs::moment_of(&state["State"]["FinishedAt"])?;
+            seen.insert(one.id.clone(), ended);
+        }
+        let watch = async {
+            tokio::select! {
+                started = crew.start() => started?,
+                () = logs::interrupted() => return Ok(()),
+            }
+            board.leave();
+            watching.run().await
+        };
+        tokio::select! {
+            watched = watch => watched?,
+            shown = shown::show(client, crew.project, &self.lines, seen) => shown?,
+        }
+        self.stop(crew).await?;
+        Ok(130)
+    }
+
+    async fn stop(&self, crew: &Crew<'_>) -> Result<()> {
+        let (client, board) = (crew.client, crew.board);
+        let now = mine(crew, found::of_project(client, &crew.project.name).await?);
+        let stop = lifecycle::stop_in_order(client, board, Some(crew.project), &now, self.timeout);
+        tokio::select! {
+            stopped = stop => stopped?,
+            () = logs::interrupted() => kill(client, board, &now).await,
+        }
+        Ok(())
     }
 
     async fn wait_for(&self, client: &Client, project: &Project, board: &Board) -> Result<()> {
@@ -283,13 +371,7 @@ impl Up {
     /// interrupts: then they are stopped.
     async fn attached(&self, crew: &Crew<'_>) -> Outcome {
         let (client, board) = (crew.client, crew.board);
-        let services: BTreeSet<&String> = crew.project.services.keys().collect();
-        let mine = |all: Vec<Found>| -> Vec<Found> {
-            all.into_iter()
-                .filter(|one| !one.one_off && services.contains(&one.service))
-                .collect()
-        };
-        let of_services = mine(found::of_project(client, &crew.project.name).await?);
+        let of_services = mine(crew, found::of_project(client, &crew.project.name).await?);
         let quiet = |one: &Found| crew.project.services[&one.service].value["attach"] == false;
         let shown: Vec<Found> = of_services
             .iter()
@@ -310,13 +392,7 @@ impl Up {
             if ended.is_none() {
                 note("\nStopping… (once more: at once)");
             }
-            let now = mine(found::of_project(client, &crew.project.name).await?);
-            let stop =
-                lifecycle::stop_in_order(client, board, Some(crew.project), &now, self.timeout);
-            tokio::select! {
-                stopped = stop => stopped?,
-                () = logs::interrupted() => kill(client, board, &now).await,
-            }
+            self.stop(crew).await?;
             if ended.is_none() {
                 return Ok(130);
             }
@@ -342,6 +418,14 @@ impl Up {
             .await?;
         Ok(found["State"]["ExitCode"].as_i64().unwrap_or(0))
     }
+}
+
+/// Those of the services that were asked for.
+fn mine(crew: &Crew<'_>, all: Vec<Found>) -> Vec<Found> {
+    let services = &crew.project.services;
+    all.into_iter()
+        .filter(|one| !one.one_off && services.contains_key(&one.service))
+        .collect()
 }
 
 /// Whoever has ended meanwhile is as good as killed.

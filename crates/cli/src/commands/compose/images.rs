@@ -81,7 +81,7 @@ fn must_pull(policy: &str, is_here: bool) -> bool {
     }
 }
 
-pub async fn id(client: &Client, image: &str) -> Result<Option<String>> {
+async fn id(client: &Client, image: &str) -> Result<Option<String>> {
     match client.get(format!("/images/{}/json", segment(image))).await {
         Ok(found) => Ok(found["Id"].as_str().map(str::to_owned)),
         Err(error) if error.is_not_found() => Ok(None),

@@ -158,6 +158,12 @@ impl Looker {
     /// Also tells the first directory that could not be watched.
     fn look(&mut self, places: Vec<PathBuf>) -> (Vec<Change>, Option<Error>) {
         self.forget_gone();
+        // Whatever happened to a directory itself may have ended its watch, be it by another one of
+        // its name: it is set up once more.
+        let directories = places.iter().filter(|place| place.is_dir());
+        let directories: Vec<PathBuf> = directories.cloned().collect();
+        let is_below = |path: &PathBuf| directories.iter().any(|place| path.starts_with(place));
+        self.watched.retain(|path, _| !is_below(path));
         let (notify, watched) = (&mut self.notify, &mut self.watched);
         let mut failed = None;
         let mut enter = |directory: Directory| {

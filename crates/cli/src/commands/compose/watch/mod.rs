@@ -25,7 +25,7 @@ use serde_json::Value;
 use super::board::Board;
 use super::converge::{Crew, Recreate, hook_in};
 use super::found::{self, Found};
-use super::{Files, build, images, lifecycle, logs, up};
+use super::{Files, build, lifecycle, logs, up};
 use crate::build::Show;
 use crate::commands::Outcome;
 use crate::daemon::{Call, Client};

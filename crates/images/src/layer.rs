@@ -8,12 +8,11 @@ use berth_names::ChainId;
 use berth_registry::BlobStream;
 use berth_snapshots::{LayerDraft, LayerInfo};
 use berth_unpack::Applied;
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::bridge::{self, Piece, PieceSender};
+use crate::bridge::{self, InFlight, Piece, PieceSender};
 use crate::images::blocking;
 use crate::manifest::{Descriptor, LayerPlan};
 use crate::pull::Pull;
@@ -284,6 +283,7 @@ pub(crate) async fn transfer(
     let (sender, receiver) = mpsc::channel(bridge::DEPTH);
     let storing = blocking("store blob", move || store(ingest, receiver, unpacking));
     let watched = &digest;
+    let in_flight = InFlight::new();
     let fetching = async move {
         loop {
             let Some(bytes) = pull
@@ -297,7 +297,8 @@ pub(crate) async fn transfer(
             };
             pull.shared.meters.received(bytes.len());
             pull.watch.received(watched, bytes.len() as u64);
-            if sender.send(Piece::Data(bytes)).await.is_err() {
+            let part = pull.unless(stop, in_flight.admit(bytes)).await?;
+            if sender.send(Piece::Data(part)).await.is_err() {
                 return Ok(());
             }
         }
@@ -329,14 +330,14 @@ fn store(
     loop {
         match pieces.blocking_recv() {
             None => return Ok(Stored::GivenUp),
-            Some(Piece::Data(bytes)) => {
-                if let Err(error) = write(&mut ingest, &bytes) {
+            Some(Piece::Data(part)) => {
+                if let Err(error) = ingest.write(&part.bytes) {
                     // On a full disk what has arrived would be in everybody's way.
                     let _ = ingest.abort();
                     return Err(failed(error));
                 }
                 // A reader that has gone has its own error to report.
-                unpacking = unpacking.filter(|reader| reader.send(Piece::Data(bytes)));
+                unpacking = unpacking.filter(|reader| reader.send(Piece::Data(part)));
             }
             Some(Piece::End) => {
                 if let Some(reader) = unpacking {
@@ -347,10 +348,6 @@ fn store(
             }
         }
     }
-}
-
-fn write(ingest: &mut Ingest, bytes: &Bytes) -> std::result::Result<(), berth_content::Error> {
-    ingest.write(bytes)
 }
 
 /// Unpacks from a blob that is here. If that fails because the blob is damaged, it is removed.

@@ -53,7 +53,7 @@ use entry::Entries;
 use stream::{Hashing, Piped, Source, Stream, produce};
 use writer::Writer;
 
-/// Chunks on their way between the two threads: 2 MiB.
+/// Chunks on their way between the two threads: 1 MiB.
 const CHUNKS_AHEAD: usize = 4;
 
 /// Applies an uncompressed layer archive to the directory `target`, which should be empty and

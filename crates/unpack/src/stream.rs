@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, Result};
 
 /// A multiple of the block size, so that blocks rarely straddle two chunks.
-pub(crate) const CHUNK: usize = 512 << 10;
+pub(crate) const CHUNK: usize = 256 << 10;
 pub(crate) const BLOCK: usize = 512;
 
 /// Where chunks come from.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use berth_images::Images;
-use berth_lifecycle::Runtime;
+use berth_lifecycle::{Runtime, chain};
 use berth_metadata::{Store, schema};
 use berth_names::Digest;
 use berth_network::Networks;
@@ -17,7 +17,7 @@ use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::exec::Commands;
-use crate::files::{Files, blocking, make_dir};
+use crate::files::{Files, make_dir};
 use crate::health;
 use crate::house::House;
 use crate::logs::{self, driver};
@@ -79,13 +79,19 @@ impl Containers {
         let live = live.filter(|id| house.runtime.container(id.as_str()).is_ok());
         house.reconcile_networks(live.cloned().collect()).await;
         let layers: HashSet<_> = house.runtime.layers().into_iter().collect();
-        for (_, record) in records {
-            if !layers.contains(&record.id) {
-                house.finish_removal(&record).await;
-                continue;
-            }
+        let cut_short =
+            |record: &Record| record.phase == Phase::Removing || !layers.contains(&record.id);
+        let (going, staying): (Vec<_>, Vec<_>) = records
+            .into_iter()
+            .map(|(_, record)| record)
+            .partition(cut_short);
+        for record in staying {
             let found = house.runtime.container(record.id.as_str()).ok();
             house.add(record, found);
+        }
+        // Now that it is known who else has their volumes.
+        for record in going {
+            house.finish_removal(&record).await;
         }
         house.sweep(&known).await;
         house.volumes.reconcile(&known);
@@ -156,7 +162,7 @@ impl Containers {
         }
         let files = Files::new(&house.root, id.as_str());
         let logs = driver::Driver::of(&draft.host.log_config) != driver::Driver::None;
-        let record = Record {
+        let mut record = Record {
             command: Vec::new(),
             mounts: Vec::new(),
             log_path: logs.then(|| files.log()),
@@ -177,22 +183,26 @@ impl Containers {
             restarts: 0,
             ends: 0,
             health: None,
+            removes_volumes: false,
             stopped_by_hand: false,
             endpoints,
             joined: BTreeMap::new(),
             ports: BTreeMap::new(),
             addresses: Vec::new(),
         };
-        match house.furnish(record, &image, &files).await {
-            Ok(record) => {
+        match house.furnish(&mut record, &image, &files).await {
+            Ok(()) => {
                 let container = house.add(record, None);
                 house.tell(Event::of(&container.view(), "create"));
                 Ok((container, warnings))
             }
             Err(error) => {
                 house.give_back_name(&name);
-                let _ = blocking(move || files.remove()).await;
-                house.runtime.remove_layer(&id).await?;
+                // Its volumes were made for it.
+                record.removes_volumes = true;
+                if let Err(left) = house.dispose(&record).await {
+                    tracing::warn!(id = %record.id, error = chain(&left), "left until the next start");
+                }
                 Err(error)
             }
         }

@@ -23,7 +23,7 @@ use crate::files::{Files, blocking};
 use crate::health;
 use crate::mounts;
 use crate::name;
-use crate::record::{MountPoint, Record};
+use crate::record::{MountPoint, Phase, Record};
 use crate::request;
 use crate::sharing::Sharing;
 use crate::task::Task;
@@ -148,31 +148,52 @@ impl House {
     }
 
     /// Decides on the command and the mounts, makes volumes and files, and writes the record down.
+    /// What it made when it fails is for [`House::dispose`].
     pub async fn furnish(
         &self,
-        mut record: Record,
+        record: &mut Record,
         image: &berth_images::Image,
         files: &Files,
-    ) -> Result<Record> {
+    ) -> Result<()> {
         record.command = request::command(&record.config, image)?;
         record.config.healthcheck = health::merged(record.config.healthcheck.take(), &image.config);
         let inherited = self.inherited(&record.host)?;
         let declared = image.config.volumes();
-        let planned = mounts::plan(&record.config, &record.host, declared, inherited)?;
-        for (point, copy) in mounts::settle(&self.volumes, planned).await? {
+        let mut planned = mounts::plan(&record.config, &record.host, declared, inherited)?;
+        mounts::name_anonymous(&mut planned);
+        record.mounts = planned.iter().map(|one| one.point.clone()).collect();
+        if record.has_anonymous_volumes() {
+            self.announce(record).await?;
+        }
+        for (number, (point, copy)) in mounts::settle(&self.volumes, planned)
+            .await?
+            .into_iter()
+            .enumerate()
+        {
             if copy {
                 self.fill(&record.id, &point).await?;
             }
-            record.mounts.push(point);
+            record.mounts[number] = point;
         }
+        berth_faults::passing("docker.create.after-volumes");
         let made = files.clone();
         blocking(move || made.create()).await?;
         // What cannot be asked of the core is refused now, not at the start.
         let alone = Sharing::default();
-        request::pod(&record, files, &alone)?;
-        request::container(&record, image, files, &alone, self.runtime.init_program())?;
-        self.commit(&record).await?;
-        Ok(record)
+        request::pod(record, files, &alone)?;
+        request::container(record, image, files, &alone, self.runtime.init_program())?;
+        berth_faults::passing("docker.create.before-record");
+        self.commit(record).await?;
+        berth_faults::passing("docker.create.after-record");
+        Ok(())
+    }
+
+    /// Writes down which volumes are about to be made for a container: if it never comes to be, they
+    /// go with what else there is of it.
+    async fn announce(&self, record: &Record) -> Result<()> {
+        let mut going = record.clone();
+        (going.phase, going.removes_volumes) = (Phase::Removing, true);
+        self.commit(&going).await
     }
 
     /// Copies what the image has at a mount's place into a volume that is empty.
@@ -258,7 +279,10 @@ impl House {
             if users.iter().any(|one| one.view().id != record.id) {
                 continue;
             }
-            if let Err(error) = self.volumes.remove(&point.name, false).await {
+            let removed = self.volumes.remove(&point.name, false).await;
+            if let Err(error) = removed
+                && !matches!(error, Error::VolumeNotFound(_))
+            {
                 tracing::warn!(
                     volume = point.name,
                     error = chain(&error),
@@ -290,15 +314,25 @@ impl House {
         Ok(self.store.commit(batch).await?)
     }
 
-    /// A removal takes the layer first and the record last: this one was cut short between.
-    pub async fn finish_removal(&self, record: &Record) {
-        tracing::info!(id = %record.id, "finishing a removal that was cut short");
+    /// Removes what a container at rest has: its layer first and its record last, so that the next
+    /// daemon goes on where this one is cut short. Repeating it is harmless.
+    pub async fn dispose(&self, record: &Record) -> Result<()> {
+        self.runtime.remove_layer(&record.id).await?;
+        berth_faults::passing("docker.remove.after-layer");
         let files = Files::new(&self.root, record.id.as_str());
-        let removed = blocking(move || files.remove()).await;
-        if let Err(error) = match removed {
-            Ok(()) => self.erase(record).await,
-            failed => failed,
-        } {
+        blocking(move || files.remove()).await?;
+        berth_faults::passing("docker.remove.after-files");
+        if record.removes_volumes {
+            self.remove_anonymous_volumes(record).await;
+            berth_faults::passing("docker.remove.after-volumes");
+        }
+        self.erase(record).await
+    }
+
+    /// Of a container that never was whole, or was being removed, when a former daemon ended.
+    pub async fn finish_removal(&self, record: &Record) {
+        tracing::info!(id = %record.id, "removing what is left of a container");
+        if let Err(error) = self.dispose(record).await {
             tracing::warn!(id = %record.id, error = chain(&error), "not removed");
         }
     }

@@ -40,6 +40,7 @@ mod root;
 mod sharing;
 mod step;
 mod task;
+mod volume_dirs;
 mod volumes;
 
 pub use checkpoints::CheckpointDraft;

@@ -10,7 +10,7 @@ use crate::config::{Config, HostConfig, Mount};
 use crate::error::{Error, Result};
 use crate::local;
 use crate::record::MountPoint;
-use crate::volumes::{VolumeDraft, Volumes};
+use crate::volumes::{VolumeDraft, Volumes, made_up_name};
 
 /// A mount whose source is not made yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -352,6 +352,16 @@ fn propagation(name: &str) -> Option<Propagation> {
     }
 }
 
+/// Decides what volumes are called that nobody named.
+pub(crate) fn name_anonymous(planned: &mut [Planned]) {
+    for planned in planned {
+        let point = &mut planned.point;
+        if planned.volume.is_some() && point.name.is_empty() {
+            point.name = made_up_name();
+        }
+    }
+}
+
 /// Makes the volumes, and says for each mount whether what the image has is to be copied into it.
 pub(crate) async fn settle(
     volumes: &Volumes,
@@ -375,6 +385,7 @@ pub(crate) async fn settle(
                 driver: volume.driver,
                 labels: volume.labels,
                 options: volume.options,
+                anonymous: point.anonymous,
             };
             let (volume, _) = volumes.create(draft).await?;
             copies = copy

@@ -125,7 +125,7 @@ impl Volumes {
                 };
                 Volume {
                     created_at: 0,
-                    ..Volume::new(draft, driver, false)
+                    ..Volume::new(draft, driver)
                 }
             }
         };
@@ -175,15 +175,11 @@ impl Volumes {
             name: name.to_owned(),
             ..VolumeDraft::default()
         };
-        let volume = Volume::new(draft, driver.name(), false);
+        let volume = Volume::new(draft, driver.name());
         self.put(volume).await.map(Some)
     }
 
-    pub(crate) async fn create_plugged(
-        &self,
-        draft: VolumeDraft,
-        anonymous: bool,
-    ) -> Result<(Arc<Volume>, bool)> {
+    pub(crate) async fn create_plugged(&self, draft: VolumeDraft) -> Result<(Arc<Volume>, bool)> {
         let name = draft.name.clone();
         let failed = failed("create", &name);
         let driver = VolumeDriver::open(&self.plugins, &draft.driver, Patience::Change).await;
@@ -206,7 +202,7 @@ impl Volumes {
         let volume = match known {
             Some(known) => known,
             None => {
-                let volume = Volume::new(draft, driver.name(), anonymous);
+                let volume = Volume::new(draft, driver.name());
                 let put = self.put(volume).await;
                 if put.is_err() && !is_there {
                     let _undone = driver.remove(&name).await;

@@ -22,6 +22,7 @@ pub enum Phase {
     /// It ended and will be started again.
     Restarting,
     Exited,
+    /// On its way out, or not whole yet: what a crash leaves of it goes.
     Removing,
     /// Its removal failed.
     Dead,
@@ -113,6 +114,9 @@ pub struct Record {
     /// Of a container that is checked, from its first start on.
     #[serde(default)]
     pub health: Option<Health>,
+    /// When it goes, so do the volumes that nobody named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removes_volumes: bool,
     /// Its policy waits until it is started by hand.
     #[serde(default)]
     pub stopped_by_hand: bool,
@@ -128,4 +132,10 @@ pub struct Record {
     /// While it runs.
     #[serde(default)]
     pub addresses: Vec<std::net::IpAddr>,
+}
+
+impl Record {
+    pub fn has_anonymous_volumes(&self) -> bool {
+        self.mounts.iter().any(|point| point.anonymous)
+    }
 }

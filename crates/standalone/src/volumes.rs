@@ -1,7 +1,6 @@
 //! Volumes: directories that outlive containers. Those of plugins are in [`crate::plugged`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,10 +10,11 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::{blocking, make_dir};
+use crate::files::blocking;
 use crate::local;
 use crate::name;
 use crate::record::Nanos;
+use crate::volume_dirs::VolumeDirs;
 
 /// The driver that is no plugin.
 pub(crate) const LOCAL: &str = "local";
@@ -43,10 +43,12 @@ pub struct VolumeDraft {
     pub driver: String,
     pub labels: BTreeMap<String, String>,
     pub options: BTreeMap<String, String>,
+    /// Nobody chose the name.
+    pub anonymous: bool,
 }
 
 pub struct Volumes {
-    root: PathBuf,
+    dirs: Arc<VolumeDirs>,
     store: Store,
     pub(crate) plugins: Plugins,
     pub(crate) all: RwLock<BTreeMap<String, Arc<Volume>>>,
@@ -60,18 +62,18 @@ pub struct Volumes {
 
 impl Volumes {
     pub(crate) fn open(root: &Path, store: Store, plugins: Plugins) -> Result<Self> {
-        let root = root.join("volumes");
-        make_dir(&root)?;
         let found = store.scan(schema::volumes::<Volume>())?.records;
-        let all = found
+        let all: BTreeMap<_, _> = found
             .into_iter()
-            .map(|(name, volume)| (name, Arc::new(volume)));
+            .map(|(name, volume)| (name, Arc::new(volume)))
+            .collect();
+        let dirs = VolumeDirs::open(root.join("volumes"), &all)?;
         Ok(Self {
-            all: RwLock::new(all.collect()),
+            all: RwLock::new(all),
             users: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             busy: Mutex::default(),
-            root,
+            dirs: Arc::new(dirs),
             store,
             plugins,
         })
@@ -89,41 +91,36 @@ impl Volumes {
     /// Makes the volume, or answers with the one of that name, and says whether it is new. Who names
     /// no driver takes what is there under that name, wherever it is.
     pub async fn create(&self, mut draft: VolumeDraft) -> Result<(Arc<Volume>, bool)> {
-        let anonymous = draft.name.is_empty();
-        if anonymous {
-            draft.name = (0..4)
-                .map(|_| format!("{:016x}", fastrand::u64(..)))
-                .collect();
+        if draft.name.is_empty() {
+            draft.name = made_up_name();
+            draft.anonymous = true;
         }
         name::volume(&draft.name)?;
         if draft.driver.is_empty()
-            && !anonymous
+            && !draft.anonymous
             && let Some(there) = self.anywhere(&draft.name).await?
         {
             return Ok((there, false));
         }
         match draft.driver.as_str() {
-            "" | LOCAL => self.create_local(draft, anonymous).await,
-            _ => self.create_plugged(draft, anonymous).await,
+            "" | LOCAL => self.create_local(draft).await,
+            _ => self.create_plugged(draft).await,
         }
     }
 
-    async fn create_local(
-        &self,
-        draft: VolumeDraft,
-        anonymous: bool,
-    ) -> Result<(Arc<Volume>, bool)> {
+    async fn create_local(&self, draft: VolumeDraft) -> Result<(Arc<Volume>, bool)> {
         local::check(&draft.options)?;
         let _one = self.changing.lock().await;
         if let Ok(there) = self.get(&draft.name) {
             return self.same_driver(there, LOCAL).map(|there| (there, false));
         }
         let volume = Volume {
-            mountpoint: self.root.join(&draft.name).join("_data"),
-            ..Volume::new(draft, LOCAL, anonymous)
+            mountpoint: self.dirs.content(&draft.name),
+            ..Volume::new(draft, LOCAL)
         };
         let place = volume.mountpoint.clone();
-        blocking(move || make_volume_dir(&place)).await?;
+        blocking(move || VolumeDirs::make(&place)).await?;
+        berth_faults::passing("docker.volume.made");
         Ok((self.put(volume).await?, true))
     }
 
@@ -216,16 +213,20 @@ impl Volumes {
         let _one = self.changing.lock().await;
         let volume = self.get(name)?;
         // What is mounted there is others', and is not to be removed with the directory.
-        blocking(move || local::unmount_from(&volume.mountpoint)).await?;
-        self.erase(name).await?;
-        let place = self.root.join(name);
-        blocking(move || match fs::remove_dir_all(&place) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::file("remove", &place)(error))
-            }
-            _ => Ok(()),
+        let (dirs, of) = (Arc::clone(&self.dirs), name.to_owned());
+        blocking(move || {
+            local::unmount_from(&volume.mountpoint)?;
+            dirs.put_aside(&of)
         })
-        .await
+        .await?;
+        berth_faults::passing("docker.volume.put-aside");
+        let (dirs, of) = (Arc::clone(&self.dirs), name.to_owned());
+        if let Err(error) = self.erase(name).await {
+            blocking(move || dirs.put_back(&of)).await?;
+            return Err(error);
+        }
+        berth_faults::passing("docker.volume.erased");
+        blocking(move || dirs.discard(&of)).await
     }
 
     pub(crate) async fn erase(&self, name: &str) -> Result<()> {
@@ -239,7 +240,7 @@ impl Volumes {
 
 impl Volume {
     /// Nowhere yet.
-    pub(crate) fn new(draft: VolumeDraft, driver: &str, anonymous: bool) -> Self {
+    pub(crate) fn new(draft: VolumeDraft, driver: &str) -> Self {
         Self {
             mountpoint: PathBuf::new(),
             driver: driver.to_owned(),
@@ -248,7 +249,7 @@ impl Volume {
             options: draft.options,
             name: draft.name,
             holders: BTreeSet::new(),
-            anonymous,
+            anonymous: draft.anonymous,
         }
     }
 
@@ -258,13 +259,9 @@ impl Volume {
     }
 }
 
-/// As an empty directory of root's that every user may enter; what an image has there changes that.
-fn make_volume_dir(place: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    if let Some(parent) = place.parent() {
-        make_dir(parent)?;
-    }
-    fs::create_dir_all(place)
-        .and_then(|()| fs::set_permissions(place, fs::Permissions::from_mode(0o755)))
-        .map_err(Error::file("create", place))
+/// As Docker makes them up.
+pub(crate) fn made_up_name() -> String {
+    (0..4)
+        .map(|_| format!("{:016x}", fastrand::u64(..)))
+        .collect()
 }

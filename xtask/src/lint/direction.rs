@@ -142,6 +142,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "berth-plugins",
             "berth-metadata",
             "berth-names",
+            "berth-faults",
         ],
     ),
     (

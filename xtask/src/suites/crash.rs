@@ -5,6 +5,7 @@
 //! it decides what clients ask for, when and where the daemon dies, and what happens while it is away.
 //! The same seed tells the same story again, as far as time allows.
 
+mod door;
 mod judge;
 mod lane;
 mod ledger;
@@ -102,6 +103,9 @@ pub fn run(wanted: &Wanted) -> Result<Tally> {
         let mut failing = points::failing()?;
         failing.retain(|name| name.starts_with(wanted.as_str()) && name.starts_with(REMOVAL));
         at_failures(&mut stage, &mut tally, &failing);
+        if wanted.is_empty() {
+            at_door(&mut stage, &mut tally);
+        }
     }
     for seed in seeds {
         let told = stage.play(|world, before| story::tell(world, before, seed));
@@ -194,6 +198,10 @@ fn at_points(stage: &mut Stage, tally: &mut Tally, names: &[String]) -> Result<(
 /// Kills the daemon where it passes the point, in a life that passes all of them, and looks.
 fn at_point(world: &mut World, before: &Baseline, point: &str) -> Result<()> {
     let rule = format!("{point}=kill@1");
+    if point.starts_with(door::POINTS) {
+        ensure!(door::day(world, before, &rule)?, "it was not passed");
+        return Ok(());
+    }
     let mut lanes = vec![Lane::new(world, 0, 0)];
     if point.starts_with("recovery.") {
         let moment = Moment::default();
@@ -232,6 +240,28 @@ fn at_point(world: &mut World, before: &Baseline, point: &str) -> Result<()> {
     world.start("", 0)?;
     judge(world, &mut lanes)?;
     story::clear(world, before)
+}
+
+/// Kills the daemon at points of all kinds while a client of the Docker door has its day.
+fn at_door(stage: &mut Stage, tally: &mut Tally) {
+    let mut killed = 0;
+    for nth in door::places() {
+        let rule = format!("*=kill@{nth}");
+        match stage.play(|world, before| door::day(world, before, &rule)) {
+            Ok(died) => {
+                killed += u64::from(died);
+                *tally += Tally::PASSED;
+            }
+            Err(error) => {
+                tally.check(
+                    &format!("the Docker door, killed at point {nth}"),
+                    Err(error),
+                );
+            }
+        }
+    }
+    stage.kills += killed;
+    println!("  note    killed {killed} times under a client of the Docker door");
 }
 
 fn at_failures(stage: &mut Stage, tally: &mut Tally, names: &[String]) {

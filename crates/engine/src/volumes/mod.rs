@@ -41,6 +41,7 @@ async fn create(State(engine): Door, Json(wanted): Json<Wanted>) -> Result<Respo
         driver: wanted.driver,
         labels: wanted.labels,
         options: wanted.driver_opts,
+        anonymous: false,
     };
     let (volume, is_new) = engine.containers.volumes().create(draft).await?;
     if is_new {

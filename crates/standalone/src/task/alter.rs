@@ -9,7 +9,6 @@ use super::{Attachment, Task};
 use crate::config::{Limits, RestartPolicy};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::files::blocking;
 use crate::record::{Phase, Record};
 use crate::{limits, policy};
 
@@ -133,14 +132,13 @@ impl Task {
         gone
     }
 
-    pub(super) async fn release(&mut self) -> Result<()> {
-        self.house.runtime.remove_layer(&self.record.id).await?;
-        let files = self.files.clone();
-        blocking(move || files.remove()).await?;
-        if self.after.remove_volumes {
-            self.house.remove_anonymous_volumes(&self.record).await;
+    async fn release(&mut self) -> Result<()> {
+        if self.after.remove_volumes && self.record.has_anonymous_volumes() {
+            // What is asked for is not known to the next daemon otherwise.
+            self.change().removes_volumes = true;
+            self.house.commit(&self.record).await?;
         }
-        self.house.erase(&self.record).await
+        self.house.dispose(&self.record).await
     }
 }
 

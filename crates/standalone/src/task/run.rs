@@ -173,6 +173,7 @@ impl Task {
             container_request.image = archive.display().to_string();
         }
         let pod = house.runtime.run_pod(pod_request).await?;
+        berth_faults::passing("docker.start.after-pod");
         match self.run_in(&pod, ports, container_request).await {
             Ok(view) => Ok(view),
             Err(error) => {
@@ -192,13 +193,16 @@ impl Task {
         let house = Arc::clone(&self.house);
         let netns = runtime.netns(pod);
         house.join(self.change(), netns, ports).await?;
+        berth_faults::passing("docker.start.after-networks");
         let addresses = self.record.addresses.clone();
         self.write_hosts(&addresses).await?;
         let id = runtime.create_container(pod.as_str(), wanted).await?;
         let container = runtime.container(id.as_str())?;
+        berth_faults::passing("docker.start.after-create");
         let waiting = std::mem::take(&mut self.waiting);
         let streams: Vec<StdStreams> = waiting.iter().map(|(streams, _)| *streams).collect();
         let joined = container.start_attached(&streams).await?;
+        berth_faults::passing("docker.start.after-start");
         for ((_, client), streams) in waiting.into_iter().zip(joined) {
             // A client that left meanwhile lets go of its streams by that.
             let _ = client.send(streams);
@@ -280,8 +284,10 @@ impl Task {
         let code = self.record.exit_code;
         self.house
             .tell(Event::of(&self.record, "die").with("exitCode", code));
+        berth_faults::passing("docker.end.before-clearing");
         self.clear(&run.pod).await;
         self.persist();
+        berth_faults::passing("docker.end.after-clearing");
         self.answer_stops().await;
     }
 

@@ -3,6 +3,7 @@
 mod criu;
 mod debian;
 mod go;
+mod old_docker;
 mod python;
 
 use anyhow::Result;
@@ -11,6 +12,7 @@ pub use criu::{path as criu_path, program as criu};
 pub use go::{Tool, ensure, path};
 
 pub use debian::{install_machine, postgresql};
+pub use old_docker::old_docker;
 pub use python::docker_py;
 
 /// Installs what is missing. Debian packages need root.

@@ -15,6 +15,7 @@ mod interface;
 mod killed;
 mod links;
 mod networks;
+mod old;
 mod plugins;
 mod programs;
 mod races;
@@ -249,6 +250,9 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
             }
             tally.check(name, result);
         }
+    }
+    if wanted(old::NAME) {
+        tally += old::run(&mut session)?;
     }
     if wanted(checkpoints::NAME) {
         tally += checkpoints::run(&mut session)?;

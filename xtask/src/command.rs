@@ -9,9 +9,22 @@ use std::{env, thread};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The cargo that runs us.
+/// The cargo that runs us, as if a shell called it: build scripts look at what it tells the programs
+/// that it runs of themselves, and what stands on them would be compiled anew whenever the two ways
+/// take turns.
 pub fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let told = |name: &str| {
+        ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|it| name.starts_with(it))
+    };
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(told) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Runs a command with our own output; anything but success is an error.

@@ -21,8 +21,9 @@ use crate::cache::{self, Cache};
 use crate::collect::{self, Keep};
 use crate::dockerfile::{self, Dockerfile};
 use crate::error::{Error, Result, blocking};
+use crate::exchange::{self, CacheSource, CacheTarget, CacheTo, LayoutFile, Trace};
 use crate::ignore::Ignore;
-use crate::job::Job;
+use crate::job::{Job, State};
 use crate::lent::Lent;
 use crate::plan::{self, Plan};
 use crate::run_step::cache_name;
@@ -51,6 +52,10 @@ pub struct Request {
     /// Nobody asks for the image itself: it is kept as steps are.
     pub is_passing: bool,
     pub lent: Lent,
+    /// `--cache-from`: those before others are believed first.
+    pub cache_from: Vec<CacheSource>,
+    /// `--cache-to`.
+    pub cache_to: Vec<CacheTarget>,
     /// For the registry of an image.
     pub credentials: Box<dyn Fn(&ImageRef) -> Credentials + Send + Sync>,
 }
@@ -118,7 +123,7 @@ impl Builder {
     /// `cancel` ends it early.
     pub async fn build(
         &self,
-        request: Request,
+        mut request: Request,
         context: Context,
         out: mpsc::Sender<Said>,
         cancel: CancellationToken,
@@ -145,6 +150,15 @@ impl Builder {
                 Error::invalid(format!("SOURCE_DATE_EPOCH={text} is no number of seconds"))
             })
         });
+        let cache_from = std::mem::take(&mut request.cache_from);
+        let cache_from = match request.no_cache {
+            true => Vec::new(),
+            false => cache_from,
+        };
+        let images = &self.core.images;
+        let credentials = &*request.credentials;
+        let imported =
+            exchange::import(images, cache_from, credentials, out.clone(), &cancel).await?;
         let job = Arc::new(Job {
             core: Arc::clone(&self.core),
             stages: (plan.stages.keys())
@@ -156,6 +170,8 @@ impl Builder {
             context: Arc::new(context),
             cancel: cancel.child_token(),
             epoch: epoch.transpose()?,
+            imported,
+            trace: Trace::default(),
         });
         let transcript = Transcript::new(out.clone(), job.plan.stages.len(), job.request.recorded);
         let built = job.all_stages(&transcript).await;
@@ -166,6 +182,7 @@ impl Builder {
             let _ = out.send(Said::Text(text)).await;
         }
         let id = job.finish(&mut state).await?;
+        job.export(&state, &out).await?;
         let builder = self.clone();
         tokio::spawn(async move {
             if let Err(error) = builder.collect().await {
@@ -250,6 +267,38 @@ impl Builder {
             .await?;
         }
         Ok(keys.iter().map(|key| key.hex().to_owned()).collect())
+    }
+}
+
+impl Job {
+    /// Writes the caches that are asked for.
+    async fn export(&self, state: &State, out: &mpsc::Sender<Said>) -> Result<()> {
+        for (number, target) in self.request.cache_to.iter().enumerate() {
+            if target.to == CacheTo::Inline {
+                continue;
+            }
+            let plan = self.trace.plan(&state.key, target.has_all_stages);
+            let credentials = &*self.request.credentials;
+            let exporting = exchange::export(&self.core.images, &plan, target, credentials);
+            let exported = tokio::select! {
+                exported = exporting => exported,
+                () = self.cancel.cancelled() => return Err(Error::Cancelled),
+            };
+            let said = match exported {
+                Ok(None) => continue,
+                Ok(Some(file)) => Said::Cache(LayoutFile {
+                    target: number,
+                    file,
+                }),
+                Err(error) if target.ignores_errors => {
+                    let problem = chain(&error);
+                    Said::Text(format!("[Warning] a cache is not exported: {problem}\n"))
+                }
+                Err(error) => return Err(error),
+            };
+            let _gone = out.send(said).await;
+        }
+        Ok(())
     }
 }
 

@@ -133,6 +133,18 @@ impl Config {
         triggers
     }
 
+    /// Takes out the records that a cache had in the config of an image: they are not those of what is
+    /// built on it. Says whether there were any.
+    pub fn take_cache(&mut self) -> bool {
+        self.document.remove(crate::exchange::FIELD).is_some()
+    }
+
+    /// Records for later builds, in base64.
+    pub fn set_cache(&mut self, records: &str) {
+        self.document
+            .insert(crate::exchange::FIELD.to_owned(), records.into());
+    }
+
     pub fn add_trigger(&mut self, trigger: &str) {
         let mut triggers = self.list("OnBuild");
         triggers.push(trigger.to_owned());
@@ -299,6 +311,8 @@ mod tests {
         config.add_trigger("RUN a");
         assert_eq!(config.take_triggers(), ["RUN a"]);
         assert!(config.take_triggers().is_empty());
+        config.set_cache("W10=");
+        assert!(config.take_cache() && !config.take_cache());
         config.remember("2026-01-01T00:00:00Z", "LABEL x=y", false);
         let again = Config::parse(&config.bytes()).unwrap();
         assert_eq!(again, config);

@@ -56,7 +56,7 @@ impl Steps<'_> {
         }
         let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
         let key = self.key("copy", &fields);
-        if self.cached(&key).await? {
+        if self.cached(&key).await? || self.carried(&key, &by).await? {
             return Ok(());
         }
         let brought = self.brought(elsewhere).await?;

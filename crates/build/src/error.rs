@@ -56,6 +56,18 @@ pub enum Error {
     },
     #[error("cannot fetch the repository {url}: {problem}")]
     Git { url: String, problem: String },
+    #[error("cannot read {reference}")]
+    Registry {
+        reference: String,
+        #[source]
+        source: Box<berth_registry::Error>,
+    },
+    #[error("cannot send the cache to {reference}")]
+    CacheExport {
+        reference: String,
+        #[source]
+        source: Box<berth_registry::Error>,
+    },
     #[error(transparent)]
     Lifecycle(#[from] berth_lifecycle::Error),
     #[error(transparent)]

@@ -17,6 +17,7 @@ use crate::cache::{self, Made};
 use crate::config::Config;
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, Result};
+use crate::exchange::{self, CacheTo, Imported, Trace};
 use crate::plan::{self, Base, Origin, Plan};
 use crate::sandbox;
 use crate::steps::Steps;
@@ -49,6 +50,10 @@ pub(crate) struct Job {
     /// `SOURCE_DATE_EPOCH`: no time is later.
     pub epoch: Option<u64>,
     pub stages: BTreeMap<usize, watch::Sender<Outcome>>,
+    /// What caches elsewhere know.
+    pub imported: Imported,
+    /// For caches elsewhere.
+    pub trace: Trace,
 }
 
 /// The files of an image, for reading, as long as its layer stands.
@@ -203,6 +208,7 @@ impl Job {
         log.end(crate::steps::short(&state.shown())).await;
         let triggers = state.config.take_triggers();
         state.is_stored &= triggers.is_empty();
+        state.is_stored &= !state.config.take_cache();
         let mut steps = Steps::new(self, index, log, state);
         steps.triggers(&triggers).await?;
         for (number, instruction) in stage.steps.iter().enumerate() {
@@ -333,6 +339,11 @@ impl Job {
             return Err(Error::Cancelled);
         }
         let images = &self.core.images;
+        let mut targets = self.request.cache_to.iter();
+        if targets.any(|target| target.to == CacheTo::Inline) {
+            let records = exchange::inline(images, &self.trace, &state.key);
+            state.config.set_cache(&records);
+        }
         let known = images.get(&state.shown().to_string());
         let has_names = |image: &Arc<Image>| {
             let tags = self.request.tags.iter();

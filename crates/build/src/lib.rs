@@ -5,7 +5,8 @@
 //!                                                         │ one task per stage
 //! context ─► tree ──────────────────────────────► steps ──┤ cache: key ─► image
 //!                                                         ├ RUN:  sandbox ─► upper directory ─► layer
-//!                                                         └ COPY: tree ─► layer
+//!                                                         ├ COPY: tree ─► layer
+//!                                                         └ exchange: caches elsewhere
 //! ```
 //!
 //! Each step that makes a layer leaves an image without a name: the cache says which step it is the
@@ -23,6 +24,7 @@ mod copy_step;
 pub mod dockerfile;
 mod elsewhere;
 mod error;
+mod exchange;
 mod extract;
 mod fetch;
 mod git;
@@ -46,6 +48,7 @@ use berth_ignore as ignore;
 pub use builder::{Builder, Request};
 pub use collect::Keep;
 pub use error::{Error, Result};
+pub use exchange::{CacheSource, CacheTarget, CacheTo, Layout, LayoutFile};
 pub use lent::{AgentCall, LARGEST_SECRET, Lent, Secret};
 pub use record::{Record, What};
 pub use sandbox::Limits;

@@ -64,7 +64,7 @@ impl Steps<'_> {
         fields.extend(script.as_deref());
         fields.extend(words.iter().map(String::as_str));
         let key = self.key("run", &fields);
-        if self.cached(&key).await? {
+        if self.cached(&key).await? || self.carried(&key, &by).await? {
             return Ok(());
         }
         // Names of users are looked up by what the image's own config says.

@@ -11,6 +11,7 @@ use crate::cache::{self, Made};
 use crate::config::Config;
 use crate::dockerfile::{self, Document, Expander, Instruction, Kind};
 use crate::error::{Error, Result, blocking};
+use crate::exchange::{Layer, Traced};
 use crate::job::{Job, State};
 use crate::plan::PROXIES;
 use crate::transcript::StageLog;
@@ -268,14 +269,13 @@ impl<'j> Steps<'j> {
     /// Notes a change of the config alone: at the time at which it was made first, so that the same
     /// build gives the same image.
     pub async fn note(&mut self, key: Digest, by: &str) {
-        let known = self.cached_record(&key);
+        let known = self.cached_record(&key).map(|made| made.created);
+        let known = known.or_else(|| self.job.imported.created(&key).map(str::to_owned));
         if known.is_some() {
             self.log.cached().await;
         }
-        let created = match known {
-            Some(made) => made.created,
-            None => self.job.created(),
-        };
+        let created = known.unwrap_or_else(|| self.job.created());
+        self.trace(&key, Some(&created), None);
         self.state.config.remember(&created, by, false);
         self.state.is_stored = false;
         self.job.core.cache.put(
@@ -309,24 +309,80 @@ impl<'j> Steps<'j> {
             return Ok(false);
         };
         self.log.cached().await;
+        self.trace(key, Some(&made.created), Some(&image.id));
         self.state = State::of(&self.job.core.images, &image, key.clone()).await?;
         let used = cache::now();
         self.job.core.cache.put(key, Made { used, ..made });
         Ok(true)
     }
 
+    /// Takes a step's layer from a cache elsewhere, if one has it. What is wrong with it is told, and
+    /// the step is to be carried out.
+    pub async fn carried(&mut self, key: &Digest, by: &str) -> Result<bool> {
+        let job = self.job;
+        let Some((layer, created)) = job.imported.layer(key) else {
+            return Ok(false);
+        };
+        let taken = tokio::select! {
+            taken = self.take_over(key, by, layer, created) => taken,
+            () = job.cancel.cancelled() => return Err(Error::Cancelled),
+        };
+        match taken {
+            Ok(()) => {
+                self.log.cached().await;
+                Ok(true)
+            }
+            Err(error) => {
+                job.imported.refuse(key, &error).await;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn take_over(
+        &mut self,
+        key: &Digest,
+        by: &str,
+        layer: &Layer,
+        created: &str,
+    ) -> Result<()> {
+        let job = self.job;
+        let (archive, digest) = job.imported.fetch(&job.core.images, key).await?;
+        let said = Some((digest, layer.diff_id.clone()));
+        self.lay(key.clone(), by, archive, created.to_owned(), said)
+            .await
+    }
+
     /// Puts a layer on top of the state, as an image that later builds find.
     pub async fn put_layer(&mut self, key: Digest, by: &str, archive: File) -> Result<()> {
+        let created = self.job.created();
+        self.lay(key, by, archive, created, None).await
+    }
+
+    /// `said` are the digests of a stranger's archive, and of what is in it. The state is as before
+    /// where this fails.
+    async fn lay(
+        &mut self,
+        key: Digest,
+        by: &str,
+        archive: File,
+        created: String,
+        said: Option<(Digest, Digest)>,
+    ) -> Result<()> {
         let images = &self.job.core.images;
         let base = self.state.base(images)?;
         let archive = Section::whole(archive).map_err(Error::Layer)?;
         let mut intake = images.intake(base.as_deref()).await?;
-        intake.layer(archive).await?;
-        let created = self.job.created();
-        let config = &mut self.state.config;
+        match said {
+            Some((digest, diff_id)) => intake.announced_layer(archive, digest, diff_id).await?,
+            None => intake.layer(archive).await?,
+        }
+        let mut config = self.state.config.clone();
         config.set_layers(intake.diff_ids());
         config.remember(&created, by, true);
         let id = intake.finish(config.bytes().into(), None, &[]).await?;
+        self.trace(&key, Some(&created), Some(&id));
+        self.state.config = config;
         self.state.image = Some(id.clone());
         self.state.is_stored = true;
         self.state.key = key.clone();
@@ -338,6 +394,16 @@ impl<'j> Steps<'j> {
         };
         self.job.core.cache.put(&key, made);
         Ok(())
+    }
+
+    /// Notes for caches elsewhere what follows the state.
+    fn trace(&self, key: &Digest, created: Option<&str>, image: Option<&Digest>) {
+        self.job.trace.add(Traced {
+            key: key.clone(),
+            parent: self.state.key.clone(),
+            created: created.map(str::to_owned),
+            image: image.cloned(),
+        });
     }
 
     /// Makes the state an image by itself: for who reads it by its id.
@@ -366,7 +432,9 @@ impl<'j> Steps<'j> {
         self.log
             .output(format!("# Executing {count} build trigger{end}\n"))
             .await;
-        self.state.key = self.key("triggers", &[]);
+        let key = self.key("triggers", &[]);
+        self.trace(&key, None, None);
+        self.state.key = key;
         for trigger in triggers {
             let instruction = dockerfile::trigger(trigger)?;
             self.log.output(format!("# {trigger}\n")).await;
@@ -404,11 +472,14 @@ impl<'j> Steps<'j> {
             return Ok(());
         }
         self.state.config.set_working_dir(&path);
+        if self.carried(&key, &by).await? {
+            return Ok(());
+        }
         // A directory that is there needs no layer; that is remembered as a change of the config.
-        if self
+        let is_noted = self
             .cached_record(&key)
-            .is_some_and(|made| made.image.is_none())
-        {
+            .is_some_and(|made| made.image.is_none());
+        if is_noted || self.job.imported.created(&key).is_some() {
             self.note(key, &by).await;
             return Ok(());
         }

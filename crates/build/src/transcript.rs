@@ -8,13 +8,14 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::exchange::LayoutFile;
 use crate::record::{Record, What};
 
 /// Bytes that a stage may say before its turn; what is more is left out.
 const HELD_BACK: usize = 4 << 20;
 
 /// Something that a build says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Said {
     /// For a terminal, with its line breaks.
     Text(String),
@@ -22,6 +23,8 @@ pub enum Said {
     Record(Record),
     /// The image that was made.
     Image(String),
+    /// A cache for a directory of the client's.
+    Cache(LayoutFile),
 }
 
 pub struct Transcript {

@@ -23,6 +23,7 @@ pub struct Engine {
     pub builder: Builder,
     pub(crate) builds: build::Running,
     pub(crate) lending: build::Lending,
+    pub(crate) carried: build::Carried,
     pub(crate) events: Events,
     pub facts: Facts,
 }
@@ -64,6 +65,7 @@ impl Engine {
             builder,
             builds: build::Running::default(),
             lending: build::Lending::default(),
+            carried: build::Carried::default(),
             events: Events::default(),
             facts,
         });

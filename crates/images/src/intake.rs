@@ -180,6 +180,54 @@ impl Intake {
             let archive = archive.clone();
             blocking("look through a layer", move || measure(&archive)).await?
         };
+        self.take(archive, measured).await
+    }
+
+    /// The same for a stranger's archive with this digest, which was checked, that is said to become
+    /// `diff_id`: nothing but the unpacker looks into it, and finds out whether it does.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub async fn announced_layer(
+        &mut self,
+        archive: Section,
+        digest: Digest,
+        diff_id: Digest,
+    ) -> Result<()> {
+        let chain = ChainId::of(self.chain.as_ref(), &diff_id);
+        let snapshotter = Arc::clone(&self.shared.snapshotter);
+        let is_here = blocking("look up a layer", move || {
+            let found = snapshotter.layer(&chain);
+            Ok(found.map_err(Error::layer("look up", &chain))?.is_some())
+        });
+        // Nobody would unpack it.
+        if is_here.await? {
+            self.layer(archive).await?;
+            return match self.diff_ids.last() {
+                Some(found) if *found == diff_id => Ok(()),
+                found => Err(Error::DigestMismatch {
+                    what: format!("the archive in layer {digest}"),
+                    expected: diff_id,
+                    actual: found.cloned().unwrap_or(digest),
+                }),
+            };
+        }
+        let decoder = Decoder::new(archive.reader(), Default::default()).map_err(reading)?;
+        let media_type = media_type(decoder.compression());
+        drop(decoder);
+        let descriptor = Descriptor {
+            media_type: media_type.to_owned(),
+            digest,
+            size: archive.size(),
+        };
+        let announced = Measured {
+            descriptor,
+            diff_id,
+        };
+        self.take(archive, announced).await
+    }
+
+    async fn take(&mut self, archive: Section, measured: Measured) -> Result<()> {
         let Measured {
             descriptor,
             diff_id,
@@ -309,7 +357,7 @@ impl Intake {
     fn made(&self, config: &Document) -> Document {
         let layers = self.layers.iter().map(|layer| {
             json!({
-                "mediaType": oci_type(&layer.media_type),
+                "mediaType": manifest::oci_type(&layer.media_type),
                 "digest": layer.digest,
                 "size": layer.size,
             })
@@ -330,18 +378,6 @@ impl Intake {
             media_type: OCI_MANIFEST.to_owned(),
             bytes,
         }
-    }
-}
-
-/// What an OCI manifest calls a layer that Docker's may have named.
-fn oci_type(media_type: &str) -> &str {
-    match media_type {
-        "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar",
-        "application/vnd.docker.image.rootfs.diff.tar.gzip"
-        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
-            "application/vnd.oci.image.layer.v1.tar+gzip"
-        }
-        other => other,
     }
 }
 
@@ -427,16 +463,11 @@ impl Work {
 fn measure(archive: &Section) -> Result<Measured> {
     let (digest, size) = hash(archive.reader())?;
     let decoder = Decoder::new(archive.reader(), Default::default()).map_err(reading)?;
-    let (media_type, diff_id) = match decoder.compression() {
-        Compression::None => ("application/vnd.oci.image.layer.v1.tar", digest.clone()),
-        Compression::Gzip => (
-            "application/vnd.oci.image.layer.v1.tar+gzip",
-            hash(decoder)?.0,
-        ),
-        Compression::Zstd => (
-            "application/vnd.oci.image.layer.v1.tar+zstd",
-            hash(decoder)?.0,
-        ),
+    let compression = decoder.compression();
+    let media_type = media_type(compression);
+    let diff_id = match compression {
+        Compression::None => digest.clone(),
+        Compression::Gzip | Compression::Zstd => hash(decoder)?.0,
     };
     let descriptor = Descriptor {
         media_type: media_type.to_owned(),
@@ -447,6 +478,14 @@ fn measure(archive: &Section) -> Result<Measured> {
         descriptor,
         diff_id,
     })
+}
+
+fn media_type(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "application/vnd.oci.image.layer.v1.tar",
+        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+    }
 }
 
 fn hash(mut reader: impl Read) -> Result<(Digest, u64)> {

@@ -47,6 +47,7 @@ mod platform;
 mod pull;
 mod push;
 mod scrub;
+mod stored;
 mod values;
 mod watch;
 
@@ -65,6 +66,7 @@ pub use names::{Reference, Untagged};
 pub use platform::Platform;
 pub use push::{PushPhase, PushProgress, PushWatch, PushedImage};
 pub use scrub::{Pace, Scrubbed};
+pub use stored::{Packing, StoredLayer};
 pub use watch::{LayerProgress, Phase, PullWatch};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -206,6 +206,18 @@ pub(crate) fn media_type(bytes: &[u8]) -> String {
     told.unwrap_or_else(|| OCI_MANIFEST.to_owned())
 }
 
+/// What an OCI manifest calls a layer that Docker's may have named.
+pub(crate) fn oci_type(media_type: &str) -> &str {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar" => "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
+            "application/vnd.oci.image.layer.v1.tar+gzip"
+        }
+        other => other,
+    }
+}
+
 /// Reads an image manifest.
 pub(crate) fn manifest(digest: &Digest, media_type: &str, bytes: &[u8]) -> Result<Manifest> {
     const MANIFEST: &str = "manifest";

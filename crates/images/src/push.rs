@@ -1,8 +1,6 @@
 //! Pushes: what an image is made of, to a registry that lacks it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,23 +8,16 @@ use berth_metadata::schema::{REFERENCES, ReferenceRecord};
 use berth_names::{Digest, ImageRef};
 use berth_registry::{Credentials, Pushed, Upload};
 use bytes::Bytes;
-use flate2::write::GzEncoder;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use crate::images::{Shared, blocking};
-use crate::manifest::{self, Descriptor, MAX_CONFIG, MAX_MANIFEST};
+use crate::images::Shared;
+use crate::manifest::{self, Descriptor};
+use crate::stored::{self, Packing, Sent};
 use crate::{Error, Images, Result, catalog, pull};
 
 /// Layers that are sent at once.
 const AT_ONCE: usize = 4;
-const BUFFER: usize = 256 << 10;
-/// What layers are compressed with, of gzip's nine: most of the gain for a part of the time.
-const LEVEL: u32 = 5;
-const PLAIN: [&str; 2] = [
-    "application/vnd.oci.image.layer.v1.tar",
-    "application/vnd.docker.image.rootfs.diff.tar",
-];
 
 /// How far one layer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +77,6 @@ pub struct PushedImage {
     pub size: u64,
 }
 
-/// A layer as it is sent.
-struct Sent {
-    descriptor: Descriptor,
-    file: File,
-}
-
 impl Images {
     /// Pushes what a reference means here, to where its name says.
     ///
@@ -112,7 +97,7 @@ impl Images {
         let record = catalog.record(&known.image).ok_or_else(missing)?;
         let _hold = shared.holds.hold(pull::items(record)).await;
         let id = known.image.clone();
-        let origin = read(shared, &record.manifest, MAX_MANIFEST).await?;
+        let origin = stored::read(shared, &record.manifest).await?;
         let parsed = manifest::manifest(&record.manifest, "", &origin)?;
         let layers = record.layers.iter().map(|layer| Watched {
             diff_id: layer.diff_id.clone(),
@@ -167,7 +152,7 @@ struct Push<'a> {
 impl Push<'_> {
     async fn layer(&self, number: usize, layer: Descriptor) -> Result<Descriptor> {
         let from = self.elsewhere(&layer.digest);
-        let Sent { descriptor, file } = self.prepare(layer).await?;
+        let Sent { descriptor, file } = stored::prepare(self.shared, layer, Packing::Gzip).await?;
         let mut sent = Arc::default();
         self.watch.change(number, |watched| {
             watched.size = descriptor.size;
@@ -194,33 +179,13 @@ impl Push<'_> {
         let upload = Upload {
             digest: &config.digest,
             size: config.size,
-            file: open(self.shared, &config.digest).await?,
+            file: stored::open(self.shared, &config.digest).await?,
             mount_from: None,
             sent: Arc::default(),
         };
         let registry = &self.shared.registry;
         let pushed = registry.push_blob(self.reference, upload, self.credentials);
         pushed.await.map(drop).map_err(|error| self.failed(error))
-    }
-
-    /// Opens a layer; one that is stored plain is compressed.
-    async fn prepare(&self, layer: Descriptor) -> Result<Sent> {
-        let file = open(self.shared, &layer.digest).await?;
-        if !PLAIN.contains(&layer.media_type.as_str()) {
-            return Ok(Sent {
-                descriptor: layer,
-                file,
-            });
-        }
-        let spool = self.shared.content.spool();
-        let spool = spool.map_err(Error::content("make a file for a layer"))?;
-        blocking("compress a layer", move || {
-            compress(file, spool).map_err(|source| Error::Archive {
-                operation: "compressing a layer",
-                source,
-            })
-        })
-        .await
     }
 
     /// Another repository of the same registry that this node knows to have a blob.
@@ -241,55 +206,6 @@ impl Push<'_> {
     }
 }
 
-/// gzip, without a time or a name in it: the same layer gives the same bytes.
-fn compress(mut from: File, to: File) -> std::io::Result<Sent> {
-    let mut hashing = Hashing {
-        file: to,
-        hasher: berth_content::Hasher::new(berth_names::Algorithm::Sha256),
-        size: 0,
-    };
-    let mut encoder = GzEncoder::new(&mut hashing, flate2::Compression::new(LEVEL));
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => break,
-            count => encoder.write_all(buffer.get(..count).unwrap_or_default())?,
-        }
-    }
-    encoder.finish()?;
-    let Hashing {
-        mut file,
-        hasher,
-        size,
-    } = hashing;
-    file.rewind()?;
-    let descriptor = Descriptor {
-        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
-        digest: hasher.finish(),
-        size,
-    };
-    Ok(Sent { descriptor, file })
-}
-
-struct Hashing {
-    file: File,
-    hasher: berth_content::Hasher,
-    size: u64,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.hasher.update(bytes.get(..count).unwrap_or_default());
-        self.size += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
-    }
-}
-
 /// The manifest with the layers as they were sent.
 fn with_layers(digest: &Digest, manifest: &Bytes, layers: &[Descriptor]) -> Result<Bytes> {
     let mut document: BTreeMap<String, serde_json::Value> = serde_json::from_slice(manifest)
@@ -303,25 +219,6 @@ fn with_layers(digest: &Digest, manifest: &Bytes, layers: &[Descriptor]) -> Resu
     let text = serde_json::to_vec(&document)
         .map_err(|error| Error::invalid("manifest", digest, "JSON", error.to_string()))?;
     Ok(text.into())
-}
-
-async fn read(shared: &Arc<Shared>, digest: &Digest, limit: u64) -> Result<Bytes> {
-    let (content, digest) = (shared.content.clone(), digest.clone());
-    debug_assert!(limit <= MAX_CONFIG.max(MAX_MANIFEST));
-    blocking("read a manifest", move || {
-        let read = content.read(&digest, limit);
-        read.map_err(Error::content("read a manifest"))
-    })
-    .await
-}
-
-async fn open(shared: &Arc<Shared>, digest: &Digest) -> Result<File> {
-    let (content, digest) = (shared.content.clone(), digest.clone());
-    blocking("open a blob", move || {
-        let opened = content.open_blob(&digest);
-        opened.map_err(Error::content("open a blob to be pushed"))
-    })
-    .await
 }
 
 /// The image has a name by digest there from now on.

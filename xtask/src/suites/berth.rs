@@ -1,6 +1,7 @@
 //! What a person does with `berth`, its output checked, against a private daemon.
 
 mod builds;
+mod caches;
 mod compose;
 mod containers;
 mod corpus;
@@ -31,6 +32,7 @@ const ROOMS: &[Room] = &[
     ("terminals", terminals::STEPS),
     ("things", things::STEPS),
     ("builds", builds::STEPS),
+    ("caches of builds", caches::STEPS),
     ("corpus", corpus::STEPS),
     ("compose", compose::STEPS),
     ("plugin", plugin::STEPS),

@@ -17,8 +17,18 @@ pub struct Follower {
     display: Display,
     began: Instant,
     image: Option<String>,
+    caches: Vec<(usize, String)>,
     /// Docker's own daemon tells a build in texts alone.
     has_records: bool,
+}
+
+/// What a build left.
+#[derive(Debug)]
+pub struct Built {
+    /// The image's id.
+    pub image: String,
+    /// Caches that are to be fetched: numbers of their targets, and tickets.
+    pub caches: Vec<(usize, String)>,
 }
 
 impl Follower {
@@ -27,6 +37,7 @@ impl Follower {
             display: Display::new(show),
             began: Instant::now(),
             image: None,
+            caches: Vec::new(),
             has_records: false,
         }
     }
@@ -36,11 +47,11 @@ impl Follower {
         self.display.sending()
     }
 
-    /// Shows what happens. Returns the image's id.
+    /// Shows what happens.
     ///
     /// # Errors
     /// The one that the stream tells of, too.
-    pub async fn follow(mut self, answer: Answer, lent: (&Client, &Lent)) -> Result<String> {
+    pub async fn follow(mut self, answer: Answer, lent: (&Client, &Lent)) -> Result<Built> {
         let mut objects = answer.objects();
         let mut ticks = tokio::time::interval(TICK);
         let outcome = loop {
@@ -69,7 +80,10 @@ impl Follower {
             Error::Failed("the build ended without an image: see the daemon's log".to_owned())
         })?;
         self.display.built(&image, self.began.elapsed())?;
-        Ok(image)
+        Ok(Built {
+            image,
+            caches: self.caches,
+        })
     }
 
     /// Returns what ended the build, if the object tells that.
@@ -85,6 +99,12 @@ impl Follower {
         } else if let Some(call) = object.get("berth-agent") {
             let text = |key: &str| call[key].as_str().unwrap_or_default();
             lent.connect(client, text("id"), text("ticket"));
+        } else if let Some(made) = object.get("berth-cache") {
+            let number = made["target"]
+                .as_u64()
+                .and_then(|number| usize::try_from(number).ok());
+            let ticket = made["ticket"].as_str().unwrap_or_default().to_owned();
+            self.caches.extend(number.map(|number| (number, ticket)));
         } else if let Some(id) = object.pointer("/aux/ID").and_then(Value::as_str) {
             self.image = Some(id.to_owned());
         } else if let Some(text) = object.get("stream").and_then(Value::as_str) {

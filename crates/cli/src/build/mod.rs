@@ -3,11 +3,12 @@
 //! ```text
 //! Context ─► pack ─► POST /build ─► records ─► Follower ─► display
 //!                         ▲                        │
-//!                     secrets, agents ◄────────────┘
+//!             secrets, agents, caches ◄────────────┘
 //! ```
 //!
 //! `berth build` and whatever else builds on behalf of a file use [`build`].
 
+mod cache;
 mod context;
 mod display;
 mod follow;
@@ -16,6 +17,7 @@ mod output;
 pub mod pack;
 mod record;
 
+pub use cache::Caches;
 pub use context::{Context, Instructions};
 pub use display::Show;
 pub use lend::Lent;
@@ -50,12 +52,14 @@ pub struct Wanted {
     /// What is asked for is something that is made of the image, not the image.
     pub is_passing: bool,
     pub lent: Lent,
+    pub caches: Caches,
 }
 
 /// Builds, and returns the image's id. What happens is shown on standard error.
 pub async fn build(client: &Client, wanted: &Wanted, show: Show) -> Result<String> {
     let sent = wanted.context.open()?;
     let mut call = sent.name(wanted.call(show)?);
+    call = wanted.caches.offer(client, call).await?;
     call = call.given("berth-lent", wanted.lent.offer(client).await?);
     let (call, packing) = sent.attach(call);
     let mut follower = follow::Follower::new(show);
@@ -69,7 +73,9 @@ pub async fn build(client: &Client, wanted: &Wanted, show: Show) -> Result<Strin
         }
         Err(error) => return Err(error),
     };
-    follower.follow(answer, (client, &wanted.lent)).await
+    let built = follower.follow(answer, (client, &wanted.lent)).await?;
+    wanted.caches.fetch(client, &built.caches).await?;
+    Ok(built.image)
 }
 
 /// What `--metadata-file` tells, in the words of buildx.

@@ -162,7 +162,8 @@ impl Output {
     }
 }
 
-async fn unpacked(answer: Answer, path: &Path) -> Result<()> {
+/// What comes as an archive, in a directory.
+pub(super) async fn unpacked(answer: Answer, path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(Error::file("making", path))?;
     let target = std::fs::canonicalize(path).map_err(Error::file("finding", path))?;
     let (near, far) = tokio::io::duplex(PIPE);

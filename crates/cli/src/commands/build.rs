@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Outcome, push};
-use crate::build::{self, Context, Lent, Output, Show, Wanted};
+use crate::build::{self, Caches, Context, Lent, Output, Show, Wanted};
 use crate::daemon::Client;
 use crate::error::{Error, Result};
 use crate::options::{BuildLimits, labels};
@@ -72,6 +72,13 @@ pub struct Build {
     /// For RUN --mount=type=ssh: default, or NAME=SOCKET
     #[arg(long, value_name = "AGENT")]
     ssh: Vec<String>,
+    /// A cache to take steps from: a reference, or type=registry|local with ref=REFERENCE or
+    /// src=DIRECTORY
+    #[arg(long, value_name = "CACHE")]
+    cache_from: Vec<String>,
+    /// A cache to leave: type=registry|local|inline with ref=REFERENCE or dest=DIRECTORY, mode=min|max
+    #[arg(long, value_name = "CACHE")]
+    cache_to: Vec<String>,
     #[command(flatten)]
     limits: BuildLimits,
 
@@ -157,6 +164,7 @@ impl Build {
             limits: self.limits,
             is_passing: false,
             lent: Lent::parse(&self.secret, &self.ssh)?,
+            caches: Caches::parse(&self.cache_from, &self.cache_to)?,
         })
     }
 }

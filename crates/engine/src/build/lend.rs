@@ -44,7 +44,7 @@ impl<T> Default for Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    fn put(&self, thing: T) -> Result<String> {
+    pub(super) fn put(&self, thing: T) -> Result<String> {
         let token = random()?;
         let mut all = self.0.lock();
         all.retain(|_, (since, _)| since.elapsed() < PATIENCE);
@@ -55,7 +55,7 @@ impl<T> Waiting<T> {
         Ok(token)
     }
 
-    fn take(&self, token: &str) -> Option<T> {
+    pub(super) fn take(&self, token: &str) -> Option<T> {
         let (since, thing) = self.0.lock().remove(token)?;
         (since.elapsed() < PATIENCE).then_some(thing)
     }

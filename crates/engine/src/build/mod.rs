@@ -1,8 +1,10 @@
 //! Builds.
 
+mod cache;
 mod lend;
 mod request;
 
+pub use cache::Carried;
 pub use lend::Lending;
 
 use std::collections::HashMap;
@@ -40,6 +42,7 @@ pub type Running = Mutex<HashMap<String, CancellationToken>>;
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new()
         .route("/build", post(build))
+        .route("/build/cache", post(cache::send).get(cache::fetch))
         .route("/build/cancel", post(cancel))
         .route("/build/prune", post(prune))
         .route("/build/secrets", post(lend::secrets))
@@ -78,7 +81,7 @@ async fn build(
         let building =
             tokio::spawn(async move { builder.build(wanted, context, out, cancel).await });
         let log = tokio::select! {
-            log = tell(said, &progress, quiet) => log,
+            log = tell(&engine, said, &progress, quiet) => log,
             // It ends with the build, as the other does.
             never = introduce(&engine, &mut called, &progress) => match never {},
         };
@@ -113,13 +116,22 @@ async fn read(engine: &Engine, archive: std::fs::File) -> Result<Context> {
 }
 
 /// Passes on what the build says, to its end. What a quiet build says is returned.
-async fn tell(mut said: mpsc::Receiver<Said>, progress: &Progress, quiet: bool) -> String {
+async fn tell(
+    engine: &Engine,
+    mut said: mpsc::Receiver<Said>,
+    progress: &Progress,
+    quiet: bool,
+) -> String {
     let mut log = String::new();
     while let Some(said) = said.recv().await {
         match said {
             Said::Text(text) if quiet => log += &text,
             Said::Text(text) => progress.text(text).await,
             Said::Record(record) => progress.send(&json!({ "berth": record })).await,
+            Said::Cache(made) => match engine.carried.announce(made) {
+                Ok(object) => progress.send(&object).await,
+                Err(error) => tracing::warn!(error = error.report(), "a cache is not fetched"),
+            },
             Said::Image(id) => {
                 let aux = Some(json!({ "ID": id }));
                 progress

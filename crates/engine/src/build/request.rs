@@ -8,6 +8,7 @@ use berth_registry::Credentials;
 use berth_standalone::{HostConfig, StepLimits, Ulimit};
 use serde::de::DeserializeOwned;
 
+use super::cache;
 use crate::images::{check_platform, parse_name};
 use crate::{Engine, Error, Query, Result};
 
@@ -54,6 +55,8 @@ pub fn read(
         is_beside: query.flag("berth-beside"),
         is_passing: query.flag("berth-passing"),
         lent: Lent::default(),
+        cache_from: cache::sources(engine, query, json(query, "cachefrom")?)?,
+        cache_to: cache::targets(query)?,
         credentials: Box::new(move |reference| of_registry(&credentials, reference)),
     })
 }

@@ -56,9 +56,10 @@ impl Remote {
         Ok(())
     }
 
-    /// A manifest by tag or digest.
+    /// A manifest or an index by tag or digest.
     pub fn manifest(&self, repository: &str, reference: &str) -> Result<Vec<u8>> {
-        let accept = "application/vnd.oci.image.manifest.v1+json, \
+        let accept = "application/vnd.oci.image.index.v1+json, \
+                      application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.docker.distribution.manifest.v2+json";
         let target = format!("/v2/{repository}/manifests/{reference}");
         Ok(self.send("GET", &target, &[("Accept", accept)], &[])?.body)

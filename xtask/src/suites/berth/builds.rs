@@ -46,7 +46,7 @@ pub fn context(session: &Session, name: &str, files: &[(&str, &str)]) -> Result<
 }
 
 /// What is told on standard error of a build that has to succeed.
-fn built(session: &Session, directory: &Path, more: &[&str]) -> Result<String> {
+pub fn built(session: &Session, directory: &Path, more: &[&str]) -> Result<String> {
     let directory = directory.display().to_string();
     let arguments = [&["build"], more, &[&directory]].concat();
     let (code, out, err) = ended(session, &arguments)?;
@@ -263,7 +263,7 @@ fn piped(session: &mut Session) -> Result<()> {
 }
 
 /// The records of a build, by `--progress rawjson`.
-fn records(session: &Session, directory: &Path, more: &[&str]) -> Result<Vec<Value>> {
+pub fn records(session: &Session, directory: &Path, more: &[&str]) -> Result<Vec<Value>> {
     let more = [&["--progress", "rawjson"], more].concat();
     let err = built(session, directory, &more)?;
     err.lines()
@@ -272,7 +272,7 @@ fn records(session: &Session, directory: &Path, more: &[&str]) -> Result<Vec<Val
 }
 
 /// Texts of steps that were carried out.
-fn worked(records: &[Value]) -> Vec<&str> {
+pub fn worked(records: &[Value]) -> Vec<&str> {
     let of = |what: &'static str| {
         let found = records.iter().filter(move |record| record["what"] == what);
         found.map(|record| (record["step"].as_u64(), record))

@@ -52,6 +52,11 @@ fn done(session: &Session, buildkit: &str, arguments: &[&str]) -> Result<String>
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// What the stock client says of what it does without a plugin.
+pub fn classic(session: &Session, arguments: &[&str]) -> Result<String> {
+    done(session, "0", arguments)
+}
+
 fn found(session: &mut Session) -> Result<()> {
     let plugins = config(session).join("cli-plugins").display().to_string();
     let link = berth(session, &["docker-plugins", "install", &plugins])?;

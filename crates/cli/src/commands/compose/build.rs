@@ -7,7 +7,7 @@ use berth_ignore::Ignore;
 use serde_json::{Map, Value};
 
 use super::labels;
-use crate::build::{self, Context, Instructions, Lent, Show, Wanted};
+use crate::build::{self, Caches, Context, Instructions, Lent, Show, Wanted};
 use crate::daemon::Client;
 use crate::error::{Error, Result};
 use crate::options::BuildLimits;
@@ -27,8 +27,6 @@ pub struct Options {
 
 /// Fields that change nothing here, and are told to.
 const PASSED_OVER: &[&str] = &[
-    "cache_from",
-    "cache_to",
     "provenance",
     "sbom",
     "privileged",
@@ -96,6 +94,7 @@ fn wanted(project: &Project, service: &Service, options: &Options) -> Result<Wan
         limits: limits(value),
         is_passing: false,
         lent: lent(project, service, &options.agents)?,
+        caches: caches(value)?,
     })
 }
 
@@ -232,6 +231,11 @@ fn lent(project: &Project, service: &Service, agents: &[String]) -> Result<Lent>
     Ok(lent)
 }
 
+fn caches(value: &Value) -> Result<Caches> {
+    let all = |field: &str| -> Vec<String> { list(&value[field]).map(str::to_owned).collect() };
+    Caches::parse(&all("cache_from"), &all("cache_to"))
+}
+
 fn name_of(agent: &str) -> &str {
     agent.split_once('=').map_or(agent, |(name, _)| name)
 }
@@ -281,6 +285,8 @@ mod tests {
              \x20     shm_size: 64m\n      ulimits: {nofile: {soft: 10, hard: 20}, nproc: 5}\n\
              \x20     extra_hosts: [a=10.0.0.1]\n      platforms: [linux/amd64]\n\
              \x20     secrets: [pass, {source: pass, target: word}]\n\
+             \x20     cache_from: [team/app:1, 'type=local,src=/there']\n\
+             \x20     cache_to: ['type=inline']\n\
              secrets: {pass: {environment: PASS}}\n")
         .unwrap();
         assert_eq!(wanted.tags, ["p-app", "other:1"]);
@@ -301,6 +307,9 @@ mod tests {
             panic!("{instructions:?}");
         };
         assert_eq!(file, &path.parent().unwrap().join("File"));
+        let from = ["team/app:1", "type=local,src=/there"].map(str::to_owned);
+        let to = ["type=inline".to_owned()];
+        assert_eq!(wanted.caches, Caches::parse(&from, &to).unwrap());
         let lent = format!("{:?}", wanted.lent);
         assert!(lent.contains("pass") && lent.contains("word"), "{lent}");
         assert!(!lent.contains("opensesame"), "{lent}");
@@ -350,7 +359,7 @@ mod tests {
             let told = build(text).unwrap_err().report();
             assert!(told.contains(part), "{text}: {told}");
         }
-        let cached = serde_json::json!({"cache_from": ["a"], "cache_to": [], "sbom": "false"});
-        assert_eq!(passed_over(&cached).collect::<Vec<_>>(), ["cache_from"]);
+        let attested = serde_json::json!({"provenance": "mode=max", "sbom": "false"});
+        assert_eq!(passed_over(&attested).collect::<Vec<_>>(), ["provenance"]);
     }
 }

@@ -81,6 +81,11 @@ impl Plugin {
     ) -> Result<T> {
         self.line.call(method, body, patience).await
     }
+
+    /// An answer that was understood, and cannot be acted upon.
+    pub(crate) fn nonsense(&self, method: &str, what: String) -> Error {
+        self.line.garbled(method, what)
+    }
 }
 
 impl Line {

@@ -66,6 +66,14 @@ impl Error {
         matches!(self, Self::Refused { .. })
     }
 
+    /// Nothing came of what was asked: it was refused, or nobody heard it.
+    pub fn did_nothing(&self) -> bool {
+        !matches!(
+            self,
+            Self::Timeout { .. } | Self::Broken { .. } | Self::Garbled { .. }
+        )
+    }
+
     /// The message with those of its causes.
     pub fn report(&self) -> String {
         let mut text = self.to_string();

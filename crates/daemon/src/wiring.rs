@@ -42,8 +42,9 @@ pub struct House {
 
 /// Opens everything and takes over what runs.
 pub async fn open(config: &Config) -> Result<House> {
-    let blocking = config.clone();
-    let (parts, network, networks) = tokio::task::spawn_blocking(move || rooms(&blocking))
+    let plugins = Plugins::new(config.docker.plugins.config());
+    let (blocking, shared) = (config.clone(), plugins.clone());
+    let (parts, network, networks) = tokio::task::spawn_blocking(move || rooms(&blocking, shared))
         .await
         .context("opening was cut short")??;
     let images = Arc::clone(&parts.images);
@@ -60,7 +61,6 @@ pub async fn open(config: &Config) -> Result<House> {
         unreadable = recovered.unreadable,
         "took over what was there"
     );
-    let plugins = Plugins::new(config.docker.plugins.config());
     let places = Places {
         root: config.root.join("standalone"),
         plugins: plugins.clone(),
@@ -98,7 +98,7 @@ pub async fn open(config: &Config) -> Result<House> {
     })
 }
 
-fn rooms(config: &Config) -> Result<(Parts, Network, Networks)> {
+fn rooms(config: &Config, plugins: Plugins) -> Result<(Parts, Network, Networks)> {
     private_dir(&config.root)?;
     private_dir(&config.state)?;
     for below in ["pods", "containers", "network"] {
@@ -151,8 +151,12 @@ fn rooms(config: &Config) -> Result<(Parts, Network, Networks)> {
         cgroups,
         store,
     };
-    let networks = Networks::open(networks_config(config)?)
-        .context("cannot open the networks of Docker's containers")?;
+    let networks = NetworksConfig {
+        plugins,
+        ..networks_config(config)?
+    };
+    let networks =
+        Networks::open(networks).context("cannot open the networks of Docker's containers")?;
     Ok((parts, network, networks))
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use berth_names::{ContainerId, NetworkId, SandboxId};
+use berth_plugins::Error as PluginError;
 
 use crate::netlink::Refusal;
 use crate::pod::Protocol;
@@ -183,7 +184,7 @@ pub enum Error {
     #[error("only one instance of \"{driver}\" network is allowed")]
     NetworkSingle { driver: String },
 
-    #[error("network driver {driver:?} is not there: networks are of the driver \"bridge\"")]
+    #[error("network driver {driver:?} is not there: neither \"bridge\" nor a plugin is called so")]
     NetworkDriverUnknown { driver: String },
 
     #[error(
@@ -195,6 +196,31 @@ pub enum Error {
         /// The containers.
         endpoints: String,
     },
+
+    #[error("{action} {name}: {}", .cause.report())]
+    Plugged {
+        action: &'static str,
+        /// The network's name.
+        name: String,
+        // Not as its source: the text has all of it.
+        cause: Box<berth_plugins::Error>,
+    },
+
+    #[error(
+        "network {name} is not removed: {}. Start its plugin and try again, or have the network \
+         forgotten without it: berth network rm --force {name}",
+        .cause.report()
+    )]
+    NetworkHeld {
+        name: String,
+        cause: Box<berth_plugins::Error>,
+    },
+
+    #[error(
+        "the plugin of network {network} named the interface {interface:?} for the container, \
+         which is not on this host"
+    )]
+    InterfaceMissing { interface: String, network: String },
 
     #[error("invalid network: {reason}")]
     NetworkInvalid { reason: String },
@@ -256,6 +282,14 @@ impl Error {
         match self {
             Self::NetworkNotFound { .. } | Self::NetworkDriverUnknown { .. } => ErrorKind::NotFound,
             Self::NotConnected { .. } => ErrorKind::NotFound,
+            Self::Plugged { action, cause, .. } => match **cause {
+                PluginError::NotFound(_) | PluginError::Lacks { .. }
+                    if *action == "create network" =>
+                {
+                    ErrorKind::NotFound
+                }
+                _ => ErrorKind::Internal,
+            },
             Self::NetworkExists { .. } => ErrorKind::Conflict,
             Self::NetworkInvalid { .. }
             | Self::NetworkAmbiguous { .. }

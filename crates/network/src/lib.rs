@@ -41,8 +41,8 @@ pub use network::{Network, NetworkStatus, NotReady, Reconciled};
 pub use networks::{
     AddressPool, BRIDGE, Created, Endpoint, EndpointAddress, EndpointRequest, HOST, HostPort,
     IpamConfig, MacAddress, MacError, Member, Membership, NONE, NetworkDefinition, NetworkDriver,
-    NetworkInfo, NetworkSubnet, Networks, NetworksConfig, NewNetwork, PortRequest, PublishedPort,
-    Released,
+    NetworkInfo, NetworkSubnet, Networks, NetworksConfig, NewNetwork, Plug, PlugRoute, PortRequest,
+    PublishedPort, Released,
 };
 pub use pod::{Attachment, Bandwidth, Dns, POD_INTERFACE, PodNetwork, PortMapping, Protocol};
 pub use subnet::{Subnet, SubnetError};

@@ -311,20 +311,20 @@ fn addresses_are_given_as_asked_and_not_twice() {
             .await;
         assert_eq!(error.unwrap_err().kind(), ErrorKind::Invalid);
 
-        let error = networks.remove("own").await.unwrap_err();
+        let error = networks.remove("own", false).await.unwrap_err();
         assert!(matches!(error, Error::NetworkInUse { .. }), "{error}");
         networks.release(&first.id).await.unwrap();
         let again = join(&networks, &pods[1], "second", "own").await;
         assert_eq!(ip(&again).to_string(), "10.42.0.2");
         networks.release(&again.member.id).await.unwrap();
-        let removed = networks.remove("own").await.unwrap();
+        let removed = networks.remove("own", false).await.unwrap();
         assert!(!run("ip", &["link"]).contains(&removed.interface));
         assert_eq!(
-            networks.remove("own").await.unwrap_err().kind(),
+            networks.remove("own", false).await.unwrap_err().kind(),
             ErrorKind::NotFound
         );
         assert_eq!(
-            networks.remove("bridge").await.unwrap_err().kind(),
+            networks.remove("bridge", false).await.unwrap_err().kind(),
             ErrorKind::InUse
         );
     });

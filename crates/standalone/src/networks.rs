@@ -220,7 +220,7 @@ fn note(record: &mut Record, membership: &Membership) {
         })
         .collect();
     record.ports.clear();
-    for port in &membership.ports {
+    for port in membership.published() {
         let key = format!("{}/{}", port.container_port, port.protocol);
         record.ports.entry(key).or_default().push(PortBinding {
             host_ip: port.host_ip.to_string(),

@@ -93,6 +93,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "berth-network",
         &[
+            "berth-plugins",
             "berth-metadata",
             "berth-kernel",
             "berth-names",

@@ -62,9 +62,15 @@ pub struct List {
 
 #[derive(Debug, Args)]
 pub struct Create {
-    /// bridge
+    /// bridge, or a plugin's name
     #[arg(short, long, default_value = "bridge")]
     driver: String,
+    /// Who gives addresses: default, null, or a plugin's name
+    #[arg(long, default_value = "default", value_name = "DRIVER")]
+    ipam_driver: String,
+    /// name=value of the one who gives addresses
+    #[arg(long, value_name = "OPTION")]
+    ipam_opt: Vec<String>,
     /// Addresses, as in 10.1.0.0/16
     #[arg(long, value_name = "SUBNET")]
     subnet: Vec<String>,
@@ -121,7 +127,7 @@ pub struct Disconnect {
 
 #[derive(Debug, Args)]
 pub struct Remove {
-    /// Those that are not there are no error
+    /// Those that are not there are no error, and those whose plugin is gone are forgotten
     #[arg(short, long)]
     force: bool,
     #[arg(required = true, value_name = "NETWORK")]
@@ -202,9 +208,11 @@ impl Create {
             "Options": pairs(&self.opt),
         });
         let pools = self.pools()?;
-        if !pools.is_empty() {
-            body["IPAM"] = json!({"Driver": "default", "Config": pools});
-        }
+        body["IPAM"] = json!({
+            "Driver": self.ipam_driver,
+            "Options": pairs(&self.ipam_opt),
+            "Config": pools,
+        });
         Ok(body)
     }
 
@@ -272,6 +280,7 @@ impl Remove {
     async fn run(self, client: &Client) -> Outcome {
         each(&self.networks, async |name| {
             let call = Call::delete(format!("/networks/{}", segment(name)));
+            let call = call.given("force", if self.force { "1" } else { "" });
             match client.tell(call).await {
                 Err(error) if self.force && error.is_not_found() => Ok(()),
                 Err(error) => Err(error),

@@ -33,12 +33,13 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-/// `DELETE /networks/{name}`.
+/// `DELETE /networks/{name}`; with `force`, which is Berth's own, also one whose plugin is gone.
 pub async fn delete(
     State(engine): State<Arc<Engine>>,
     Path(name): Path<String>,
+    query: Query,
 ) -> Result<StatusCode> {
-    let network = engine.networks.remove(&name).await?;
+    let network = engine.networks.remove(&name, query.flag("force")).await?;
     tell(&engine, &network, "destroy");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -59,7 +60,8 @@ pub async fn prune(State(engine): State<Arc<Engine>>, query: Query) -> Result<Js
             continue;
         }
         // One that a container joined meanwhile stays, and that is no failure.
-        match engine.networks.remove(network.definition.id.as_str()).await {
+        let id = network.definition.id.as_str();
+        match engine.networks.remove(id, false).await {
             Ok(definition) => {
                 tell(&engine, &definition, "destroy");
                 removed.push(definition.name.clone());

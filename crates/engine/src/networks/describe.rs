@@ -38,7 +38,7 @@ pub struct Shown {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Ipam {
-    driver: &'static str,
+    driver: String,
     /// `null` where nobody could have given any.
     options: Option<BTreeMap<String, String>>,
     config: Vec<Config>,
@@ -83,12 +83,15 @@ impl Shown {
             name: definition.name.clone(),
             id: definition.id.to_string(),
             created: created(definition),
-            scope: "local",
+            scope: scope(definition),
             driver: definition.driver.to_string(),
             enable_ipv4: definition.ipv4,
             enable_ipv6: definition.ipv6,
             ipam: Ipam {
-                driver: "default",
+                driver: match definition.ipam_driver.as_str() {
+                    "" => "default".to_owned(),
+                    driver => driver.to_owned(),
+                },
                 options: (!definition.predefined()).then(|| definition.ipam_options.clone()),
                 config: definition.subnets.iter().map(Config::from).collect(),
             },
@@ -111,6 +114,14 @@ impl Shown {
                 .collect(),
             ..Self::listed(network)
         }
+    }
+}
+
+/// As its plugin says; ours are of this node.
+pub fn scope(definition: &NetworkDefinition) -> &'static str {
+    match definition.global {
+        true => "global",
+        false => "local",
     }
 }
 

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
-use berth_network::{NetworkDefinition, NetworkDriver, NetworkInfo};
+use berth_network::{NetworkDefinition, NetworkInfo};
 
 use crate::events::Kind;
 use crate::query::moment;
 use crate::{Engine, Error, Filters, Json, Query, Result};
 
-use self::describe::Shown;
+use self::describe::{Shown, scope};
 
 pub fn routes() -> Router<Arc<Engine>> {
     Router::new()
@@ -56,7 +56,7 @@ fn accepted(filters: &Filters, network: &NetworkDefinition) -> bool {
     filters.exact("driver", &network.driver.to_string())
         && filters.any("id", |id| network.id.as_str().starts_with(id))
         && filters.any("name", |name| network.name.contains(name))
-        && filters.exact("scope", "local")
+        && filters.exact("scope", scope(network))
         && filters.exact("type", kind)
         && filters.labels("label", &network.labels)
 }
@@ -67,10 +67,12 @@ async fn inspect(
     Path(name): Path<String>,
     query: Query,
 ) -> Result<Json<Shown>> {
-    if !matches!(query.text("scope"), "" | "local") {
+    let found = engine.networks.find(&name)?;
+    let wanted = query.text("scope");
+    if !wanted.is_empty() && wanted != scope(&found.definition) {
         return Err(Error::NotFound(format!("network {name} not found")));
     }
-    Ok(Json(Shown::whole(&engine.networks.find(&name)?)))
+    Ok(Json(Shown::whole(&found)))
 }
 
 /// What a pruning may take of the networks that nobody is on.
@@ -88,8 +90,7 @@ fn prunable(filters: &Filters, network: &NetworkInfo) -> Result<bool> {
         Some(until) => i128::from(definition.created) < moment(until)?.unix_timestamp_nanos(),
         None => true,
     };
-    Ok(definition.driver == NetworkDriver::Bridge
-        && !definition.predefined()
+    Ok(!definition.predefined()
         && network.endpoints.is_empty()
         && old
         && filters.labels("label", &definition.labels)

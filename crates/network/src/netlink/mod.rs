@@ -7,4 +7,4 @@ pub(crate) mod wire;
 
 pub(crate) use channel::Channel;
 pub use channel::Refusal;
-pub(crate) use route::{LinkInfo, Route, VethPlan};
+pub(crate) use route::{LinkInfo, Move, Route, VethPlan};

@@ -42,7 +42,19 @@ pub(crate) struct LinkInfo {
     pub loopback: bool,
     pub mtu: u32,
     pub bridge: bool,
+    pub mac: [u8; 6],
+    /// What whoever manages it has noted there.
+    pub alias: String,
     pub counters: crate::counters::Counters,
+}
+
+/// Where an interface goes, and as what.
+#[derive(Debug)]
+pub(crate) struct Move<'a> {
+    pub to: BorrowedFd<'a>,
+    pub name: &'a str,
+    pub mac: Option<[u8; 6]>,
+    pub alias: &'a str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +214,19 @@ impl Route {
         self.channel.ask(message)
     }
 
+    /// Moves an interface into another namespace, where it is down and has another name.
+    pub(crate) fn move_link(&mut self, index: u32, plan: &Move<'_>) -> Result<(), Refusal> {
+        let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, 0, 0));
+        message
+            .number(libc::IFLA_NET_NS_FD, plan.to.as_raw_fd() as u32)
+            .string(libc::IFLA_IFNAME, plan.name)
+            .string(libc::IFLA_IFALIAS, plan.alias);
+        if let Some(mac) = &plan.mac {
+            message.bytes(libc::IFLA_ADDRESS, mac);
+        }
+        self.channel.ask(message)
+    }
+
     /// Takes an interface down; its absence is success.
     pub(crate) fn set_down(&mut self, name: &str) -> Result<(), Refusal> {
         let header = link_header(0, 0, libc::IFF_UP as u32);
@@ -255,21 +280,43 @@ impl Route {
     }
 
     pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> Result<(), Refusal> {
-        let (family, bytes) = octets(gateway);
+        self.add_route(index, None, Some(gateway))
+    }
+
+    /// A way through an interface: to all of `gateway`'s family without a destination, and without
+    /// a gateway to what is on its own link.
+    pub(crate) fn add_route(
+        &mut self,
+        index: u32,
+        destination: Option<Subnet>,
+        gateway: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let like = gateway.or(destination.map(|subnet| subnet.base()));
+        let Some((family, _)) = like.map(octets) else {
+            return Ok(());
+        };
         let mut header = [0; RTMSG];
         header[0] = family;
+        header[1] = destination.map_or(0, |subnet| subnet.prefix());
         header[4] = libc::RT_TABLE_MAIN;
         header[5] = libc::RTPROT_STATIC;
-        header[6] = libc::RT_SCOPE_UNIVERSE;
+        header[6] = match gateway {
+            Some(_) => libc::RT_SCOPE_UNIVERSE,
+            None => libc::RT_SCOPE_LINK,
+        };
         header[7] = libc::RTN_UNICAST;
         let mut message = Message::new(
             libc::RTM_NEWROUTE,
             (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16,
             &header,
         );
-        message
-            .bytes(libc::RTA_GATEWAY, &bytes)
-            .number(libc::RTA_OIF, index);
+        if let Some(subnet) = destination.filter(|subnet| subnet.prefix() > 0) {
+            message.bytes(libc::RTA_DST, &octets(subnet.base()).1);
+        }
+        if let Some(gateway) = gateway {
+            message.bytes(libc::RTA_GATEWAY, &octets(gateway).1);
+        }
+        message.number(libc::RTA_OIF, index);
         self.channel.ask(message)
     }
 
@@ -335,11 +382,16 @@ fn parse_link(payload: &[u8]) -> Option<LinkInfo> {
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         mtu: 0,
         bridge: false,
+        mac: [0; 6],
+        alias: String::new(),
         counters: Default::default(),
     };
     for (kind, value) in wire::attributes(payload.get(IFINFOMSG..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = wire::text(value),
+            // Others than Ethernet's have other lengths.
+            libc::IFLA_ADDRESS => link.mac = value.try_into().unwrap_or_default(),
+            libc::IFLA_IFALIAS => link.alias = wire::text(value),
             libc::IFLA_MTU => link.mtu = wire::u32_at(value, 0).unwrap_or(0),
             libc::IFLA_STATS64 => link.counters = crate::counters::parse(value),
             libc::IFLA_LINKINFO => {

@@ -118,7 +118,19 @@ fn bring_up(route: &mut Route, endpoint: &Endpoint) -> Result<()> {
     route
         .set_up(LOOPBACK)
         .and_then(|()| route.set_up(index))
-        .map_err(failed("bring the container's interfaces up", endpoint))
+        .map_err(failed("bring the container's interfaces up", endpoint))?;
+    let plug = endpoint.plug.iter().flat_map(|plug| &plug.routes);
+    // Those on the link first: others' next hops may be there.
+    let (far, near): (Vec<_>, Vec<_>) = plug.partition(|way| way.next_hop.is_some());
+    for way in near.into_iter().chain(far) {
+        route
+            .add_route(index, Some(way.destination), way.next_hop)
+            .map_err(failed(
+                "give the container a route of its plugin's",
+                endpoint,
+            ))?;
+    }
+    Ok(())
 }
 
 fn index(route: &mut Route, endpoint: &Endpoint) -> Result<u32> {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use berth_plugins::Plugins;
+
 use super::ipam::AddressPool;
 
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct NetworksConfig {
     /// Who forwards ports of the host into this network namespace, where it is an ordinary user's:
     /// the API socket of slirp4netns.
     pub forwards: Option<PathBuf>,
+    /// Whose networks and addresses can be asked for.
+    pub plugins: Plugins,
 }
 
 impl NetworksConfig {
@@ -32,6 +36,7 @@ impl NetworksConfig {
             pools: AddressPool::defaults(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             forwards: None,
+            plugins: Plugins::new(berth_plugins::Config::default()),
         }
     }
 }

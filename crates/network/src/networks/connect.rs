@@ -1,19 +1,25 @@
 //! Connecting containers and letting them go.
 //!
 //! ```text
-//!            attach: take, record, bridge, ports, cable, inside
+//!            attach: take, plugins, record, bridge, ports, cable, inside
 //!   (none) ------------------------------------------------------> attached
 //!          <------------------------------------------------------
-//!            detach, release: ports, cable, record, give back
+//!            detach, release: ports, cable, record, give back, plugins
 //! ```
+//!
+//! A container's record has an endpoint of a plugin's once that is whole: until then the ledger
+//! alone knows it, and whoever finds it there gives it back.
 //!
 //! Everything blocks and may leave its thread in the container's namespace: callers give it one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use berth_names::{ContainerId, NetworkId};
 
 use super::member::{Endpoint, EndpointRequest, Member, Membership};
+use super::settle::WAIT;
 use super::standing::{Description, entries};
 use super::state::Net;
 use super::{Inner, cable, endpoint_id, publish};
@@ -22,7 +28,7 @@ use crate::firewall::Owner;
 
 impl Inner {
     pub(super) fn attach(
-        &self,
+        self: &Arc<Self>,
         member: &Member,
         reference: &str,
         request: EndpointRequest,
@@ -49,13 +55,23 @@ impl Inner {
         }
     }
 
-    fn connect(&self, before: Option<&Membership>, next: &mut Membership) -> Result<()> {
-        let Some(endpoint) = next.endpoints.last().cloned() else {
+    fn connect(self: &Arc<Self>, before: Option<&Membership>, next: &mut Membership) -> Result<()> {
+        self.plug_in(next)?;
+        self.allocate(next)?;
+        let Some(endpoint) = next.endpoints.last_mut() else {
             return Ok(());
         };
-        self.allocate(next)?;
-        self.store.put_membership(next)?;
-        if !endpoint.interface.is_empty() {
+        self.bring_in(&next.member, endpoint)?;
+        let endpoint = endpoint.clone();
+        if endpoint.plug.is_some() {
+            self.standing.publish(before, next)?;
+            cable::enter(&next.member.netns)?;
+            cable::configure(next, Some(&endpoint))?;
+            self.serve_names_here(next)?;
+        } else {
+            self.store.put_membership(next)?;
+        }
+        if endpoint.is_cabled() {
             let net = self.description(&endpoint.network)?;
             let bridge = self.standing.bridge(&net)?;
             // The table belongs to the host's namespace by its socket; a refused port costs no
@@ -66,6 +82,10 @@ impl Inner {
             cable::enter(netns)?;
             cable::configure(next, Some(&endpoint))?;
             self.serve_names_here(next)?;
+        }
+        if next.is_plugged() {
+            self.lead_out(before, next)?;
+            self.store.put_membership(next)?;
         }
         self.remember(next.clone());
         Ok(())
@@ -86,8 +106,8 @@ impl Inner {
         if next.member.ports.is_empty() || !next.ports.is_empty() {
             return Ok(());
         }
-        let gateway = (next.endpoints.iter()).find(|e| Some(&e.network) == next.gateway.as_ref());
-        let Some(gateway) = gateway else {
+        // A plugin publishes what it leads to.
+        let Some(gateway) = next.way_out().filter(|way| way.plug.is_none()) else {
             return Ok(());
         };
         let binding = {
@@ -114,27 +134,33 @@ impl Inner {
     }
 
     /// Takes back what an attachment that failed may have done.
-    fn undo(&self, before: Option<Membership>, next: &Membership) -> Result<()> {
+    fn undo(self: &Arc<Self>, before: Option<Membership>, next: &Membership) -> Result<()> {
         let Some(endpoint) = next.endpoints.last() else {
             return Ok(());
         };
-        let Some(before) = before else {
-            return self.let_go(next, true);
+        let Some(mut before) = before else {
+            return self.let_go(next, true, WAIT);
         };
         self.standing.publish(Some(next), &before)?;
-        if !endpoint.interface.is_empty() {
+        if endpoint.is_cabled() {
             cable::unplug(&self.standing.route, endpoint)?;
         }
         self.store.put_membership(&before)?;
         if before.ports.is_empty() {
             self.give_ports_back(&next.member.id);
         }
-        self.forget(endpoint, before);
+        self.forget(endpoint, before.clone());
+        self.settle_endpoints(next, Some(&endpoint.id), WAIT);
+        if next.is_plugged() {
+            cable::enter(&before.member.netns)?;
+            cable::configure(&before, None)?;
+            self.lead_out(Some(next), &mut before)?;
+        }
         Ok(())
     }
 
-    pub(super) fn detach(&self, container: &ContainerId, reference: &str) -> Result<()> {
-        let (before, next) = {
+    pub(super) fn detach(self: &Arc<Self>, container: &ContainerId, reference: &str) -> Result<()> {
+        let (before, mut next) = {
             let state = self.state.lock();
             let net = state.find(reference)?;
             let network = &net.definition.id;
@@ -151,7 +177,7 @@ impl Inner {
             }
         };
         if next.endpoints.is_empty() {
-            return self.let_go(&before, true);
+            return self.let_go(&before, true, WAIT);
         }
         let gone = before
             .endpoints
@@ -161,37 +187,46 @@ impl Inner {
             return Ok(());
         };
         self.standing.publish(Some(&before), &next)?;
-        if !gone.interface.is_empty() {
+        if gone.is_cabled() {
             cable::unplug(&self.standing.route, gone)?;
         }
         self.store.put_membership(&next)?;
         self.forget(gone, next.clone());
+        self.settle_endpoints(&before, Some(&gone.id), WAIT);
         cable::enter(&next.member.netns)?;
-        cable::configure(&next, None)
+        cable::configure(&next, None)?;
+        if next.is_plugged() {
+            self.lead_out(Some(&before), &mut next)?;
+            self.store.put_membership(&next)?;
+            self.remember(next);
+        }
+        Ok(())
     }
 
-    pub(super) fn release(&self, container: &ContainerId) -> Result<()> {
+    pub(super) fn release(self: &Arc<Self>, container: &ContainerId, wait: Duration) -> Result<()> {
         let known = self.state.lock().members.get(container).cloned();
         match known {
-            Some(membership) => self.let_go(&membership, false),
+            Some(membership) => self.let_go(&membership, false, wait),
             None => Ok(()),
         }
     }
 
     /// Takes back everything that a container has. Every step runs whatever became of the others;
     /// but what a failed step left in use is not given to anybody else.
-    fn let_go(&self, membership: &Membership, unplug: bool) -> Result<()> {
+    /// Plugins are waited for so long, and asked behind from then on.
+    fn let_go(
+        self: &Arc<Self>,
+        membership: &Membership,
+        unplug: bool,
+        wait: Duration,
+    ) -> Result<()> {
         let container = &membership.member.id;
         self.resolving.directory.remove(container);
         // Its sockets would keep the namespace.
         self.resolvers.lock().remove(container);
         let mut failures = Vec::new();
         failures.extend(self.standing.withdraw(membership).err());
-        for endpoint in membership
-            .endpoints
-            .iter()
-            .filter(|e| !e.interface.is_empty())
-        {
+        for endpoint in membership.endpoints.iter().filter(|e| e.is_cabled()) {
             let route = &self.standing.route;
             let gone = match unplug {
                 true => cable::unplug(route, endpoint),
@@ -209,6 +244,8 @@ impl Inner {
             for net in state.networks.values_mut() {
                 net.release(container);
             }
+            drop(state);
+            self.settle_endpoints(membership, None, wait);
             return Ok(());
         }
         Err(failures.remove(0))
@@ -283,8 +320,7 @@ impl Inner {
     ) -> Membership {
         let mut state = self.state.lock();
         membership.endpoints.retain(|endpoint| {
-            let whole =
-                endpoint.interface.is_empty() || cables.contains(&cable::host_name(endpoint));
+            let whole = !endpoint.is_cabled() || cables.contains(&cable::host_name(endpoint));
             whole && state.networks.contains_key(&endpoint.network)
         });
         membership.gateway = super::state::gateway(&membership.endpoints);

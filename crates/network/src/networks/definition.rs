@@ -19,14 +19,33 @@ pub const NONE: &str = "none";
 const TEXT_LIMIT: usize = 256 * 1024;
 const NAME_LIMIT: usize = 255;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum NetworkDriver {
     Bridge,
     /// The host's own network: whoever is on it has no namespace.
     Host,
     /// Nothing but a loopback.
     Null,
+    /// A program beside the daemon, by its name.
+    Plugin(String),
+}
+
+impl From<String> for NetworkDriver {
+    fn from(name: String) -> Self {
+        match name.as_str() {
+            "" | "bridge" => Self::Bridge,
+            "host" => Self::Host,
+            "null" => Self::Null,
+            _ => Self::Plugin(name),
+        }
+    }
+}
+
+impl From<NetworkDriver> for String {
+    fn from(driver: NetworkDriver) -> Self {
+        driver.to_string()
+    }
 }
 
 impl fmt::Display for NetworkDriver {
@@ -35,6 +54,7 @@ impl fmt::Display for NetworkDriver {
             Self::Bridge => "bridge",
             Self::Host => "host",
             Self::Null => "null",
+            Self::Plugin(name) => name,
         })
     }
 }
@@ -55,10 +75,10 @@ pub struct IpamConfig {
 #[derive(Debug, Clone)]
 pub struct NewNetwork {
     pub name: String,
-    /// Empty: `bridge`, the only one of which there can be more.
+    /// Empty: `bridge`. What is not built in is a plugin's name.
     pub driver: String,
     pub options: BTreeMap<String, String>,
-    /// Empty or `default`.
+    /// Empty or `default`; `null` where a plugin's network has its own; or a plugin's name.
     pub ipam_driver: String,
     pub ipam_options: BTreeMap<String, String>,
     pub ipam: Vec<IpamConfig>,
@@ -87,6 +107,16 @@ impl NewNetwork {
         }
     }
 
+    pub(super) fn driver(&self) -> NetworkDriver {
+        NetworkDriver::from(self.driver.clone())
+    }
+
+    /// Whether plugins have to be asked for it.
+    pub(super) fn is_plugged(&self) -> bool {
+        let driver = matches!(self.driver(), NetworkDriver::Plugin(_));
+        driver || !is_own(&self.ipam_driver)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let invalid = |reason: String| Err(Error::NetworkInvalid { reason });
         check_name(&self.name)?;
@@ -95,24 +125,14 @@ impl NewNetwork {
                 name: self.name.clone(),
             });
         }
-        match self.driver.as_str() {
-            "" | "bridge" => {}
-            "host" | "null" => {
-                return Err(Error::NetworkSingle {
-                    driver: self.driver.clone(),
-                });
-            }
-            other => {
-                return Err(Error::NetworkDriverUnknown {
-                    driver: other.chars().take(64).collect(),
-                });
-            }
+        let driver = self.driver();
+        if let NetworkDriver::Host | NetworkDriver::Null = driver {
+            return Err(Error::NetworkSingle {
+                driver: self.driver.clone(),
+            });
         }
-        if !matches!(self.ipam_driver.as_str(), "" | "default") {
-            return invalid(format!(
-                "IPAM driver {:?} is not there: addresses are given by \"default\"",
-                self.ipam_driver
-            ));
+        if self.ipam_driver == "null" && driver == NetworkDriver::Bridge {
+            return invalid("the addresses of a bridge network are not its own".to_owned());
         }
         if !self.ipv4 && !self.ipv6 {
             return invalid("IPv4 or IPv6 must be enabled".to_owned());
@@ -130,6 +150,11 @@ impl NewNetwork {
         }
         Ok(())
     }
+}
+
+/// Whether addresses are ours to give.
+fn is_own(ipam: &str) -> bool {
+    matches!(ipam, "" | "default")
 }
 
 /// Letters and digits first, then also `_.-`: the field's names of things.
@@ -159,6 +184,9 @@ pub struct NetworkSubnet {
     pub auxiliary: BTreeMap<String, IpAddr>,
     /// Whether somebody asked for this subnet, so that addresses in it can be asked for too.
     pub chosen: bool,
+    /// By what name the plugin that gives its addresses knows it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pool: String,
 }
 
 /// A network as it is remembered. Nothing of it changes, but the default network's subnet where
@@ -184,6 +212,12 @@ pub struct NetworkDefinition {
     /// The interface was there before the network, and stays when that goes.
     #[serde(default)]
     pub adopted: bool,
+    /// As in [`NewNetwork`].
+    #[serde(default)]
+    pub ipam_driver: String,
+    /// Its plugin has the same network on other nodes.
+    #[serde(default)]
+    pub global: bool,
 }
 
 impl NetworkDefinition {
@@ -194,7 +228,26 @@ impl NetworkDefinition {
 
     /// Whether names are resolved on it.
     pub fn user_defined(&self) -> bool {
-        self.driver == NetworkDriver::Bridge && !self.predefined()
+        !self.predefined()
+    }
+
+    /// The plugin whose network it is.
+    pub(super) fn plugin(&self) -> Option<&str> {
+        match &self.driver {
+            NetworkDriver::Plugin(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether addresses are taken from pools of ours.
+    pub(super) fn gives_addresses(&self) -> bool {
+        is_own(&self.ipam_driver)
+    }
+
+    /// The plugin that gives its addresses.
+    pub(super) fn ipam_plugin(&self) -> Option<&str> {
+        let ipam = self.ipam_driver.as_str();
+        (!is_own(ipam) && ipam != "null").then_some(ipam)
     }
 }
 
@@ -220,9 +273,8 @@ mod tests {
             change(&mut network);
             network.check()
         };
-        assert!(with(|n| n.driver = "macvlan".into()).is_err());
         assert!(with(|n| n.driver = "host".into()).is_err());
-        assert!(with(|n| n.ipam_driver = "dhcp".into()).is_err());
+        assert!(with(|n| n.ipam_driver = "null".into()).is_err());
         assert!(with(|n| n.ipv4 = false).is_err());
         assert!(with(|n| _ = n.labels.insert("a".into(), "x".repeat(300_000))).is_err());
         with(|n| n.driver = "bridge".into()).unwrap();

@@ -50,7 +50,7 @@ pub(super) struct Occupied {
 }
 
 impl Occupied {
-    fn holder(&self, subnet: &Subnet) -> Option<&str> {
+    pub(super) fn holder(&self, subnet: &Subnet) -> Option<&str> {
         self.networks
             .iter()
             .find(|(taken, _)| taken.overlaps(subnet))
@@ -80,7 +80,7 @@ pub(super) fn plan(
         let config = configs.next();
         if let Some(second) = configs.next().and_then(|config| config.subnet) {
             return Err(invalid(format!(
-                "subnet {second}: a bridge network has one subnet of each family"
+                "subnet {second}: a network has one subnet of each family"
             )));
         }
         match (enabled, config) {
@@ -114,7 +114,7 @@ pub(super) fn next_free(
     complete(subnet, &IpamConfig::default(), false)
 }
 
-fn check_whole(config: &IpamConfig) -> Result<()> {
+pub(super) fn check_whole(config: &IpamConfig) -> Result<()> {
     let bare = config.range.is_none() && config.gateway.is_none() && config.auxiliary.is_empty();
     if config.subnet.is_none() && !bare {
         return Err(invalid(
@@ -185,6 +185,7 @@ fn complete(subnet: Subnet, config: &IpamConfig, chosen: bool) -> Result<Network
         gateway,
         auxiliary: config.auxiliary.clone(),
         chosen,
+        pool: String::new(),
     })
 }
 

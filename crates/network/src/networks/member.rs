@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forwards::WITHIN;
 use crate::pod::{Dns, PortMapping, Protocol};
+use crate::subnet::Subnet;
 
 /// A hardware address, written `02:42:ac:11:00:02`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -176,6 +177,27 @@ pub struct Endpoint {
     /// All names that it is found by, if the network resolves names.
     pub names: Vec<String>,
     pub request: EndpointRequest,
+    /// On a plugin's network: what that has made of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plug: Option<Plug>,
+}
+
+/// What a network's plugin said when a container joined.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plug {
+    /// The interface's name on the host.
+    pub source: String,
+    /// What is beyond the subnet, and where.
+    pub routes: Vec<PlugRoute>,
+    /// By the plugin.
+    pub published: Vec<PublishedPort>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlugRoute {
+    pub destination: Subnet,
+    /// `None`: it is on the interface's own link.
+    pub next_hop: Option<IpAddr>,
 }
 
 impl Endpoint {
@@ -185,6 +207,11 @@ impl Endpoint {
 
     pub fn ipv6(&self) -> Option<&EndpointAddress> {
         self.addresses.iter().find(|a| a.address.is_ipv6())
+    }
+
+    /// Whether it has a cable of ours.
+    pub(super) fn is_cabled(&self) -> bool {
+        !self.interface.is_empty() && self.plug.is_none()
     }
 }
 
@@ -197,6 +224,31 @@ pub struct Membership {
     /// Whose gateway is the container's default route, and who publishes its ports.
     pub gateway: Option<NetworkId>,
     pub ports: Vec<PublishedPort>,
+}
+
+impl Membership {
+    /// Whether plugins' networks are among its own.
+    pub(super) fn is_plugged(&self) -> bool {
+        self.endpoints
+            .iter()
+            .any(|endpoint| endpoint.plug.is_some())
+    }
+
+    /// Whose gateway is the way out.
+    pub(super) fn way_out(&self) -> Option<&Endpoint> {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.find(|endpoint| Some(&endpoint.network) == self.gateway.as_ref())
+    }
+
+    /// The ports that lead to the container, whoever published them.
+    pub fn published(&self) -> impl Iterator<Item = &PublishedPort> {
+        let plug = self.way_out().and_then(|endpoint| endpoint.plug.as_ref());
+        let (own, plugged) = match plug {
+            Some(plug) => (&[][..], &plug.published[..]),
+            None => (&self.ports[..], &[][..]),
+        };
+        own.iter().chain(plugged)
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@
 //!               definition, options, ipam ── state ── publish (the host's ports)
 //!                                store        │
 //!                             standing (bridges, the table), cable, dns
+//!
+//!   plugged (networks), outlet (endpoints), moved (interfaces)
+//!      what plugins are asked for, each step in ledger first; settle gives it back
 //! ```
 //!
 //! A definition outlives the boot, a container's place does not. What is asked for is decided in
@@ -20,10 +23,15 @@ mod definition;
 mod dns;
 mod forwards;
 mod ipam;
+mod ledger;
 mod member;
+mod moved;
 mod names;
 mod options;
+mod outlet;
+mod plugged;
 mod publish;
+mod settle;
 mod standing;
 mod state;
 mod store;
@@ -42,12 +50,13 @@ pub use definition::{
 pub use ipam::AddressPool;
 pub use member::{
     Endpoint, EndpointAddress, EndpointRequest, HostPort, MacAddress, MacError, Member, Membership,
-    PortRequest, PublishedPort,
+    Plug, PlugRoute, PortRequest, PublishedPort,
 };
 
 use self::claims::{Claim, Claims};
 use self::definition::NewNetwork as Wanted;
 use self::forwards::Forwarder;
+use self::ledger::Ledger;
 use self::standing::{Description, Standing};
 use self::state::{Net, State};
 use self::store::Store;
@@ -65,6 +74,7 @@ pub struct Networks {
 struct Inner {
     config: NetworksConfig,
     store: Store,
+    ledger: Ledger,
     state: Mutex<State>,
     standing: Standing,
     claims: Claims,
@@ -119,6 +129,7 @@ impl Networks {
         };
         let inner = Arc::new(Inner {
             store: Store::open(&config.record_dir, &config.state_dir)?,
+            ledger: Ledger::open(&config.record_dir)?,
             state: Mutex::new(State {
                 next_port: *publish::ephemeral().start(),
                 ..State::default()
@@ -136,6 +147,7 @@ impl Networks {
         inner.load()?;
         inner.predefine()?;
         inner.resume()?;
+        inner.settle_orphans();
         Ok(Self { inner })
     }
 
@@ -157,19 +169,30 @@ impl Networks {
     pub async fn create(&self, wanted: NewNetwork) -> Result<Created> {
         let inner = Arc::clone(&self.inner);
         joined(tokio::spawn(async move {
-            let _alone = inner.changing.lock().await;
             let worker = Arc::clone(&inner);
+            if wanted.is_plugged() {
+                // Others do not wait for its plugins.
+                let create = move || worker.create_plugged(&wanted);
+                return threads::run_async("berth-network", create).await;
+            }
+            let _alone = inner.changing.lock().await;
             threads::run_async("berth-network", move || worker.create(&wanted)).await
         }))
         .await
     }
 
-    /// Removes a network that nobody is on; says which.
-    pub async fn remove(&self, reference: &str) -> Result<Arc<NetworkDefinition>> {
+    /// Removes a network that nobody is on; says which. With `force` one is forgotten that its plugin
+    /// does not let go.
+    pub async fn remove(&self, reference: &str, force: bool) -> Result<Arc<NetworkDefinition>> {
         let (inner, reference) = (Arc::clone(&self.inner), reference.to_owned());
         joined(tokio::spawn(async move {
-            let _alone = inner.changing.lock().await;
             let worker = Arc::clone(&inner);
+            let found = Arc::clone(&inner.state.lock().find(&reference)?.definition);
+            if found.plugin().is_some() || found.ipam_plugin().is_some() {
+                let remove = move || worker.remove_plugged(&reference, force);
+                return threads::run_async("berth-network", remove).await;
+            }
+            let _alone = inner.changing.lock().await;
             threads::run_async("berth-network", move || worker.remove(&reference)).await
         }))
         .await
@@ -205,8 +228,10 @@ impl Networks {
     /// that has nothing is no failure. On failure its record stays: call again.
     pub async fn release(&self, container: &ContainerId) -> Result<()> {
         let id = container.clone();
-        self.in_turn(container, "berth-release", move |inner| inner.release(&id))
-            .await
+        self.in_turn(container, "berth-release", move |inner| {
+            inner.release(&id, settle::WAIT)
+        })
+        .await
     }
 
     /// A container's networks; `None` while it has none.
@@ -219,7 +244,12 @@ impl Networks {
         let known: Vec<_> = self.inner.state.lock().members.keys().cloned().collect();
         let mut done = Released::default();
         for container in known.into_iter().filter(|id| !live.contains(id)) {
-            match self.release(&container).await {
+            let id = container.clone();
+            // Plugins are not waited for: they may be containers that start later.
+            let released = self.in_turn(&container, "berth-release", move |inner| {
+                inner.release(&id, std::time::Duration::ZERO)
+            });
+            match released.await {
                 Ok(()) => done.released.push(container),
                 Err(error) => done.failed.push((container, error)),
             }
@@ -246,7 +276,7 @@ impl Networks {
         &self,
         container: &ContainerId,
         name: &'static str,
-        task: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+        task: impl FnOnce(&Arc<Inner>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, turn) = (Arc::clone(&self.inner), self.turn(container));
         joined(tokio::spawn(async move {
@@ -356,43 +386,62 @@ impl Inner {
 
     fn create(&self, wanted: &NewNetwork) -> Result<Created> {
         wanted.check()?;
-        let options = options::BridgeOptions::parse(&wanted.options)?;
         let mut definition = blank(wanted.clone(), NetworkDriver::Bridge)?;
-        definition.interface = options
-            .name
-            .unwrap_or_else(|| format!("br-{}", berth_names::short(definition.id.as_str())));
+        self.give_interface(&mut definition)?;
         self.check_unique(&definition)?;
-        let name = definition.interface.as_str();
-        definition.adopted = device::find(name, &mut self.standing.route.lock())?.is_some();
-        let routed = self.routed(name)?;
+        let routed = self.routed(&definition.interface)?;
         let occupied = self.state.lock().occupied(routed);
         let (subnets, warnings) = ipam::plan(wanted, &self.pools(wanted)?, &occupied)?;
         definition.subnets = subnets;
+        let id = definition.id.clone();
+        self.stand(definition)?;
+        Ok(Created { id, warnings })
+    }
+
+    /// What a bridge is called, and whether it is there already.
+    fn give_interface(&self, definition: &mut NetworkDefinition) -> Result<()> {
+        let options = options::BridgeOptions::parse(&definition.options)?;
+        definition.interface = options
+            .name
+            .unwrap_or_else(|| format!("br-{}", berth_names::short(definition.id.as_str())));
+        let name = definition.interface.as_str();
+        definition.adopted = device::find(name, &mut self.standing.route.lock())?.is_some();
+        Ok(())
+    }
+
+    /// Writes a bridge network down and makes it.
+    fn stand(&self, definition: NetworkDefinition) -> Result<()> {
         let id = definition.id.clone();
         self.store.put_network(&definition)?;
         let stood = self
             .admit(definition)
             .and_then(|description| self.standing.bridge(&description));
-        match stood {
-            Ok(_) => Ok(Created { id, warnings }),
-            Err(error) => {
-                if let Err(left) = self.remove(id.as_str()) {
-                    tracing::warn!(?left, "a network that failed is not undone yet");
-                }
-                Err(error)
-            }
+        if stood.is_err()
+            && let Err(left) = self.remove(id.as_str())
+        {
+            tracing::warn!(?left, "a network that failed is not undone yet");
         }
+        stood.map(drop)
     }
 
     fn check_unique(&self, definition: &NetworkDefinition) -> Result<()> {
         let state = self.state.lock();
+        let exists = || Error::NetworkExists {
+            name: definition.name.clone(),
+        };
+        if state
+            .making
+            .values()
+            .any(|(name, _)| *name == definition.name)
+        {
+            return Err(exists());
+        }
         for net in state.networks.values() {
             if net.name() == definition.name {
-                return Err(Error::NetworkExists {
-                    name: definition.name.clone(),
-                });
+                return Err(exists());
             }
-            if net.definition.interface == definition.interface {
+            let interface = definition.interface.as_str();
+            if !interface.is_empty() && net.definition.interface == interface {
                 return Err(Error::NetworkInvalid {
                     reason: format!(
                         "interface {} is network {}'s",
@@ -521,6 +570,8 @@ fn blank(wanted: Wanted, driver: NetworkDriver) -> Result<NetworkDefinition> {
         labels: wanted.labels,
         interface: String::new(),
         adopted: false,
+        ipam_driver: wanted.ipam_driver,
+        global: false,
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use berth_names::NetworkId;
 use parking_lot::Mutex;
@@ -12,6 +14,7 @@ use crate::bridge::{device, elements_of};
 use crate::error::{Error, Result};
 use crate::firewall::{Element, Entry, Firewall, NetworksPlan, Owner, concerns_flows};
 use crate::netlink::Route;
+use crate::threads;
 
 /// A network's interface.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +29,8 @@ pub(super) struct Standing {
     pub route: Mutex<Route>,
     /// Made when the first network needs it, and held over that making on purpose.
     firewall: Mutex<Option<Firewall<NetworksPlan>>>,
+    /// For interfaces that come back to it.
+    host: OwnedFd,
     /// Held while one is made: the second container has nothing to do until then.
     bridges: Mutex<HashMap<NetworkId, Bridge>>,
 }
@@ -42,8 +47,18 @@ impl Standing {
                 name: name.to_owned(),
             },
             route: Mutex::new(route),
+            host: threads::open_netns(Path::new("/proc/thread-self/ns/net"))?,
             firewall: Mutex::new(None),
             bridges: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// The host's network namespace.
+    pub(super) fn host_netns(&self) -> Result<OwnedFd> {
+        self.host.try_clone().map_err(|source| Error::Io {
+            operation: "hold on to",
+            path: "/proc/self/ns/net".into(),
+            source,
         })
     }
 
@@ -247,10 +262,8 @@ impl Description {
 
 /// Where a container's published ports lead.
 fn elements(membership: &Membership) -> Vec<Element> {
-    let gateway = membership
-        .endpoints
-        .iter()
-        .find(|endpoint| Some(&endpoint.network) == membership.gateway.as_ref());
+    // What a plugin's network publishes is up to that.
+    let gateway = membership.way_out().filter(|way| way.plug.is_none());
     let addresses = |endpoint: &Endpoint| -> Vec<IpAddr> {
         endpoint.addresses.iter().map(|a| a.address).collect()
     };

@@ -9,7 +9,9 @@ use berth_names::{ContainerId, EndpointId, NetworkId};
 
 use super::definition::{NetworkDefinition, NetworkDriver};
 use super::ipam::Occupied;
-use super::member::{Endpoint, EndpointAddress, EndpointRequest, MacAddress, Member, Membership};
+use super::member::{
+    Endpoint, EndpointAddress, EndpointRequest, MacAddress, Member, Membership, Plug,
+};
 use super::options::{BridgeOptions, check_interface};
 use crate::addresses::{Pool, Unavailable};
 use crate::bridge::device::mac_of;
@@ -26,6 +28,9 @@ const MOST_INTERFACES: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub networks: HashMap<NetworkId, Net>,
+    /// Networks that are being made or removed with plugins, which may take long: what they are
+    /// called and their subnets are theirs meanwhile.
+    pub making: HashMap<NetworkId, (String, Vec<Subnet>)>,
     pub members: HashMap<ContainerId, Membership>,
     pub ports: Ports<ContainerId>,
     /// Where the search for a free host port begins.
@@ -48,8 +53,14 @@ enum Holder {
 
 impl Net {
     pub(super) fn new(definition: NetworkDefinition) -> Result<Self> {
-        let options = BridgeOptions::parse(&definition.options)?;
-        let pools = definition.subnets.iter().map(|config| {
+        let options = match definition.plugin() {
+            None => BridgeOptions::parse(&definition.options)?,
+            // Its options are its own.
+            Some(_) => BridgeOptions::parse(&Default::default())?,
+        };
+        let own = definition.subnets.iter();
+        let own = own.filter(|_| definition.gives_addresses());
+        let pools = own.map(|config| {
             let mut pool = Pool::within(config.subnet, config.range);
             let reserved = config.auxiliary.values().chain([&config.gateway]);
             reserved.for_each(|address| pool.restore(*address, &Holder::Reserved));
@@ -87,6 +98,8 @@ impl Net {
         request: &EndpointRequest,
     ) -> Result<Vec<EndpointAddress>> {
         let owner = Holder::Container(container.clone());
+        // A plugin says itself whether it leads on.
+        let leads = !self.definition.internal && self.definition.plugin().is_none();
         let mut taken = Vec::new();
         for (config, pool) in self.definition.subnets.iter().zip(&mut self.pools) {
             let wanted = match config.subnet.is_ipv4() {
@@ -104,7 +117,7 @@ impl Net {
                 Ok(address) => taken.push(EndpointAddress {
                     address,
                     prefix: config.subnet.prefix(),
-                    gateway: (!self.definition.internal).then_some(config.gateway),
+                    gateway: leads.then_some(config.gateway),
                 }),
                 Err(error) => {
                     self.release(container);
@@ -236,8 +249,12 @@ impl State {
                 .into_iter()
                 .map(|subnet| (subnet, net.name().to_owned()))
         });
+        let making = self.making.values().flat_map(|(name, subnets)| {
+            let subnets = subnets.iter();
+            subnets.map(|subnet| (*subnet, name.clone()))
+        });
         Occupied {
-            networks: networks.collect(),
+            networks: networks.chain(making).collect(),
             host,
         }
     }
@@ -267,7 +284,8 @@ impl State {
         net.check(&request)?;
         let interface = interface(&membership, net, &request)?;
         let addresses = net.take(&member.id, &request)?;
-        let derived = addresses.first().map(|a| MacAddress(mac_of(a.address)));
+        let plugged = net.definition.plugin().is_some();
+        let derived = addresses.first().filter(|_| !plugged).map(derived_mac);
         let mut names = Vec::new();
         if net.definition.user_defined() {
             let short = berth_names::short(member.id.as_str());
@@ -290,6 +308,7 @@ impl State {
             addresses,
             names,
             request,
+            plug: plugged.then(Plug::default),
         });
         membership.gateway = gateway(&membership.endpoints);
         Ok(membership)
@@ -303,6 +322,10 @@ impl State {
             gateway: known.and_then(|m| m.gateway.clone()),
             ports: known.map(|m| m.ports.clone()).unwrap_or_default(),
         }
+    }
+
+    pub(super) fn is_making(&self, network: &NetworkId) -> bool {
+        self.making.contains_key(network)
     }
 
     /// A container's networks without one of them.
@@ -325,7 +348,10 @@ impl State {
 fn interface(membership: &Membership, net: &Net, request: &EndpointRequest) -> Result<String> {
     let others = &membership.endpoints;
     let bare = |endpoint: &Endpoint| endpoint.interface.is_empty();
-    let alone = net.definition.driver != NetworkDriver::Bridge;
+    let alone = matches!(
+        net.definition.driver,
+        NetworkDriver::Host | NetworkDriver::Null
+    );
     if alone && !others.is_empty() || others.iter().any(bare) {
         return Err(Error::EndpointInvalid {
             network: net.name().to_owned(),
@@ -345,13 +371,22 @@ fn interface(membership: &Membership, net: &Net, request: &EndpointRequest) -> R
         }
         return Ok(name.clone());
     }
+    numbered("eth", &taken).ok_or_else(|| Error::EndpointInvalid {
+        network: net.name().to_owned(),
+        reason: format!("the container has {MOST_INTERFACES} interfaces"),
+    })
+}
+
+/// The first name of that prefix that is free.
+pub(super) fn numbered(prefix: &str, taken: &HashSet<&str>) -> Option<String> {
     (0..MOST_INTERFACES)
-        .map(|number| format!("eth{number}"))
+        .map(|number| format!("{prefix}{number}"))
         .find(|name| !taken.contains(name.as_str()))
-        .ok_or_else(|| Error::EndpointInvalid {
-            network: net.name().to_owned(),
-            reason: format!("the container has {MOST_INTERFACES} interfaces"),
-        })
+}
+
+/// The hardware address of an interface that nobody chose one for.
+pub(super) fn derived_mac(address: &EndpointAddress) -> MacAddress {
+    MacAddress(mac_of(address.address))
 }
 
 /// The network that is the way out: the highest priority, then IPv4, then the first by name.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <record_dir>/<network id>.json   a network's definition; synced, for it outlives the boot
+//! <record_dir>/asked/…             what plugins were asked for: see `ledger`
 //! <record_dir>/ula                 this daemon's own IPv6 range, fdxx:xxxx:xxxx::/48
 //! <state_dir>/<container id>.json  a container's networks; not synced, for it dies with the boot
 //! ```
@@ -33,11 +34,7 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn open(records: &Path, state: &Path) -> Result<Self> {
         for path in [records, state] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(path)
-                .map_err(|source| failed("create", path, source))?;
+            make_directory(path)?;
         }
         Ok(Self {
             records: records.to_owned(),
@@ -52,6 +49,11 @@ impl Store {
 
     pub(super) fn put_network(&self, network: &NetworkDefinition) -> Result<()> {
         write_durably(&self.network(&network.id), network)
+    }
+
+    /// Also one that is not served, because its definition is of no use.
+    pub(super) fn has_network(&self, id: &NetworkId) -> bool {
+        self.network(id).exists()
     }
 
     pub(super) fn remove_network(&self, id: &NetworkId) -> Result<()> {
@@ -101,7 +103,15 @@ impl Store {
     }
 }
 
-fn load<T: for<'de> Deserialize<'de>>(directory: &Path) -> Result<Vec<T>> {
+pub(super) fn make_directory(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| failed("create", path, source))
+}
+
+pub(super) fn load<T: for<'de> Deserialize<'de>>(directory: &Path) -> Result<Vec<T>> {
     let entries = fs::read_dir(directory).map_err(|source| failed("list", directory, source))?;
     let mut found = Vec::new();
     for entry in entries {
@@ -121,7 +131,7 @@ fn load<T: for<'de> Deserialize<'de>>(directory: &Path) -> Result<Vec<T>> {
     Ok(found)
 }
 
-fn remove(path: &Path) -> Result<()> {
+pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(failed("remove", path, source))
@@ -130,7 +140,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn failed(operation: &'static str, path: &Path, source: io::Error) -> Error {
+pub(super) fn failed(operation: &'static str, path: &Path, source: io::Error) -> Error {
     Error::Io {
         operation,
         path: path.to_owned(),

@@ -1,6 +1,8 @@
 //! A host of the test's own: a network namespace in which it is free to do anything.
 #![allow(dead_code)]
 
+pub mod plugin;
+
 use std::fs::File;
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};

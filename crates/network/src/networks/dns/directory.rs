@@ -165,6 +165,7 @@ mod tests {
     fn membership(number: u8, name: &str, places: &[(u8, &str, &[&str], &str)]) -> Membership {
         let endpoint =
             |(network, network_name, aliases, address): &(u8, &str, &[&str], &str)| Endpoint {
+                plug: None,
                 id: EndpointId::from_random([number; 32]),
                 network: NetworkId::from_random([*network; 32]),
                 network_name: network_name.to_string(),

@@ -1,20 +1,23 @@
-"""A plugin of Docker's protocol for the suite: volumes on a shelf, and logs.
+"""A plugin of Docker's protocol for the suite: volumes on a shelf, logs, networks and addresses.
 
     plugin.py SOCKET DIRECTORY INTERFACE…
 
-In DIRECTORY it keeps `volumes/`, `logs/`, `state.json`, and `calls`, a line of JSON for each call. What it
+In DIRECTORY it keeps `volumes/`, `logs/`, `state.json`, `networks.json`, `addresses.json`, and `calls`, a line of JSON for each call. What it
 finds in `behave.json` decides how it answers a method, until that changes:
 
     "hang"     not at all
     "garbage"  with something that is no JSON
     "die"      with half an answer, and its end
     "refuse"   with an error
+    "nowhere"  as it should, but with an interface that is not there
 """
 
+import ipaddress
 import json
 import os
 import shutil
 import socketserver
+import subprocess
 import sys
 import threading
 import time
@@ -36,16 +39,22 @@ def load(name, default):
         return default
 
 
-class Volumes:
-    """What is made, and who has it mounted, on disk: a plugin may be killed as well."""
+class Kept:
+    """On disk: a plugin may be killed as well."""
+
+    FILE = "state.json"
 
     def __init__(self):
-        self.all = load("state.json", {})
+        self.all = load(self.FILE, {})
 
     def keep(self):
-        with open(path("state.new"), "w") as file:
+        with open(path("new"), "w") as file:
             json.dump(self.all, file)
-        os.rename(path("state.new"), path("state.json"))
+        os.rename(path("new"), path(self.FILE))
+
+
+class Volumes(Kept):
+    """What is made, and who has it mounted."""
 
     def one(self, name):
         if name not in self.all:
@@ -129,6 +138,128 @@ class Logs:
                 log.flush()
 
 
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+class Networks(Kept):
+    """A bridge for each network, and a veth for each endpoint, by their ids."""
+
+    FILE = "networks.json"
+
+    def one(self, asked):
+        if asked["NetworkID"] not in self.all:
+            raise LookupError("no such network on the loom")
+        return self.all[asked["NetworkID"]]
+
+    def endpoint(self, asked):
+        endpoints = self.one(asked)["endpoints"]
+        if asked["EndpointID"] not in endpoints:
+            raise LookupError("no such endpoint on the loom")
+        return endpoints[asked["EndpointID"]]
+
+    def getcapabilities(self, asked):
+        return {"Scope": "global", "ConnectivityScope": "local"}
+
+    def createnetwork(self, asked):
+        network = asked["NetworkID"]
+        if network in self.all:
+            raise ValueError("it is woven already")
+        pool = asked["IPv4Data"][0]
+        bridge = "lm" + network[:8]
+        ip("link", "add", bridge, "type", "bridge")
+        ip("addr", "add", pool["Gateway"], "dev", bridge)
+        ip("link", "set", bridge, "up")
+        gateway = pool["Gateway"].split("/")[0]
+        self.all[network] = {"asked": asked, "gateway": gateway, "endpoints": {}}
+
+    def deletenetwork(self, asked):
+        if self.one(asked)["endpoints"]:
+            raise ValueError("it has endpoints")
+        ip("link", "del", "lm" + asked["NetworkID"][:8])
+        del self.all[asked["NetworkID"]]
+
+    def createendpoint(self, asked):
+        network, endpoint = asked["NetworkID"], asked["EndpointID"]
+        host, own = "lh" + endpoint[:8], "lc" + endpoint[:8]
+        ip("link", "add", host, "type", "veth", "peer", "name", own)
+        ip("link", "set", host, "master", "lm" + network[:8], "up")
+        self.one(asked)["endpoints"][endpoint] = {"joined": False, "out": False}
+        given = asked["Interface"]
+        mac = ":".join(["02", "10", endpoint[0:2], endpoint[2:4], endpoint[4:6], endpoint[6:8]])
+        return {"Interface": {} if given["MacAddress"] else {"MacAddress": mac}}
+
+    def deleteendpoint(self, asked):
+        self.endpoint(asked)
+        # With it goes the other end, wherever that is.
+        ip("link", "del", "lh" + asked["EndpointID"][:8])
+        del self.one(asked)["endpoints"][asked["EndpointID"]]
+
+    def endpointoperinfo(self, asked):
+        return {"Value": {"loom": self.endpoint(asked)}}
+
+    def join(self, asked):
+        self.endpoint(asked)["joined"] = True
+        manner = load("behave.json", {}).get("NetworkDriver.Join")
+        source = "nowhere0" if manner == "nowhere" else "lc" + asked["EndpointID"][:8]
+        return {
+            "InterfaceName": {"SrcName": source, "DstPrefix": "loom"},
+            "Gateway": self.one(asked)["gateway"],
+            "StaticRoutes": [{"Destination": "10.244.0.0/16", "RouteType": 1, "NextHop": ""}],
+        }
+
+    def leave(self, asked):
+        if not self.endpoint(asked)["joined"]:
+            raise ValueError("it has not joined")
+        self.endpoint(asked)["joined"] = False
+
+    def programexternalconnectivity(self, asked):
+        self.endpoint(asked)["out"] = True
+
+    def revokeexternalconnectivity(self, asked):
+        self.endpoint(asked)["out"] = False
+
+
+class Addresses(Kept):
+    """Pools, and the addresses of each that are given."""
+
+    FILE = "addresses.json"
+
+    def getcapabilities(self, asked):
+        return {"RequiresMACAddress": True}
+
+    def getdefaultaddressspaces(self, asked):
+        return {"LocalDefaultAddressSpace": "here", "GlobalDefaultAddressSpace": "everywhere"}
+
+    def requestpool(self, asked):
+        pool = asked["Pool"] or "10.123.0.0/24"
+        name = asked["AddressSpace"] + "/" + pool
+        self.all.setdefault(name, {"pool": pool, "users": 0, "given": []})["users"] += 1
+        return {"PoolID": name, "Pool": pool, "Data": None}
+
+    def releasepool(self, asked):
+        pool = self.all[asked["PoolID"]]
+        pool["users"] -= 1
+        if not pool["users"]:
+            del self.all[asked["PoolID"]]
+
+    def requestaddress(self, asked):
+        pool = self.all[asked["PoolID"]]
+        subnet = ipaddress.ip_network(pool["pool"])
+        # From the other end, so that it is seen who gave it.
+        last = "RequestAddressType" not in asked["Options"]
+        hosts = list(subnet.hosts())[:: -1 if last else 1]
+        free = (str(host) for host in hosts if str(host) not in pool["given"])
+        address = asked["Address"] or next(free)
+        if address in pool["given"]:
+            raise ValueError(f"{address} is given")
+        pool["given"].append(address)
+        return {"Address": f"{address}/{subnet.prefixlen}"}
+
+    def releaseaddress(self, asked):
+        self.all[asked["PoolID"]]["given"].remove(asked["Address"])
+
+
 def decode(message):
     """The fields of a protobuf message: numbers and bytes."""
     fields, at = {}, 0
@@ -153,7 +284,12 @@ def decode(message):
     return fields
 
 
-DRIVERS = {"VolumeDriver": Volumes(), "LogDriver": Logs()}
+DRIVERS = {
+    "VolumeDriver": Volumes(),
+    "LogDriver": Logs(),
+    "NetworkDriver": Networks(),
+    "IpamDriver": Addresses(),
+}
 
 
 class Handler(BaseHTTPRequestHandler):

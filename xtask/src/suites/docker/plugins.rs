@@ -1,6 +1,8 @@
-//! Steps with plugins of others: volumes that a program beside the daemon has, and logs that it is sent.
+//! Steps with plugins of others: volumes and networks that a program beside the daemon has, addresses
+//! that it gives, and logs that it is sent.
 
 mod logs;
+mod networks;
 mod program;
 mod volumes;
 
@@ -58,6 +60,26 @@ pub const STEPS: &[(&str, Step)] = &[
     (
         "without its log plugin a container does not start",
         logs::missing,
+    ),
+    (
+        "a network of a plugin is made with options and shown as what it is",
+        networks::made,
+    ),
+    (
+        "containers on it have names, addresses and ways as the plugin says, and leave nothing",
+        networks::joined,
+    ),
+    (
+        "a plugin gives the addresses of its own network, and of a bridge",
+        networks::addressed,
+    ),
+    (
+        "plugin and daemon are killed: what runs keeps its network, what ended is given back",
+        networks::killed,
+    ),
+    (
+        "a network's plugin that refuses, talks nonsense or is gone is told of, and costs nothing else",
+        networks::bad,
     ),
 ];
 

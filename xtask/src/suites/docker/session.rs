@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use berth_testkit::image::{Format, Image, Layer, PackedLayer, Recipe};
 
 use crate::command::which;
@@ -160,7 +160,14 @@ impl Session {
         }
         let networks = ["network", "ls", "-q", "--filter", "type=custom"];
         for id in self.docker.lines(&networks)? {
-            self.docker.text(&["network", "rm", &id])?;
+            // Also one whose plugin went with the step.
+            let path = format!("/networks/{id}?force=1");
+            let answer = self.docker.request("DELETE", &path, &[])?;
+            ensure!(
+                answer.status == 204,
+                "network {id} stays: {}",
+                answer.status
+            );
         }
         Ok(())
     }

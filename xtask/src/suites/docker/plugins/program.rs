@@ -14,7 +14,7 @@ use crate::workspace;
 
 const START: Duration = Duration::from_secs(20);
 
-/// Ends with its value; its volumes stay.
+/// Ends with its value; what it keeps stays.
 pub struct Program {
     child: Child,
     socket: PathBuf,
@@ -60,6 +60,19 @@ impl Program {
             .into();
         let path = self.directory.join("behave.json");
         fs::write(path, manners.to_string()).context("telling the plugin how to behave")
+    }
+
+    /// A file of its own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Ends it as if by accident; its socket stays.
+    pub fn kill(&mut self) -> Result<PathBuf> {
+        self.child.kill().context("killing the plugin")?;
+        self.child.wait().context("reaping the plugin")?;
+        // The next one's is at the same place.
+        Ok(std::mem::take(&mut self.socket))
     }
 
     /// What it was asked by this method.

@@ -350,6 +350,17 @@ impl House {
         }
     }
 
+    /// Removes pods of runs of this container that were cut short before it was in them.
+    pub async fn remove_pods_of(&self, id: &ContainerId) {
+        for pod in self.runtime.pods() {
+            let view = pod.view();
+            let is_of = view.request.owner == Owner::Docker && view.request.uid == id.as_str();
+            if is_of && let Err(error) = pod.remove().await {
+                tracing::warn!(pod = %pod.id(), error = chain(&error), "a pod of no run stays");
+            }
+        }
+    }
+
     /// Layers, pods and directories of containers that nobody has written down.
     pub async fn sweep(&self, known: &HashSet<String>) {
         for pod in self.runtime.pods() {

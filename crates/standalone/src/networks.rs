@@ -134,6 +134,14 @@ impl House {
         record.joined.clear();
     }
 
+    /// Writes into the record of one that runs what it has there: its former daemon may not have come
+    /// to that.
+    pub fn recall(&self, record: &mut Record) {
+        if let Some(had) = self.networks.of(&record.id) {
+            note(record, &had);
+        }
+    }
+
     /// Connects a container to one more network: now if it runs, and at its next starts.
     pub async fn connect_more(
         &self,

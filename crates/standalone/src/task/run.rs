@@ -15,7 +15,7 @@ use crate::checkpoints;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::files::blocking;
-use crate::record::Phase;
+use crate::record::{Phase, Record};
 use crate::request::{self, Network};
 use crate::{policy, ports};
 
@@ -42,6 +42,7 @@ impl Task {
         let house = Arc::clone(&self.house);
         house.unmount_volumes(&self.record).await;
         house.leave(self.change()).await;
+        house.remove_pods_of(&self.record.id).await;
         if self.record.phase.runs() {
             let record = self.change();
             record.exit_code = 255;
@@ -67,10 +68,12 @@ impl Task {
             ContainerState::Running => {
                 let record = self.change();
                 if !record.phase.runs() {
-                    record.phase = Phase::Running;
+                    begun(record);
                 }
                 record.pid = view.pid.unwrap_or(0);
                 record.started_at = view.started_at;
+                let house = Arc::clone(&self.house);
+                house.recall(self.change());
                 self.adopt(view.pod.clone(), found);
                 match self.record.phase {
                     Phase::Running => self.go_on_checking(),
@@ -113,12 +116,9 @@ impl Task {
         match self.run_told().await {
             Ok((view, link)) => {
                 let record = self.change();
-                record.phase = Phase::Running;
+                begun(record);
                 record.pid = view.pid.unwrap_or(0);
                 record.started_at = view.started_at;
-                record.finished_at = 0;
-                (record.exit_code, record.oom_killed) = (0, false);
-                record.error.clear();
                 self.begin_checks();
                 self.persist();
                 self.send_on(link);
@@ -320,6 +320,14 @@ impl Task {
         }
         self.house.unmount_volumes(&self.record).await;
     }
+}
+
+/// Nothing of the run before counts.
+fn begun(record: &mut Record) {
+    record.phase = Phase::Running;
+    record.finished_at = 0;
+    (record.exit_code, record.oom_killed) = (0, false);
+    record.error.clear();
 }
 
 /// As shells and Docker tell it: 127 for a program that is not there, 126 for one that cannot run.

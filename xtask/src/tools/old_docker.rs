@@ -25,7 +25,8 @@ pub fn old_docker() -> Result<PathBuf> {
     let scratch = tempfile::tempdir_in(parent).context("creating a directory for a package")?;
     run(Command::new("apt-get")
         .current_dir(scratch.path())
-        .args(["download", "-qq", PACKAGE]))
+        // Its own user cannot write here.
+        .args(["-o", "APT::Sandbox::User=root", "download", "-qq", PACKAGE]))
     .context("fetching the package docker.io")?;
     let packages = fs::read_dir(scratch.path()).context("looking for the package")?;
     let package = packages.flatten().next().context("no package came")?;

@@ -4,6 +4,7 @@
 //! does meanwhile falls on both. Between two calls there is a pause, as on a real node: back to
 //! back, waits of the kernel for its readers vanish and the figures mislead.
 
+mod build;
 mod docker;
 mod figures;
 mod lists;
@@ -27,6 +28,7 @@ use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
+pub use build::run as build;
 pub use docker::run as docker;
 pub use lists::run as lists;
 pub use pull::run as pull;

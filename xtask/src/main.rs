@@ -73,6 +73,8 @@ usage: cargo xtask <command>
                    of its own or the one behind SOCKET
   bench-docker [--release]
                    how long the Docker door takes for a run and an exec
+  bench-build [--release]
+                   how long builds take: from nothing, unchanged, one file changed
   bench --oci      how long berth-oci takes, in turns with crun and runc";
 
 fn main() -> ExitCode {
@@ -186,6 +188,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
         }
         ["bench-docker"] => bench::docker(false).map(|()| true),
         ["bench-docker", "--release"] => bench::docker(true).map(|()| true),
+        ["bench-build"] => bench::build(false).map(|()| true),
+        ["bench-build", "--release"] => bench::build(true).map(|()| true),
         ["bench", "--oci"] => bench::oci::run().map(|()| true),
         ["bench", bench::oci::INSIDE] => bench::oci::run_inside().map(|()| true),
         ["bench", options @ ..] => bench::run(&bench::Options::parse(options)?).map(|()| true),

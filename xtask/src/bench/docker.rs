@@ -123,9 +123,14 @@ fn exec(door: &Door, container: &str) -> Result<()> {
     Ok(())
 }
 
-struct Door(PathBuf);
+/// The socket, with a connection for each request.
+pub struct Door(PathBuf);
 
 impl Door {
+    pub fn new(socket: PathBuf) -> Self {
+        Self(socket)
+    }
+
     fn path(&self) -> &Path {
         &self.0
     }
@@ -136,7 +141,7 @@ impl Door {
     }
 
     /// One request on a connection of its own, and the answer's JSON, if it is any.
-    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+    pub fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let mut stream = self.send(method, path, body)?;
         let status = head(&mut stream)?;
         let mut answer = String::new();
@@ -147,6 +152,21 @@ impl Door {
         Ok(text
             .and_then(|text| serde_json::from_str(text).ok())
             .unwrap_or_default())
+    }
+
+    /// The answer as it is.
+    pub fn list(&self, path: &str) -> Result<String> {
+        let mut stream = self.send("GET", &path.replace('"', "%22"), None)?;
+        let status = head(&mut stream)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(status == 200, "{path}: {status} {answer}");
+        Ok(answer)
+    }
+
+    /// Sends bytes; the answer follows.
+    pub fn upload(&self, path: &str, kind: &str, body: &[u8]) -> Result<BufReader<UnixStream>> {
+        self.open("POST", path, (kind, body), "Connection: close\r\n")
     }
 
     fn upgrade(&self, path: &str, body: Option<&Value>) -> Result<BufReader<UnixStream>> {
@@ -177,21 +197,32 @@ impl Door {
         body: Option<&Value>,
         headers: &str,
     ) -> Result<BufReader<UnixStream>> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.open(method, path, ("application/json", body.as_bytes()), headers)
+    }
+
+    fn open(
+        &self,
+        method: &str,
+        path: &str,
+        (kind, body): (&str, &[u8]),
+        headers: &str,
+    ) -> Result<BufReader<UnixStream>> {
         let mut stream = UnixStream::connect(self.path()).context("connecting to the daemon")?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let body = body.map(Value::to_string).unwrap_or_default();
         let request = format!(
-            "{method} /v1.50{path} HTTP/1.1\r\nHost: docker\r\n{headers}Content-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+            "{method} /v1.50{path} HTTP/1.1\r\nHost: docker\r\n{headers}Content-Type: {kind}\r\n\
+             Content-Length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(request.as_bytes())?;
+        stream.write_all(body)?;
         Ok(BufReader::new(stream))
     }
 }
 
 /// Reads the head of an answer: its status.
-fn head(stream: &mut BufReader<UnixStream>) -> Result<u16> {
+pub fn head(stream: &mut BufReader<UnixStream>) -> Result<u16> {
     let mut line = String::new();
     stream.read_line(&mut line)?;
     let status = line.split(' ').nth(1).context("an answer")?.parse()?;

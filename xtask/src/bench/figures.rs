@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::side::Side;
 
@@ -61,19 +61,19 @@ impl Figures {
     }
 
     pub fn to_json(&self) -> Value {
-        let mut all = Map::new();
-        for (measure, unit) in MEASURES {
-            let quantile = |percent| self.quantile(measure, percent);
-            let Some(values) = self.taken.get(measure) else {
-                continue;
-            };
-            let entry = json!({
-                "unit": unit, "p50": quantile(50), "p90": quantile(90), "p99": quantile(99),
-                "values": values,
-            });
-            all.insert((*measure).to_owned(), entry);
-        }
-        Value::Object(all)
+        let taken = MEASURES.iter();
+        let taken = taken.filter(|(measure, _)| self.taken.contains_key(measure));
+        let all = taken.map(|(measure, unit)| ((*measure).to_owned(), self.of(measure, unit)));
+        Value::Object(all.collect())
+    }
+
+    /// One measure.
+    pub fn of(&self, measure: &str, unit: &str) -> Value {
+        let quantile = |percent| self.quantile(measure, percent);
+        json!({
+            "unit": unit, "p50": quantile(50), "p90": quantile(90), "p99": quantile(99),
+            "values": self.taken.get(measure),
+        })
     }
 }
 

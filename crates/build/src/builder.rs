@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use berth_images::Images;
+use berth_images::{Images, Platform};
 use berth_lifecycle::{Runtime, chain};
 use berth_metadata::Store;
 use berth_names::{Digest, ImageRef};
@@ -41,6 +41,8 @@ pub struct Request {
     pub target: String,
     pub labels: BTreeMap<String, String>,
     pub tags: Vec<ImageRef>,
+    /// What is built for, in place of this machine's.
+    pub platform: Option<Platform>,
     pub no_cache: bool,
     /// Asks registries for newer images.
     pub pull: bool,
@@ -133,12 +135,15 @@ impl Builder {
             move || read(&path, context, is_beside)
         })
         .await?;
+        let machine = self.core.images.platform();
         let wish = plan::Wish {
             target: request.target.clone(),
             arguments: request.arguments.clone(),
-            platform: self.core.images.platform().to_string(),
+            platform: (request.platform.clone()).unwrap_or_else(|| machine.clone()),
+            machine: machine.clone(),
         };
         let plan = Plan::new(&file, &wish)?;
+        plan.check_commands(machine)?;
         for warning in &file.warnings {
             let (rule, text, line) = (warning.rule, &warning.text, warning.line);
             let text = format!("[Warning] {rule}: {text} (line {line})\n");

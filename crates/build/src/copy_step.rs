@@ -127,7 +127,7 @@ impl Steps<'_> {
                 Ok((source, state.key.to_string()))
             }
             Origin::Image(name) => {
-                let image = self.job.image(&name).await?;
+                let image = self.job.image_from(&name).await?;
                 Ok((Source::Image(image.id.clone()), image.id.to_string()))
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use berth_images::{Image, Images};
+use berth_images::{Image, Images, Platform};
 use berth_lifecycle::chain;
 use berth_names::{ContainerId, Digest, ImageRef};
 use time::OffsetDateTime;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::dockerfile::Dockerfile;
 use crate::error::{Error, Result};
 use crate::exchange::{self, CacheTo, Imported, Trace};
-use crate::plan::{self, Base, Origin, Plan};
+use crate::plan::{self, Base, Origin, Plan, Stage};
 use crate::sandbox;
 use crate::steps::Steps;
 use crate::transcript::{StageLog, Transcript};
@@ -109,6 +109,7 @@ impl State {
         let base = self.base(images)?;
         let intake = images.intake(base.as_deref()).await?;
         let id = intake
+            .for_any_platform()
             .finish(self.config.bytes().into(), None, names)
             .await?;
         self.image = Some(id.clone());
@@ -198,7 +199,7 @@ impl Job {
             self.ready(*needed).await?;
         }
         log.begin(stage.first_step, &stage.text).await;
-        let mut state = match self.begin(&stage.base).await {
+        let mut state = match self.begin(stage).await {
             Ok(state) => state,
             Err(error) => {
                 log.fail().await;
@@ -222,13 +223,16 @@ impl Job {
         Ok(steps.state)
     }
 
-    async fn begin(&self, base: &Base) -> Result<State> {
-        match base {
+    async fn begin(&self, stage: &Stage) -> Result<State> {
+        let platform = &stage.platform;
+        match &stage.base {
             Base::Scratch => {
-                let platform = self.core.images.platform();
                 let variant = Some(platform.variant.as_str());
                 let mut hash = Hash::default();
                 hash.field(b"scratch");
+                if platform != self.core.images.platform() {
+                    hash.field(platform.to_string().as_bytes());
+                }
                 Ok(State {
                     config: Config::new(&platform.architecture, &platform.os, variant),
                     image: None,
@@ -238,33 +242,50 @@ impl Job {
             }
             Base::Stage(stage) => self.ready(*stage).await,
             Base::Image(name) => {
-                let image = self.image(name).await?;
+                let image = self.image(name, platform).await?;
                 State::of(&self.core.images, &image, image.id.clone()).await
             }
         }
     }
 
-    /// An image by its name, pulled where it is not here, or newer ones are wanted.
-    pub async fn image(&self, name: &str) -> Result<Arc<Image>> {
+    /// An image by its name, pulled where it is not here for that platform, or newer ones are
+    /// wanted.
+    pub async fn image(&self, name: &str, platform: &Platform) -> Result<Arc<Image>> {
         let images = &self.core.images;
-        if let Some(image) = images.get(name).filter(|_| !self.request.pull) {
+        let is_for = |image: &Arc<Image>| {
+            let told = image.config.platform();
+            told.is_none_or(|told| platform.runs(&told))
+        };
+        let known = images.get(name).filter(is_for);
+        if let Some(image) = known.filter(|_| !self.request.pull) {
             return runnable(name, image);
         }
         let reference = ImageRef::parse(name).map_err(|_| {
             Error::invalid(format!("{name:?} is neither a stage nor an image's name"))
         })?;
         let credentials = (self.request.credentials)(&reference);
+        // The name goes on to mean what this machine runs.
+        let is_named = platform == images.platform();
+        let pulling = images.pull_of(&reference, credentials, platform.clone(), is_named);
         let pulled = tokio::select! {
-            pulled = images.pull(&reference, credentials) => pulled,
+            pulled = pulling.1 => pulled,
             () = self.cancel.cancelled() => return Err(Error::Cancelled),
         };
         let id = pulled.map_err(|source| Error::Pull {
-            image: reference.familiar(),
+            image: match is_named {
+                true => reference.familiar(),
+                false => format!("{} for {platform}", reference.familiar()),
+            },
             source,
         })?;
         let image = images.get(&id.to_string());
         let gone = || Error::invalid(format!("image {name} was removed during the build"));
         runnable(name, image.ok_or_else(gone)?)
+    }
+
+    /// What `--from` names: it is for what is built for.
+    pub async fn image_from(&self, name: &str) -> Result<Arc<Image>> {
+        self.image(name, &self.plan.platform).await
     }
 
     pub fn origin(&self, from: &str, stage: usize) -> Origin {
@@ -275,7 +296,7 @@ impl Job {
     pub async fn origin_key(&self, from: &str, stage: usize) -> Result<Digest> {
         match self.origin(from, stage) {
             Origin::Stage(stage) => Ok(self.ready(stage).await?.key),
-            Origin::Image(name) => Ok(self.image(&name).await?.id.clone()),
+            Origin::Image(name) => Ok(self.image_from(&name).await?.id.clone()),
         }
     }
 

@@ -23,6 +23,7 @@ mod copy;
 mod copy_step;
 pub mod dockerfile;
 mod elsewhere;
+mod emulation;
 mod error;
 mod exchange;
 mod extract;

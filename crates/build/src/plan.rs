@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use berth_images::Platform;
+
 use crate::dockerfile::{Dockerfile, Expander, Instruction, Kind, MountKind};
+use crate::emulation;
 use crate::error::{Error, Result};
 
 /// Variables of proxies, which steps may use without `ARG`, and which leave no trace.
@@ -37,6 +40,8 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct Stage {
     pub base: Base,
+    /// What its base is for, and its commands.
+    pub platform: Platform,
     /// `FROM …` as it is shown.
     pub text: String,
     pub steps: Vec<Instruction>,
@@ -51,6 +56,8 @@ pub struct Plan {
     /// By their number in the Dockerfile; those that the target needs.
     pub stages: BTreeMap<usize, Stage>,
     pub target: usize,
+    /// What is built for.
+    pub platform: Platform,
     pub steps: usize,
     pub escape: char,
     /// `ARG` before the first `FROM`, and what the platform gives: for stages that name them.
@@ -64,8 +71,10 @@ pub struct Plan {
 pub struct Wish {
     pub target: String,
     pub arguments: BTreeMap<String, String>,
-    /// As in `linux/amd64`; the only one that is built for here.
-    pub platform: String,
+    /// What is built for.
+    pub platform: Platform,
+    /// What is built on.
+    pub machine: Platform,
 }
 
 impl Plan {
@@ -90,16 +99,13 @@ impl Plan {
             };
             let said = |problem: crate::dockerfile::Problem| wrong(problem.what);
             let image = expander.word(&stage.from.image).map_err(said)?;
-            if let Some(platform) = &stage.from.platform {
-                let platform = expander.word(platform).map_err(said)?;
-                if !same_platform(&platform, &wish.platform) {
-                    return Err(wrong(format!(
-                        "platform {platform} is not this machine's, {}: images of others are not \
-                         built here",
-                        wish.platform
-                    )));
+            let platform = match &stage.from.platform {
+                Some(text) => {
+                    let text = expander.word(text).map_err(said)?;
+                    given(&text, wish).map_err(wrong)?
                 }
-            }
+                None => wish.platform.clone(),
+            };
             if image.is_empty() {
                 return Err(wrong(format!(
                     "base name ({}) should not be blank: give its ARG a default or a --build-arg",
@@ -112,8 +118,12 @@ impl Plan {
                 None => Base::Image(image),
             };
             let mut needs = BTreeSet::new();
+            let mut platform = platform;
             if let Base::Stage(stage) = base {
                 needs.insert(stage);
+                // It is what it is for, whatever is said of it here.
+                let earlier: Option<&Stage> = all.get(stage);
+                platform = earlier.map_or(platform, |earlier| earlier.platform.clone());
             }
             for step in &stage.steps {
                 for from in origins(&step.kind) {
@@ -122,6 +132,7 @@ impl Plan {
             }
             all.push(Stage {
                 base,
+                platform,
                 text: stage.text.clone(),
                 steps: stage.steps.clone(),
                 needs,
@@ -132,6 +143,7 @@ impl Plan {
         let mut plan = Self {
             stages: BTreeMap::new(),
             target,
+            platform: wish.platform.clone(),
             steps: 0,
             escape,
             unused: unused(file, wish),
@@ -145,6 +157,22 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+
+    /// Before anything is done: whether every command will be run.
+    pub fn check_commands(&self, machine: &Platform) -> Result<()> {
+        for stage in self.stages.values() {
+            let mut steps = stage.steps.iter();
+            let Some(run) = steps.find(|step| matches!(step.kind, Kind::Run(_))) else {
+                continue;
+            };
+            emulation::check(machine, &stage.platform).map_err(|problem| Error::Step {
+                line: run.line,
+                text: run.text.clone(),
+                problem,
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -200,7 +228,7 @@ fn reached(stages: &[Stage], target: usize) -> BTreeSet<usize> {
 
 /// `ARG` before the first `FROM`, over what the platform gives.
 fn global(file: &Dockerfile, wish: &Wish) -> Result<BTreeMap<String, String>> {
-    let mut known = platform(&wish.platform);
+    let mut known = automatic(wish);
     for name in known.keys().cloned().collect::<Vec<_>>() {
         if let Some(value) = wish.arguments.get(&name) {
             known.insert(name, value.clone());
@@ -229,37 +257,34 @@ fn global(file: &Dockerfile, wish: &Wish) -> Result<BTreeMap<String, String>> {
     Ok(known)
 }
 
-fn platform(platform: &str) -> BTreeMap<String, String> {
-    let mut parts = platform.split('/');
-    let (os, architecture) = (parts.next(), parts.next());
-    let variant = parts.next().unwrap_or_default();
+/// `--platform` of a `FROM`; nothing is what is built for.
+fn given(text: &str, wish: &Wish) -> Result<Platform, String> {
+    if text.is_empty() {
+        return Ok(wish.platform.clone());
+    }
+    match Platform::parse(text) {
+        Some(platform) if platform.os == "linux" => Ok(platform),
+        Some(platform) => Err(format!("images of {} are not built here", platform.os)),
+        None => Err(format!(
+            "{text:?} is no platform: write it as linux/arm64, or $BUILDPLATFORM"
+        )),
+    }
+}
+
+/// What every build knows without being told.
+fn automatic(wish: &Wish) -> BTreeMap<String, String> {
     let mut known = BTreeMap::new();
-    for whose in ["TARGET", "BUILD"] {
+    for (whose, platform) in [("TARGET", &wish.platform), ("BUILD", &wish.machine)] {
         for (what, value) in [
-            ("PLATFORM", platform),
-            ("OS", os.unwrap_or_default()),
-            ("ARCH", architecture.unwrap_or_default()),
-            ("VARIANT", variant),
+            ("PLATFORM", platform.to_string()),
+            ("OS", platform.os.clone()),
+            ("ARCH", platform.architecture.clone()),
+            ("VARIANT", platform.variant.clone()),
         ] {
-            known.insert(format!("{whose}{what}"), value.to_owned());
+            known.insert(format!("{whose}{what}"), value);
         }
     }
     known
-}
-
-/// `linux/arm64/v8` is `linux/arm64`, and a name alone means linux.
-fn same_platform(one: &str, other: &str) -> bool {
-    let normal = |text: &str| {
-        let text = text.to_ascii_lowercase();
-        let text = match text.contains('/') {
-            true => text,
-            false => format!("linux/{text}"),
-        };
-        text.replace("x86_64", "amd64")
-            .replace("aarch64", "arm64")
-            .replace("arm64/v8", "arm64")
-    };
-    normal(one) == normal(other)
 }
 
 fn no_target(file: &Dockerfile, name: &str) -> Error {
@@ -286,11 +311,11 @@ fn unused(file: &Dockerfile, wish: &Wish) -> Vec<String> {
             named.extend(arguments.iter().map(|argument| argument.name.as_str()));
         }
     }
-    let given_by_platform = platform(&wish.platform);
+    let automatic = automatic(wish);
     let is_unused = |name: &&String| {
         !named.contains(name.as_str())
             && !PROXIES.contains(&name.as_str())
-            && !given_by_platform.contains_key(name.as_str())
+            && !automatic.contains_key(name.as_str())
             && name.as_str() != "SOURCE_DATE_EPOCH"
     };
     wish.arguments.keys().filter(is_unused).cloned().collect()
@@ -308,7 +333,8 @@ mod tests {
         let wish = Wish {
             target: target.to_owned(),
             arguments: arguments.collect(),
-            platform: "linux/amd64".to_owned(),
+            platform: Platform::parse("linux/amd64").unwrap(),
+            machine: Platform::parse("linux/amd64").unwrap(),
         };
         Plan::new(&file, &wish)
     }
@@ -352,7 +378,45 @@ mod tests {
             .unused;
         assert_eq!(unused, ["W"]);
         assert!(plan("FROM $NONE", "", &[]).is_err());
-        assert!(plan("FROM --platform=linux/s390x a", "", &[]).is_err());
-        assert!(plan("FROM --platform=amd64 a", "", &[]).is_ok());
+    }
+
+    #[test]
+    fn each_stage_is_for_the_platform_that_it_says() {
+        let text = "ARG P=s390x\nFROM --platform=$BUILDPLATFORM a AS build\n\
+                    FROM --platform=$P b AS other\nFROM build AS more\nFROM --platform=$NONE c\n\
+                    FROM --platform=linux/$TARGETARCH d\nCOPY --from=0 / /\nCOPY --from=1 / /\n\
+                    COPY --from=2 / /\nCOPY --from=3 / /\n";
+        let file = Dockerfile::parse("Dockerfile", text).unwrap();
+        let wish = Wish {
+            platform: Platform::parse("linux/arm/v7").unwrap(),
+            machine: Platform::parse("amd64").unwrap(),
+            ..Wish::default()
+        };
+        let plan = Plan::new(&file, &wish).unwrap();
+        let platforms = plan.stages.values().map(|stage| stage.platform.to_string());
+        let expected = [
+            "linux/amd64",
+            "linux/s390x",
+            "linux/amd64",
+            "linux/arm/v7",
+            "linux/arm/v7",
+        ];
+        assert_eq!(platforms.collect::<Vec<_>>(), expected);
+        let known = |name: &str| plan.arguments[name].as_str();
+        assert_eq!(known("TARGETPLATFORM"), "linux/arm/v7");
+        assert_eq!((known("TARGETARCH"), known("TARGETVARIANT")), ("arm", "v7"));
+        assert_eq!(
+            (known("BUILDPLATFORM"), known("BUILDOS")),
+            ("linux/amd64", "linux")
+        );
+        for (wrong, part) in [("windows/amd64", "windows"), ("a/b/c/d", "no platform")] {
+            let text = format!("FROM --platform={wrong} a\n");
+            let file = Dockerfile::parse("Dockerfile", &text).unwrap();
+            let error = Plan::new(&file, &wish).unwrap_err().to_string();
+            assert!(
+                error.contains(part) && error.contains("Dockerfile:1"),
+                "{error}"
+            );
+        }
     }
 }

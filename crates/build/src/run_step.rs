@@ -6,6 +6,7 @@ use berth_lifecycle::request::{ImageMount, MountRequest};
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::dockerfile::{Command, Mount, MountKind, Owned, Run, RunNetwork, RunSecurity, Sharing};
+use crate::emulation;
 use crate::error::{Error, Result, blocking};
 use crate::ignore::clean;
 use crate::lent::{self, AgentCall, Listening, Private, Secret};
@@ -67,6 +68,7 @@ impl Steps<'_> {
         if self.cached(&key).await? || self.carried(&key, &by).await? {
             return Ok(());
         }
+        self.check_platform()?;
         // Names of users are looked up by what the image's own config says.
         if !sandbox::is_number(self.state.config.user()) {
             self.store().await?;
@@ -82,6 +84,14 @@ impl Steps<'_> {
         }
         drop(mounts);
         self.put_layer(key, &by, archive?).await
+    }
+
+    /// Once more: what a base had waiting was not known when the build began.
+    fn check_platform(&self) -> Result<()> {
+        let machine = self.job.core.images.platform();
+        let stage = self.job.plan.stages.get(&self.stage);
+        let checked = stage.map(|stage| emulation::check(machine, &stage.platform));
+        checked.unwrap_or(Ok(())).map_err(Error::invalid)
     }
 
     async fn in_sandbox(
@@ -442,7 +452,7 @@ impl Steps<'_> {
         }
         let image = match self.job.origin(from, self.stage) {
             Origin::Stage(stage) => self.job.stored(stage).await?,
-            Origin::Image(name) => self.job.image(&name).await?.id.clone(),
+            Origin::Image(name) => self.job.image_from(&name).await?.id.clone(),
         };
         Ok(MountRequest {
             container_path: target,

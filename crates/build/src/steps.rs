@@ -372,7 +372,8 @@ impl<'j> Steps<'j> {
         let images = &self.job.core.images;
         let base = self.state.base(images)?;
         let archive = Section::whole(archive).map_err(Error::Layer)?;
-        let mut intake = images.intake(base.as_deref()).await?;
+        let intake = images.intake(base.as_deref()).await?;
+        let mut intake = intake.for_any_platform();
         match said {
             Some((digest, diff_id)) => intake.announced_layer(archive, digest, diff_id).await?,
             None => intake.layer(archive).await?,

@@ -66,7 +66,7 @@ pub(crate) async fn find(pull: &Pull, cancel: &CancellationToken) -> Result<Foun
             ));
         }
         let reference = pull.reference.to_string();
-        let host = &pull.shared.config.platform;
+        let host = &pull.platform;
         let Document {
             digest,
             media_type,

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 use berth_names::{ChainId, Digest};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::platform::Platform;
+
 /// An image on this node, complete and unpacked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image {
@@ -88,6 +90,16 @@ pub struct Healthcheck {
 }
 
 impl ImageConfig {
+    /// What it was built for; `None` of old builders' images, which do not say.
+    pub fn platform(&self) -> Option<Platform> {
+        let is_told = !self.os.is_empty() || !self.architecture.is_empty();
+        is_told.then(|| Platform {
+            os: self.os.clone(),
+            architecture: self.architecture.clone(),
+            variant: self.variant.clone(),
+        })
+    }
+
     /// `uid`, `name`, either with `:gid` or `:group`, or empty for root.
     pub fn user(&self) -> &str {
         &self.config.user

@@ -69,7 +69,16 @@ pub struct ImageUsage {
 /// The images of this node.
 pub struct Images {
     pub(crate) shared: Arc<Shared>,
-    pulls: Flights<(ImageRef, Credentials), SharedResult<Digest>, PullWatch>,
+    pulls: Flights<Asked, SharedResult<Digest>, PullWatch>,
+}
+
+/// Who asks for the same shares one pull.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Asked {
+    reference: ImageRef,
+    credentials: Credentials,
+    platform: Platform,
+    is_named: bool,
 }
 
 /// What pulls and the collector work with.
@@ -168,15 +177,39 @@ impl Images {
         PullWatch,
         impl Future<Output = SharedResult<Digest>> + Send + use<>,
     ) {
+        let platform = self.platform().clone();
+        self.pull_of(reference, credentials, platform, true)
+    }
+
+    /// Like [`Images::pull_watched`], for a platform. Where not `is_named`, what the reference means
+    /// here stays as it is: the image is known by its id, and by its own manifest's digest.
+    pub fn pull_of(
+        &self,
+        reference: &ImageRef,
+        credentials: Credentials,
+        platform: Platform,
+        is_named: bool,
+    ) -> (
+        PullWatch,
+        impl Future<Output = SharedResult<Digest>> + Send + use<>,
+    ) {
         let shared = Arc::clone(&self.shared);
-        let (reference, credentials) = (reference.clone(), credentials);
-        let key = (reference.clone(), credentials.clone());
+        let key = Asked {
+            reference: reference.clone(),
+            credentials,
+            platform,
+            is_named,
+        };
+        let asked = key.clone();
         let start = move |cancel, watch| {
+            let reference = asked.reference;
             let span = tracing::info_span!("pull", %reference);
             let pull = Pull {
                 shared: Arc::clone(&shared),
                 reference,
-                credentials,
+                credentials: asked.credentials,
+                platform: asked.platform,
+                is_named: asked.is_named,
                 watch,
             };
             let pulling = shared.meters.pull();

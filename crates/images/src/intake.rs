@@ -113,6 +113,7 @@ pub struct Intake {
     chain: Option<ChainId>,
     diff_ids: Vec<Digest>,
     holds: Vec<Hold>,
+    is_for_any: bool,
 }
 
 /// A layer that was looked through.
@@ -133,6 +134,7 @@ impl Images {
             chain: None,
             diff_ids: Vec::new(),
             holds: Vec::new(),
+            is_for_any: false,
         };
         if let Some(base) = base {
             intake.stand_on(base).await?;
@@ -255,6 +257,14 @@ impl Intake {
         Ok(())
     }
 
+    /// The image may be for other machines than this one.
+    pub fn for_any_platform(self) -> Self {
+        Self {
+            is_for_any: true,
+            ..self
+        }
+    }
+
     /// The uncompressed archives' digests, bottom to top, as the config has to name them.
     pub fn diff_ids(&self) -> &[Digest] {
         &self.diff_ids
@@ -287,6 +297,7 @@ impl Intake {
         };
         let name = names.first().map_or(id.to_string(), ImageRef::to_string);
         let host = &self.shared.config.platform;
+        let host = (!self.is_for_any).then_some(host);
         let parsed = manifest::manifest(&manifest.digest, &manifest.media_type, &manifest.bytes)?;
         let (_, plans) = manifest::plan(&name, &parsed, &config.bytes, host)?;
         let chain = plans.last().map(|plan| plan.chain_id.clone());

@@ -37,6 +37,7 @@ mod flight;
 mod holds;
 mod image;
 mod images;
+mod index;
 mod intake;
 mod keyed;
 mod layer;

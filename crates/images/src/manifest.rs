@@ -281,12 +281,13 @@ fn layer(digest: &Digest, number: usize, raw: RawDescriptor) -> Result<Descripto
     ))
 }
 
-/// Reads a config, and lines its layers up with those of the manifest.
+/// Reads a config, and lines its layers up with those of the manifest. Without `host` the image may
+/// be for any platform.
 pub(crate) fn plan(
     reference: &str,
     manifest: &Manifest,
     bytes: &[u8],
-    host: &Platform,
+    host: Option<&Platform>,
 ) -> Result<(ImageConfig, Vec<LayerPlan>)> {
     #[derive(Deserialize)]
     struct WithRootfs {
@@ -312,14 +313,10 @@ pub(crate) fn plan(
             format!("{:?} is not \"layers\"", clip(&rootfs.kind)),
         ));
     }
-    let platform = Platform {
-        os: config.os.clone(),
-        architecture: config.architecture.clone(),
-        variant: config.variant.clone(),
-    };
     // Old builders left the platform out; they built for the machine they ran on.
-    let is_silent = platform.os.is_empty() && platform.architecture.is_empty();
-    if !is_silent && host.rank(&platform).is_none() {
+    if let (Some(host), Some(platform)) = (host, config.platform())
+        && !host.runs(&platform)
+    {
         return Err(no_platform(reference, host, [Some(&platform)].into_iter()));
     }
     let diff_ids = rootfs.diff_ids.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 /// An operating system and processor as images name them (Go's names).
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
 #[serde(default)]
 pub struct Platform {
     pub os: String,
@@ -30,6 +30,51 @@ impl Platform {
         }
     }
 
+    /// As people write it: `linux/arm64`, `arm64`, `linux/arm/v7`, `aarch64`; `linux` is this
+    /// machine's. A variant that every processor of its kind has is left out. `None` of what is
+    /// none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        let good = |part: &str| {
+            let is_good = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+            !part.is_empty() && part.chars().all(is_good)
+        };
+        let parts: Vec<&str> = text.split('/').collect();
+        if !parts.iter().all(|part| good(part)) {
+            return None;
+        }
+        let host = Self::host();
+        let (os, architecture, variant) = match parts.as_slice() {
+            [os] if ["linux", "windows", "darwin", "freebsd"].contains(os) => {
+                (*os, host.architecture.as_str(), "")
+            }
+            [architecture] => ("linux", *architecture, ""),
+            [os, architecture] => (*os, *architecture, ""),
+            [os, architecture, variant] => (*os, *architecture, *variant),
+            _ => return None,
+        };
+        let (architecture, variant) = match (architecture, variant) {
+            ("x86_64" | "x86-64" | "amd64", "" | "v1") => ("amd64", ""),
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("aarch64" | "arm64", "" | "8" | "v8") => ("arm64", ""),
+            ("aarch64", variant) => ("arm64", variant),
+            ("i386" | "i686", variant) => ("386", variant),
+            ("armhf" | "arm", "" | "7") => ("arm", "v7"),
+            ("armel", "") | ("arm", "6") => ("arm", "v6"),
+            other => other,
+        };
+        Some(Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.to_owned(),
+        })
+    }
+
+    /// Whether a machine of `self` runs images for `offered`.
+    pub fn runs(&self, offered: &Platform) -> bool {
+        self.rank(offered).is_some()
+    }
+
     /// How well an image for `offered` suits a machine of `self`: the smaller the better, `None`
     /// if it cannot run. An image for the base of the architecture goes before one that needs an
     /// extension, even where the machine has it: it is what everybody else runs.
@@ -46,6 +91,7 @@ impl Platform {
             ("amd64", "v2" | "v3") if level() >= level_of(variant) => Some(2),
             ("arm64", _) => None,
             ("amd64", _) => None,
+            ("arm", _) => older_arm(&self.variant, variant),
             (_, "") => Some(1),
             _ => None,
         }
@@ -60,6 +106,17 @@ impl fmt::Display for Platform {
         }
         Ok(())
     }
+}
+
+/// Later processors run what was built for earlier ones: the latest of those goes first.
+fn older_arm(own: &str, offered: &str) -> Option<u8> {
+    let number = |variant: &str| -> Option<u8> {
+        match variant {
+            "" => Some(7),
+            variant => variant.strip_prefix('v')?.parse().ok(),
+        }
+    };
+    number(own)?.checked_sub(number(offered)?)
 }
 
 fn level_of(variant: &str) -> u8 {
@@ -116,6 +173,9 @@ mod tests {
             ("linux/arm64", "linux/arm64/v9", None),
             ("linux/arm64", "linux/arm/v7", None),
             ("linux/s390x", "linux/s390x", Some(0)),
+            ("linux/arm/v7", "linux/arm", Some(0)),
+            ("linux/arm/v7", "linux/arm/v6", Some(1)),
+            ("linux/arm/v6", "linux/arm/v7", None),
         ];
         for (host, offered, rank) in cases {
             assert_eq!(
@@ -123,6 +183,35 @@ mod tests {
                 rank,
                 "{offered} on {host}"
             );
+        }
+    }
+
+    #[test]
+    fn one_platform_has_one_name_however_it_is_written() {
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("x86_64", "linux/amd64"),
+            ("linux/amd64/v3", "linux/amd64/v3"),
+            ("Linux/ARM64/v8", "linux/arm64"),
+            ("aarch64", "linux/arm64"),
+            ("arm", "linux/arm/v7"),
+            ("linux/arm/v6", "linux/arm/v6"),
+            ("armel", "linux/arm/v6"),
+            ("i386", "linux/386"),
+            ("windows/amd64", "windows/amd64"),
+        ] {
+            assert_eq!(Platform::parse(text).unwrap().to_string(), expected);
+        }
+        assert_eq!(Platform::parse("linux"), Some(Platform::host()));
+        for text in [
+            "",
+            "/",
+            "linux/",
+            "a/b/c/d",
+            "linux/amd64,linux/arm64",
+            "a b",
+        ] {
+            assert_eq!(Platform::parse(text), None, "{text}");
         }
     }
 }

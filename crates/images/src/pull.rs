@@ -16,6 +16,7 @@ use crate::document::{self, Content, Document, Found};
 use crate::holds::Item;
 use crate::images::{Shared, blocking};
 use crate::manifest::{self, LayerPlan};
+use crate::platform::Platform;
 use crate::watch::PullWatch;
 use crate::{Error, Result, catalog, layer};
 
@@ -24,6 +25,10 @@ pub(crate) struct Pull {
     pub shared: Arc<Shared>,
     pub reference: ImageRef,
     pub credentials: Credentials,
+    /// Whose image is chosen.
+    pub platform: Platform,
+    /// The reference means the image from now on.
+    pub is_named: bool,
     pub watch: PullWatch,
 }
 
@@ -71,17 +76,16 @@ impl Pull {
 
     /// Writes the record and the references. From here on the image is there.
     async fn publish(&self, found: &Found, id: Digest, mut record: ImageRecord) -> Result<Digest> {
-        let target = found
-            .trail
-            .first()
-            .map_or(&record.manifest, |top| &top.digest)
-            .clone();
+        // By its digest an index means the image of this machine.
+        let is_own = self.platform == self.shared.config.platform;
+        let top = found.trail.first().filter(|_| is_own);
+        let target = top.map_or(&record.manifest, |top| &top.digest).clone();
         let reference = ReferenceRecord {
             image: id.clone(),
             target: target.clone(),
         };
         let mut names = vec![catalog::key(&self.reference.with_digest(target))];
-        if self.reference.digest().is_none() {
+        if self.is_named && self.reference.digest().is_none() {
             names.push(catalog::key(&self.reference));
         }
         let references: Vec<_> = names
@@ -144,8 +148,8 @@ enum Work {
 fn plan(pull: &Pull, found: &Found) -> Result<Planned> {
     match &found.content {
         Content::Image { manifest, config } => {
-            let (reference, host) = (pull.reference.to_string(), &pull.shared.config.platform);
-            let (_, plans) = manifest::plan(&reference, manifest, &config.bytes, host)?;
+            let (reference, host) = (pull.reference.to_string(), &pull.platform);
+            let (_, plans) = manifest::plan(&reference, manifest, &config.bytes, Some(host))?;
             Ok(Planned {
                 id: config.digest.clone(),
                 record: image_record(found, config, &plans)?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use berth_metadata::schema::{REFERENCES, ReferenceRecord};
+use berth_metadata::schema::{ImageRecord, REFERENCES, ReferenceRecord};
 use berth_names::{Digest, ImageRef};
 use berth_registry::{Credentials, Pushed, Upload};
 use bytes::Bytes;
@@ -62,6 +62,20 @@ impl PushWatch {
         shown.collect()
     }
 
+    /// Further layers; the number of the first of them.
+    fn add(&self, record: &ImageRecord) -> usize {
+        let mut all = self.0.lock();
+        let first = all.len();
+        all.extend(record.layers.iter().map(|layer| Watched {
+            diff_id: layer.diff_id.clone(),
+            size: layer.size,
+            sent: Arc::default(),
+            began: false,
+            done: None,
+        }));
+        first
+    }
+
     fn change(&self, number: usize, change: impl FnOnce(&mut Watched)) {
         if let Some(layer) = self.0.lock().get_mut(number) {
             change(layer);
@@ -97,41 +111,13 @@ impl Images {
         let record = catalog.record(&known.image).ok_or_else(missing)?;
         let _hold = shared.holds.hold(pull::items(record)).await;
         let id = known.image.clone();
-        let origin = stored::read(shared, &record.manifest).await?;
-        let parsed = manifest::manifest(&record.manifest, "", &origin)?;
-        let layers = record.layers.iter().map(|layer| Watched {
-            diff_id: layer.diff_id.clone(),
-            size: layer.size,
-            sent: Arc::default(),
-            began: false,
-            done: None,
-        });
-        *watch.0.lock() = layers.collect();
-
         let push = Push {
             shared,
             reference,
             credentials,
             watch,
         };
-        let layers = parsed.layers.iter().cloned().enumerate();
-        let sent: Vec<Descriptor> = futures::stream::iter(layers)
-            .map(|(number, layer)| push.layer(number, layer))
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        push.config(&parsed.config).await?;
-        let changed = sent
-            .iter()
-            .zip(&parsed.layers)
-            .any(|(a, b)| a.digest != b.digest);
-        let (media_type, bytes) = match changed {
-            false => (manifest::media_type(&origin), origin),
-            true => (
-                manifest::media_type(&origin),
-                with_layers(&record.manifest, &origin, &sent)?,
-            ),
-        };
+        let (media_type, bytes) = push.content(record).await?;
         let size = bytes.len() as u64;
         let put = shared
             .registry
@@ -142,14 +128,35 @@ impl Images {
     }
 }
 
-struct Push<'a> {
-    shared: &'a Arc<Shared>,
-    reference: &'a ImageRef,
-    credentials: &'a Credentials,
-    watch: &'a PushWatch,
+pub(crate) struct Push<'a> {
+    pub shared: &'a Arc<Shared>,
+    pub reference: &'a ImageRef,
+    pub credentials: &'a Credentials,
+    pub watch: &'a PushWatch,
 }
 
 impl Push<'_> {
+    /// Sends layers and config; the manifest, as it is of what was sent, is left to be put.
+    pub(crate) async fn content(&self, record: &ImageRecord) -> Result<(String, Bytes)> {
+        let origin = stored::read(self.shared, &record.manifest).await?;
+        let parsed = manifest::manifest(&record.manifest, "", &origin)?;
+        let first = self.watch.add(record);
+        let layers = parsed.layers.iter().cloned().enumerate();
+        let sent: Vec<Descriptor> = futures::stream::iter(layers)
+            .map(|(number, layer)| self.layer(first + number, layer))
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        self.config(&parsed.config).await?;
+        let mut pairs = sent.iter().zip(&parsed.layers);
+        let changed = pairs.any(|(a, b)| a.digest != b.digest);
+        let media_type = manifest::media_type(&origin);
+        match changed {
+            false => Ok((media_type, origin)),
+            true => Ok((media_type, with_layers(&record.manifest, &origin, &sent)?)),
+        }
+    }
+
     async fn layer(&self, number: usize, layer: Descriptor) -> Result<Descriptor> {
         let from = self.elsewhere(&layer.digest);
         let Sent { descriptor, file } = stored::prepare(self.shared, layer, Packing::Gzip).await?;
@@ -198,7 +205,7 @@ impl Push<'_> {
         })
     }
 
-    fn failed(&self, source: berth_registry::Error) -> Error {
+    pub(crate) fn failed(&self, source: berth_registry::Error) -> Error {
         Error::Push {
             reference: self.reference.to_string(),
             source: Box::new(source),

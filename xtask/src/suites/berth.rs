@@ -7,6 +7,7 @@ mod containers;
 mod corpus;
 mod images;
 mod places;
+mod platforms;
 mod plugin;
 mod shown;
 mod terminals;
@@ -34,6 +35,7 @@ const ROOMS: &[Room] = &[
     ("builds", builds::STEPS),
     ("caches of builds", caches::STEPS),
     ("corpus", corpus::STEPS),
+    ("platforms", platforms::STEPS),
     ("compose", compose::STEPS),
     ("plugin", plugin::STEPS),
     ("places", places::STEPS),

@@ -16,16 +16,19 @@ mod lend;
 mod output;
 pub mod pack;
 mod record;
+mod several;
 
 pub use cache::Caches;
 pub use context::{Context, Instructions};
 pub use display::Show;
 pub use lend::Lent;
 pub use output::Output;
+pub use several::Several;
 
 use http::HeaderName;
 use serde_json::{Map, Value, json};
 
+use crate::commands::pull::AUTH;
 use crate::commands::transfer::TAR;
 use crate::daemon::{Call, Client, segment};
 use crate::error::{Error, Result};
@@ -87,6 +90,27 @@ pub async fn metadata(client: &Client, id: &str, names: &[String]) -> Result<Str
         "containerimage.digest": digest,
         "image.name": names.join(","),
     });
+    serde_json::to_string_pretty(&told).map_err(Error::Answer)
+}
+
+/// The same of an image of several platforms, which is nowhere but where it was pushed.
+pub async fn metadata_of_index(
+    client: &Client,
+    names: &[String],
+    is_pushed: bool,
+) -> Result<String> {
+    let mut told = json!({ "image.name": names.join(",") });
+    if let Some(name) = names.first().filter(|_| is_pushed) {
+        let call = Call::get(format!("/distribution/{}/json", segment(name)));
+        let login = Logins::open()?.header_for(name)?;
+        let call = match login.as_str() {
+            "" => call,
+            login => call.header(AUTH, login),
+        };
+        let found: Value = client.ask(call).await?;
+        told["containerimage.digest"] = found["Descriptor"]["digest"].clone();
+        told["containerimage.descriptor"] = found["Descriptor"].clone();
+    }
     serde_json::to_string_pretty(&told).map_err(Error::Answer)
 }
 

@@ -30,6 +30,8 @@ enum What {
     Image,
     /// The image as an archive: an OCI layout, which is Docker's form at the same time.
     Layout,
+    /// The same, where Docker's form is what is asked for.
+    Docker,
     /// The files of the image.
     Files,
 }
@@ -75,7 +77,8 @@ impl Output {
             ("local", "") => return Err(wrong("write dest=DIRECTORY".to_owned())),
             ("local", path) => Self::of(What::Files, To::Directory(path.into())),
             ("tar", _) => Self::of(What::Files, archive()),
-            ("oci" | "docker", _) => Self::of(What::Layout, archive()),
+            ("oci", _) => Self::of(What::Layout, archive()),
+            ("docker", _) => Self::of(What::Docker, archive()),
             ("registry", "") => {
                 is_pushed = true;
                 Self::of(What::Image, To::Daemon)
@@ -121,11 +124,54 @@ impl Output {
         }
     }
 
+    /// Before an image of several platforms is built for it.
+    pub fn check_several(&self) -> Result<()> {
+        match (self.what, &self.to) {
+            (What::Docker, _) => Err(Error::usage(
+                "type=docker has one platform: write type=oci for several",
+            )),
+            (What::Files, To::Stdout | To::Archive(_)) => Err(Error::usage(
+                "files of several platforms go to a directory: write -o DIRECTORY",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes it of images by platform and id: an index of them, or a directory for each.
+    pub async fn write_several(
+        &self,
+        client: &Client,
+        images: &[(String, String)],
+        names: &[String],
+    ) -> Result<()> {
+        match (self.what, &self.to) {
+            (What::Layout, _) => {
+                let mut call = Call::get("/images/get").flag("berth-index", true);
+                for (_, id) in images {
+                    call = call.query("names", id);
+                }
+                for name in names {
+                    call = call.query("berth-name", name);
+                }
+                self.receive(client.send(call).await?).await
+            }
+            (What::Files, To::Directory(path)) => {
+                for (platform, id) in images {
+                    let own = path.join(platform.replace('/', "_"));
+                    let own = Self::of(What::Files, To::Directory(own));
+                    own.write(client, id, &[]).await?;
+                }
+                Ok(())
+            }
+            _ => self.check_several(),
+        }
+    }
+
     /// Makes it of an image with these names.
     pub async fn write(&self, client: &Client, image: &str, names: &[String]) -> Result<()> {
         match self.what {
             What::Image => Ok(()),
-            What::Layout => {
+            What::Layout | What::Docker => {
                 let image = [image.to_owned()];
                 let wanted = if names.is_empty() { &image } else { names };
                 let call = wanted.iter().fold(Call::get("/images/get"), |call, name| {
@@ -195,7 +241,7 @@ mod tests {
                 "type=oci,dest=d,tar=false",
                 layout(To::Directory("d".into())),
             ),
-            ("type=docker,dest=-", layout(To::Stdout)),
+            ("type=docker,dest=-", Output::of(What::Docker, To::Stdout)),
             ("type=docker", Output::of(What::Image, To::Daemon)),
         ] {
             assert_eq!(Output::parse(text).unwrap(), expected, "{text}");

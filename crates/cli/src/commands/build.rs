@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Outcome, push};
-use crate::build::{self, Caches, Context, Lent, Output, Show, Wanted};
-use crate::daemon::Client;
+use crate::build::{self, Caches, Context, Lent, Output, Several, Show, Wanted};
+use crate::daemon::{Call, Client};
 use crate::error::{Error, Result};
 use crate::options::{BuildLimits, labels};
 use crate::output::{Progress, print_line};
@@ -39,14 +39,9 @@ pub struct Build {
     /// Ask registries for newer images
     #[arg(long)]
     pull: bool,
-    /// os/architecture
-    #[arg(
-        long,
-        value_name = "PLATFORM",
-        default_value = "",
-        hide_default_value = true
-    )]
-    platform: String,
+    /// What to build for, as in linux/arm64; several with commas, for --push or -o type=oci
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    platform: Vec<String>,
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -119,6 +114,10 @@ impl Build {
         let outputs = outputs?;
         outputs.iter().try_for_each(Output::check)?;
         let is_pushed = self.push || outputs.iter().any(|output| output.is_pushed);
+        let several = Several::of(&self.platform)?;
+        if let Some(several) = &several {
+            several.check(&outputs, is_pushed, self.iidfile.is_some())?;
+        }
         let mut wanted = self.wanted()?;
         wanted
             .tags
@@ -129,6 +128,23 @@ impl Build {
             return Err(Error::usage(
                 "an image without a name cannot be pushed: --tag NAME",
             ));
+        }
+        if let Some(several) = several {
+            let tags = wanted.tags.clone();
+            let built = several.build(client, wanted, show).await?;
+            for output in &outputs {
+                output.write_several(client, &built, &tags).await?;
+            }
+            if is_pushed {
+                for name in &tags {
+                    push(client, push::index_call(name, &built)?, show).await?;
+                }
+            }
+            if let Some(path) = metadata_file {
+                let metadata = build::metadata_of_index(client, &tags, is_pushed).await?;
+                std::fs::write(&path, metadata).map_err(Error::file("writing", path))?;
+            }
+            return Ok(0);
         }
         let id = build::build(client, &wanted, show).await?;
         for output in &outputs {
@@ -160,7 +176,7 @@ impl Build {
             labels: labels(&self.label, &[])?,
             no_cache: self.no_cache,
             pull: self.pull,
-            platform: self.platform,
+            platform: self.platform.into_iter().next().unwrap_or_default(),
             limits: self.limits,
             is_passing: false,
             lent: Lent::parse(&self.secret, &self.ssh)?,
@@ -171,9 +187,13 @@ impl Build {
 
 async fn push_all(client: &Client, names: &[String], show: Show) -> Result<()> {
     for name in names {
-        let answer = client.send(push::call(name, false)?).await?;
-        let is_quiet = show == Show::Quiet;
-        Progress::on_stderr().follow(answer, is_quiet).await?;
+        push(client, push::call(name, false)?, show).await?;
     }
     Ok(())
+}
+
+async fn push(client: &Client, call: Call, show: Show) -> Result<()> {
+    let answer = client.send(call).await?;
+    let is_quiet = show == Show::Quiet;
+    Progress::on_stderr().follow(answer, is_quiet).await
 }

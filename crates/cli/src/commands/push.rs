@@ -36,6 +36,13 @@ impl Push {
     }
 }
 
+/// An index of images that have no names of their own, by platform and id.
+pub fn index_call(image: &str, members: &[(String, String)]) -> Result<Call> {
+    let call = call(image, false)?;
+    let ids = members.iter().map(|(_, id)| id);
+    Ok(ids.fold(call, |call, id| call.query("berth-images", id)))
+}
+
 pub fn call(image: &str, all_tags: bool) -> Result<Call> {
     let (name, tag) = parts(image);
     let login = Logins::open()?.header_for(image)?;

@@ -9,7 +9,7 @@ use berth_standalone::{HostConfig, StepLimits, Ulimit};
 use serde::de::DeserializeOwned;
 
 use super::cache;
-use crate::images::{check_platform, parse_name};
+use crate::images::{self, parse_name};
 use crate::{Engine, Error, Query, Result};
 
 /// Docker Hub, as logins name it.
@@ -25,7 +25,13 @@ pub fn read(
     credentials: HashMap<String, Credentials>,
 ) -> Result<Request> {
     refuse(query)?;
-    check_platform(engine, query.text("platform"))?;
+    let platform = query.text("platform");
+    if platform.contains(',') {
+        return Err(Error::bad(
+            "a build is for one platform: `berth build` makes one of each, and an index of them",
+        ));
+    }
+    let platform = images::platform(engine, platform)?;
     let mut tags: Vec<ImageRef> = Vec::new();
     for tag in query.all("t").filter(|tag| !tag.is_empty()) {
         let reference = parse_name(tag)?;
@@ -47,6 +53,7 @@ pub fn read(
         target: query.text("target").to_owned(),
         labels: json(query, "labels")?,
         tags,
+        platform,
         no_cache: query.flag("nocache"),
         pull: query.flag("pull"),
         limits: limits(query)?,

@@ -32,7 +32,7 @@ use berth_images::Image;
 use http::Method;
 
 pub use name::{find, parse as parse_name};
-pub use pull::check_platform;
+pub use pull::platform;
 
 use crate::registry_auth::RegistryAuth;
 use crate::{ApiVersion, Engine, Error, Query, Result};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use berth_images::{LayerProgress, Phase, PullWatch};
+use berth_images::{LayerProgress, Phase, Platform, PullWatch};
 use berth_names::{Digest, ImageRef};
 use berth_registry::Credentials;
 
@@ -31,11 +31,11 @@ pub async fn create(
         return import::import(engine, &query, request.into_body()).await;
     }
     let reference = wanted(&query)?;
-    check_platform(&engine, query.text("platform"))?;
+    let platform = platform(&engine, query.text("platform"))?;
     let all = means_all(&query);
     progress::stream(move |progress| async move {
         if !all {
-            return pull(&engine, &reference, credentials, &progress).await;
+            return pull(&engine, &reference, platform, credentials, &progress).await;
         }
         for tag in engine
             .images
@@ -44,7 +44,8 @@ pub async fn create(
             .await?
         {
             let reference = name::parse(&format!("{}:{tag}", reference.repository()))?;
-            pull(&engine, &reference, credentials.clone(), &progress).await?;
+            let (platform, credentials) = (platform.clone(), credentials.clone());
+            pull(&engine, &reference, platform, credentials, &progress).await?;
         }
         Ok(())
     })
@@ -75,45 +76,36 @@ fn wanted(query: &Query) -> Result<ImageRef> {
     }
 }
 
-/// Images of this machine's platform are chosen without being asked; no other can be run.
-pub fn check_platform(engine: &Engine, wanted: &str) -> Result<()> {
+/// What a query names as `platform`; `None` where it names none, or this machine's.
+pub fn platform(engine: &Engine, wanted: &str) -> Result<Option<Platform>> {
     if wanted.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let own = engine.images.platform();
-    let parts: Vec<&str> = wanted.split('/').collect();
-    let fits = match parts.as_slice() {
-        ["linux"] => own.os == "linux",
-        [os, architecture] | [os, architecture, _] => {
-            *os == own.os && normal(architecture) == own.architecture
-        }
-        [architecture] => normal(architecture) == own.architecture,
-        _ => false,
-    };
-    if fits {
-        return Ok(());
+    let platform = Platform::parse(wanted).ok_or_else(|| {
+        Error::bad(format!(
+            "{wanted:?} is no platform: write one, as in linux/arm64"
+        ))
+    })?;
+    if platform.os != "linux" {
+        return Err(Error::NotImplemented(format!(
+            "images of {} are nothing here: they need a machine of it",
+            platform.os
+        )));
     }
-    Err(Error::NotImplemented(format!(
-        "platform {wanted:?} cannot be pulled on a machine of {own}: leave --platform out"
-    )))
-}
-
-fn normal(architecture: &str) -> &str {
-    match architecture {
-        "x86_64" | "x86-64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
+    Ok(Some(platform).filter(|platform| platform != engine.images.platform()))
 }
 
 async fn pull(
     engine: &Engine,
     reference: &ImageRef,
+    platform: Option<Platform>,
     credentials: Credentials,
     progress: &Progress,
 ) -> Result<()> {
-    let before = engine.images.reference(reference);
-    let (watch, outcome) = engine.images.pull_watched(reference, credentials);
+    let images = &engine.images;
+    let before = images.reference(reference);
+    let platform = platform.unwrap_or_else(|| images.platform().clone());
+    let (watch, outcome) = images.pull_of(reference, credentials, platform, true);
     let mut teller = Teller::new(reference, watch, progress.clone());
     let mut outcome = std::pin::pin!(outcome);
     let pulled = loop {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::Response;
-use berth_images::{PushPhase, PushProgress, PushWatch};
+use berth_images::{Image, PushPhase, PushProgress, PushWatch};
 use berth_names::{Digest, ImageRef};
 use berth_registry::{Credentials, Pushed};
 use serde_json::json;
@@ -29,7 +29,10 @@ pub async fn push(
         "" => name::parse(name)?,
         tag => name::parse(&format!("{}:{tag}", name::parse(name)?.repository()))?,
     };
+    let members = query.all("berth-images").map(|id| name::find(&engine, id));
+    let members = members.collect::<Result<Vec<_>>>()?;
     let references = match query.text("tag") {
+        _ if !members.is_empty() => vec![wanted.clone()],
         "" if wanted.familiar() != name && wanted.to_string() != name => tags_of(&engine, &wanted),
         _ => vec![wanted.clone()],
     };
@@ -44,7 +47,7 @@ pub async fn push(
             )));
         }
         for reference in &references {
-            one(&engine, reference, &credentials, &progress).await?;
+            one(&engine, reference, &members, &credentials, &progress).await?;
         }
         Ok(())
     })
@@ -61,15 +64,26 @@ fn tags_of(engine: &Engine, wanted: &ImageRef) -> Vec<ImageRef> {
         .collect()
 }
 
+/// What the reference means, or an index of these images.
 async fn one(
     engine: &Engine,
     reference: &ImageRef,
+    members: &[Arc<Image>],
     credentials: &Credentials,
     progress: &Progress,
 ) -> Result<()> {
     let watch = PushWatch::default();
     let mut told = HashMap::new();
-    let mut pushing = std::pin::pin!(engine.images.push(reference, credentials, &watch));
+    let images = &engine.images;
+    let mut pushing = std::pin::pin!(async {
+        match members {
+            [] => images.push(reference, credentials, &watch).await,
+            members => {
+                let index = images.push_index(reference, members, credentials, &watch);
+                index.await
+            }
+        }
+    });
     let pushed = loop {
         match tokio::time::timeout(GLANCE, &mut pushing).await {
             Ok(pushed) => break pushed,
@@ -88,7 +102,8 @@ async fn one(
             ..Line::default()
         })
         .await;
-    if let Some(known) = engine.images.reference(reference)
+    if members.is_empty()
+        && let Some(known) = engine.images.reference(reference)
         && let Some(image) = engine.images.get(&known.image.to_string())
     {
         let attributes = super::attributes(&image, &reference.familiar_name());

@@ -13,7 +13,23 @@ use crate::{Engine, Error, Query, Result, pieces};
 
 pub async fn many(State(engine): State<Arc<Engine>>, query: Query) -> Result<Response> {
     let names: Vec<&str> = query.all("names").collect();
-    save(&engine, &names)
+    match query.flag("berth-index") {
+        true => save_index(&engine, &names, &query),
+        false => save(&engine, &names),
+    }
+}
+
+/// One image of several platforms, under the names of `berth-name`.
+fn save_index(engine: &Arc<Engine>, members: &[&str], query: &Query) -> Result<Response> {
+    let members = members.iter().map(|id| name::find(engine, id));
+    let members = members.collect::<Result<Vec<_>>>()?;
+    let names = query.all("berth-name").map(name::parse);
+    let names = names.collect::<Result<Vec<_>>>()?;
+    let images = Arc::clone(&engine.images);
+    Ok(pieces::archive(|sink| async move {
+        let saved = images.save_index(&members, names, sink).await;
+        saved.map_err(Error::from)
+    }))
 }
 
 pub fn save(engine: &Arc<Engine>, names: &[&str]) -> Result<Response> {

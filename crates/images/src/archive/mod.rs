@@ -14,6 +14,7 @@ mod save;
 
 pub use load::Loaded;
 pub use save::Chosen;
+pub(crate) use save::{Archive, gone};
 
 /// Where containerd and Docker write an image's full name into an index.
 const NAME: &str = "io.containerd.image.name";

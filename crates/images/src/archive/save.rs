@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use berth_names::{Digest, ImageRef};
+use berth_registry::media_type::OCI_INDEX;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -12,7 +13,8 @@ use super::contents::blob_path;
 use super::{NAME, REF_NAME};
 use crate::images::{Shared, blocking};
 use crate::manifest::{self, MAX_MANIFEST};
-use crate::{Error, Image, Images, Result, pull};
+use crate::platform::Platform;
+use crate::{Error, Image, Images, Result, index, pull};
 
 /// An image for an archive.
 #[derive(Debug, Clone)]
@@ -41,14 +43,7 @@ impl Images {
         let shared = Arc::clone(&self.shared);
         blocking("write an archive", move || {
             let _holds = holds;
-            let mut archive = Archive {
-                shared,
-                tar: tar::Builder::new(sink),
-                written: BTreeSet::new(),
-                index: Vec::new(),
-                entries: Vec::new(),
-                repositories: BTreeMap::new(),
-            };
+            let mut archive = Archive::new(shared, sink);
             for (id, manifest, names) in &records {
                 archive.image(id, manifest, names)?;
             }
@@ -58,11 +53,11 @@ impl Images {
     }
 }
 
-fn gone(id: &Digest) -> Error {
+pub(crate) fn gone(id: &Digest) -> Error {
     Error::invalid("image", id, "layers", "it was removed meanwhile")
 }
 
-struct Archive<W: Write> {
+pub(crate) struct Archive<W: Write> {
     shared: Arc<Shared>,
     tar: tar::Builder<W>,
     written: BTreeSet<Digest>,
@@ -72,7 +67,57 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    fn image(&mut self, id: &Digest, manifest: &Digest, names: &[ImageRef]) -> Result<()> {
+    pub(crate) fn new(shared: Arc<Shared>, sink: W) -> Self {
+        Self {
+            shared,
+            tar: tar::Builder::new(sink),
+            written: BTreeSet::new(),
+            index: Vec::new(),
+            entries: Vec::new(),
+            repositories: BTreeMap::new(),
+        }
+    }
+
+    /// Images as one, of which each machine takes its own: Docker's form does not have that.
+    pub(crate) fn index(
+        &mut self,
+        images: &[(Digest, Digest, Platform)],
+        names: &[ImageRef],
+    ) -> Result<()> {
+        let mut entries = Vec::new();
+        for (id, manifest, platform) in images {
+            let (media_type, size) = self.blobs(id, manifest)?.1;
+            entries.push(index::Entry {
+                media_type,
+                digest: manifest.clone(),
+                size,
+                platform: platform.clone(),
+            });
+        }
+        let bytes = index::document(&entries);
+        let digest = Digest::sha256_of(&bytes);
+        if self.written.insert(digest.clone()) {
+            self.member(&blob_path(&digest), bytes.len() as u64, &bytes[..])?;
+        }
+        let annotations = names.iter().map(annotations);
+        let mut annotations: Vec<Value> = annotations.collect();
+        if annotations.is_empty() {
+            annotations.push(json!({}));
+        }
+        self.index
+            .extend(annotations.into_iter().map(|annotations| {
+                json!({
+                    "mediaType": OCI_INDEX,
+                    "digest": digest,
+                    "size": bytes.len(),
+                    "annotations": annotations,
+                })
+            }));
+        Ok(())
+    }
+
+    /// What an image is made of: its layers, and type and size of its manifest.
+    fn blobs(&mut self, id: &Digest, manifest: &Digest) -> Result<(Vec<Digest>, (String, u64))> {
         let content = self.shared.content.clone();
         let read = content.read(manifest, MAX_MANIFEST);
         let bytes = read.map_err(Error::content("read a manifest"))?;
@@ -81,18 +126,23 @@ impl<W: Write> Archive<W> {
         for blob in layers.iter().chain([id, manifest]) {
             self.blob(blob)?;
         }
+        let kind = (manifest::media_type(&bytes), bytes.len() as u64);
+        Ok((layers, kind))
+    }
+
+    fn image(&mut self, id: &Digest, manifest: &Digest, names: &[ImageRef]) -> Result<()> {
+        let (layers, (media_type, size)) = self.blobs(id, manifest)?;
         let descriptor = |annotations: Value| {
             json!({
-                "mediaType": manifest::media_type(&bytes),
+                "mediaType": media_type,
                 "digest": manifest,
-                "size": bytes.len(),
+                "size": size,
                 "annotations": annotations,
             })
         };
         for name in names {
             let tag = name.tag().unwrap_or_default();
-            let annotations = json!({ NAME: name.to_string(), REF_NAME: tag });
-            self.index.push(descriptor(annotations));
+            self.index.push(descriptor(annotations(name)));
             let top = layers.last().unwrap_or(id).hex().to_owned();
             let tags = self.repositories.entry(name.familiar_name()).or_default();
             tags.insert(tag.to_owned(), top);
@@ -133,7 +183,7 @@ impl<W: Write> Archive<W> {
         added.map_err(writing)
     }
 
-    fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         let index = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.index.v1+json",
@@ -141,7 +191,9 @@ impl<W: Write> Archive<W> {
         });
         let (entries, repositories) = (json!(self.entries), json!(self.repositories));
         self.document("index.json", &index)?;
-        self.document("manifest.json", &entries)?;
+        if !self.entries.is_empty() {
+            self.document("manifest.json", &entries)?;
+        }
         self.document("oci-layout", &json!({ "imageLayoutVersion": "1.0.0" }))?;
         if repositories.as_object().is_some_and(|all| !all.is_empty()) {
             self.document("repositories", &repositories)?;
@@ -149,6 +201,11 @@ impl<W: Write> Archive<W> {
         let mut sink = self.tar.into_inner().map_err(writing)?;
         sink.flush().map_err(writing)
     }
+}
+
+/// The name that an image has in an archive.
+fn annotations(name: &ImageRef) -> Value {
+    json!({ NAME: name.to_string(), REF_NAME: name.tag().unwrap_or_default() })
 }
 
 fn writing(source: std::io::Error) -> Error {

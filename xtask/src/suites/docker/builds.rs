@@ -424,7 +424,9 @@ fn refused(session: &mut Session) -> Result<()> {
         ("remote=/etc", "neither a git repository nor a URL"),
         ("squash=1", "--squash"),
         ("t=UPPER%20CASE", "invalid reference format"),
-        ("platform=linux/s390x", "s390x"),
+        ("platform=windows/amd64", "windows"),
+        ("platform=a/b/c/d", "no platform"),
+        ("platform=linux/amd64,linux/arm64", "berth build"),
         ("buildargs=x", "buildargs"),
         ("memory=1", "6MB"),
     ] {

@@ -7,11 +7,12 @@ use berth_ignore::Ignore;
 use serde_json::{Map, Value};
 
 use super::labels;
-use crate::build::{self, Caches, Context, Instructions, Lent, Show, Wanted};
+use crate::build::{self, Caches, Context, Instructions, Lent, Several, Show, Wanted};
+use crate::commands::push;
 use crate::daemon::Client;
 use crate::error::{Error, Result};
 use crate::options::BuildLimits;
-use crate::output::note;
+use crate::output::{Progress, note};
 
 /// What the command line says of every build.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,41 @@ pub async fn build(
         }
     }
     build::build(client, &wanted, options.show).await
+}
+
+/// Every platform of a build, where there are several and the service does not say which is its own.
+pub fn platforms(service: &Service) -> Result<Option<Several>> {
+    if !service.text("platform").is_empty() {
+        return Ok(None);
+    }
+    let all = list(&service.value["build"]["platforms"]);
+    Several::of(&all.map(str::to_owned).collect::<Vec<_>>())
+}
+
+/// Builds for all of these, and sends the image to the registries of its names.
+pub async fn push_several(
+    client: &Client,
+    project: &Project,
+    service: &Service,
+    platforms: Several,
+    options: &Options,
+) -> Result<()> {
+    if service.text("image").is_empty() {
+        return Err(Error::usage(format!(
+            "{} has no image name, and cannot be pushed: give it one with image:",
+            service.name
+        )));
+    }
+    let wanted = wanted(project, service, options)?;
+    let tags = wanted.tags.clone();
+    let built = platforms.build(client, wanted, options.show).await?;
+    for tag in &tags {
+        note(&format!("Pushing {} ({tag})", service.name));
+        let answer = client.send(push::index_call(tag, &built)?).await?;
+        let is_quiet = options.show == Show::Quiet;
+        Progress::on_stderr().follow(answer, is_quiet).await?;
+    }
+    Ok(())
 }
 
 fn passed_over(value: &Value) -> impl Iterator<Item = &'static str> {
@@ -156,12 +192,8 @@ fn platform(service: &Service) -> Result<String> {
         ("", [one]) => Ok((*one).to_owned()),
         (own, []) => Ok(own.to_owned()),
         (own, all) if all.contains(&own) => Ok(own.to_owned()),
-        ("", all) => Err(Error::usage(format!(
-            "build.platforms of {} has {}: an image here is for one platform; say which by \
-             platform:",
-            service.name,
-            all.join(" and ")
-        ))),
+        // Each image here is of one platform: this machine's.
+        ("", _) => Ok(String::new()),
         (own, all) => Err(Error::usage(format!(
             "{} is for {own}, which its build.platforms do not have: {}",
             service.name,
@@ -338,6 +370,25 @@ mod tests {
     }
 
     #[test]
+    fn of_several_platforms_the_machine_s_own_is_built_unless_they_are_pushed() {
+        let build = "build: {context: ., platforms: [linux/amd64, linux/arm64]}";
+        let text = format!("services:\n  app:\n    {build}\n");
+        assert_eq!(of(&text).unwrap().platform, "");
+        let (_scratch, own) = project(&text);
+        assert!(platforms(&own.services["app"]).unwrap().is_some());
+        let text = format!("{text}    platform: linux/arm64\n");
+        assert_eq!(of(&text).unwrap().platform, "linux/arm64");
+        let (_scratch, own) = project(&text);
+        assert!(platforms(&own.services["app"]).unwrap().is_none());
+        let told = of(&text.replace("platform: linux/arm64", "platform: linux/s390x"));
+        assert!(
+            told.unwrap_err()
+                .report()
+                .contains("which its build.platforms do not have")
+        );
+    }
+
+    #[test]
     fn what_a_build_cannot_have_is_told() {
         let build = |text: &str| of(&format!("services:\n  app:\n    build: {text}\n"));
         for (text, part) in [
@@ -349,10 +400,6 @@ mod tests {
             (
                 "{context: ., additional_contexts: {b: ./b}}",
                 "have b in it",
-            ),
-            (
-                "{context: ., platforms: [linux/amd64, linux/arm64]}",
-                "one platform",
             ),
             ("{context: ., ssh: [key=/nowhere/agent]}", "/nowhere/agent"),
         ] {

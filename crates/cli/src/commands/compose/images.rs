@@ -32,7 +32,7 @@ pub async fn ensure(
     let mut ids = BTreeMap::new();
     for service in project.services.values() {
         let image = service.image(&project.name);
-        let here = id(client, &image).await?;
+        let here = id_for(client, &image, service.text("platform")).await?;
         let own = service.text("pull_policy");
         let policy = match wanted.pull.as_deref() {
             Some(policy) => policy,
@@ -79,6 +79,26 @@ fn must_pull(policy: &str, is_here: bool) -> bool {
         "never" => false,
         other => other.starts_with("every_") || !is_here,
     }
+}
+
+/// Of another architecture it is not what the service wants.
+async fn id_for(client: &Client, image: &str, platform: &str) -> Result<Option<String>> {
+    let Some(id) = id(client, image).await? else {
+        return Ok(None);
+    };
+    let mut parts = platform.split('/');
+    let wanted = match (parts.next(), parts.next()) {
+        (_, Some(architecture)) => architecture,
+        (Some(architecture), None) if architecture != "linux" => architecture,
+        _ => return Ok(Some(id)),
+    };
+    let found = client.get(format!("/images/{id}/json")).await?;
+    let names = |one: &str, other: &str| (wanted == one) && found["Architecture"] == other;
+    let is_same = found["Architecture"].as_str().is_none_or(str::is_empty)
+        || found["Architecture"] == wanted
+        || names("x86_64", "amd64")
+        || names("aarch64", "arm64");
+    Ok(Some(id).filter(|_| is_same))
 }
 
 async fn id(client: &Client, image: &str) -> Result<Option<String>> {

@@ -264,11 +264,20 @@ impl Build {
         if built.is_empty() {
             crate::output::note("Nothing to build: no service has a build");
         }
+        let mut pushed = Vec::new();
         for service in built {
-            build::build(client, &project, service, &options).await?;
+            match build::platforms(service)?.filter(|_| self.push) {
+                Some(platforms) => {
+                    build::push_several(client, &project, service, platforms, &options).await?;
+                }
+                None => {
+                    build::build(client, &project, service, &options).await?;
+                    pushed.push(service);
+                }
+            }
         }
         if self.push {
-            images::push_all(client, &services(&chosen, &[])?, self.quiet).await?;
+            images::push_all(client, &pushed, self.quiet).await?;
         }
         Ok::<_, Error>(0)
     }

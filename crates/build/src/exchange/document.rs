@@ -323,7 +323,7 @@ pub fn write(plan: &Plan, written: &[Written]) -> Vec<u8> {
     });
     let whole = Whole {
         layers: layers.collect(),
-        records: records(plan, |layer| Some(layer)),
+        records: records(plan, Some),
     };
     serde_json::to_vec(&whole).unwrap_or_default()
 }

@@ -86,19 +86,29 @@ async fn id_for(client: &Client, image: &str, platform: &str) -> Result<Option<S
     let Some(id) = id(client, image).await? else {
         return Ok(None);
     };
-    let mut parts = platform.split('/');
-    let wanted = match (parts.next(), parts.next()) {
-        (_, Some(architecture)) => architecture,
-        (Some(architecture), None) if architecture != "linux" => architecture,
-        _ => return Ok(Some(id)),
+    let Some(wanted) = architecture(platform) else {
+        return Ok(Some(id));
     };
     let found = client.get(format!("/images/{id}/json")).await?;
-    let names = |one: &str, other: &str| (wanted == one) && found["Architecture"] == other;
-    let is_same = found["Architecture"].as_str().is_none_or(str::is_empty)
-        || found["Architecture"] == wanted
-        || names("x86_64", "amd64")
-        || names("aarch64", "arm64");
+    let found = found["Architecture"].as_str().unwrap_or_default();
+    let is_same = found.is_empty() || architecture(found) == Some(wanted);
     Ok(Some(id).filter(|_| is_same))
+}
+
+/// The architecture that a platform names, as images are marked with it: `os/architecture`, an
+/// architecture alone, or an operating system alone, which names none.
+fn architecture(platform: &str) -> Option<&str> {
+    let named = match platform.split_once('/') {
+        Some((_, rest)) => rest.split('/').next().unwrap_or(rest),
+        None if platform == "linux" => "",
+        None => platform,
+    };
+    match named {
+        "" => None,
+        "x86_64" => Some("amd64"),
+        "aarch64" => Some("arm64"),
+        named => Some(named),
+    }
 }
 
 async fn id(client: &Client, image: &str) -> Result<Option<String>> {
@@ -164,4 +174,23 @@ pub async fn remove(client: &Client, board: &Board, image: &str) -> Result<()> {
         Err(error) => board.failed(&what, &error),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_names_an_architecture_or_none() {
+        for (platform, wanted) in [
+            ("", None),
+            ("linux", None),
+            ("linux/arm64/v8", Some("arm64")),
+            ("linux/x86_64", Some("amd64")),
+            ("aarch64", Some("arm64")),
+            ("amd64", Some("amd64")),
+        ] {
+            assert_eq!(architecture(platform), wanted, "{platform:?}");
+        }
+    }
 }

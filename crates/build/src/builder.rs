@@ -14,9 +14,11 @@ use berth_names::{Digest, ImageRef};
 use berth_network::Networks;
 use berth_registry::Credentials;
 use parking_lot::Mutex;
+use time::OffsetDateTime;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::attest::{Attest, Materials};
 use crate::cache::{self, Cache};
 use crate::collect::{self, Keep};
 use crate::dockerfile::{self, Dockerfile};
@@ -58,6 +60,10 @@ pub struct Request {
     pub cache_from: Vec<CacheSource>,
     /// `--cache-to`.
     pub cache_to: Vec<CacheTarget>,
+    /// What is to be said of the image.
+    pub attest: Attest,
+    /// Where the context came from, if not from the client.
+    pub source: Option<String>,
     /// For the registry of an image.
     pub credentials: Box<dyn Fn(&ImageRef) -> Credentials + Send + Sync>,
 }
@@ -130,7 +136,8 @@ impl Builder {
         out: mpsc::Sender<Said>,
         cancel: CancellationToken,
     ) -> Result<Digest> {
-        let (file, context) = blocking("reading the Dockerfile", {
+        let began = OffsetDateTime::now_utc();
+        let (text, file, context) = blocking("reading the Dockerfile", {
             let (path, is_beside) = (request.dockerfile.clone(), request.is_beside);
             move || read(&path, context, is_beside)
         })
@@ -177,6 +184,9 @@ impl Builder {
             epoch: epoch.transpose()?,
             imported,
             trace: Trace::default(),
+            materials: Materials::default(),
+            text,
+            began,
         });
         let transcript = Transcript::new(out.clone(), job.plan.stages.len(), job.request.recorded);
         let built = job.all_stages(&transcript).await;
@@ -187,6 +197,7 @@ impl Builder {
             let _ = out.send(Said::Text(text)).await;
         }
         let id = job.finish(&mut state).await?;
+        job.attest(&id).await?;
         job.export(&state, &out).await?;
         let builder = self.clone();
         tokio::spawn(async move {
@@ -307,8 +318,12 @@ impl Job {
     }
 }
 
-/// Finds the Dockerfile, and leaves out of the context what is to be left out.
-fn read(path: &str, mut context: Context, is_beside: bool) -> Result<(Dockerfile, Context)> {
+/// Finds the Dockerfile, with its name and text, and leaves out of the context what is to be left out.
+fn read(
+    path: &str,
+    mut context: Context,
+    is_beside: bool,
+) -> Result<((String, String), Dockerfile, Context)> {
     let path = if path.is_empty() { "Dockerfile" } else { path };
     let text = context.text(path, dockerfile::LARGEST)?;
     let Some(text) = text else {
@@ -335,7 +350,7 @@ fn read(path: &str, mut context: Context, is_beside: bool) -> Result<(Dockerfile
     if let Some(ignore) = ignore {
         context.leave_out(&Ignore::parse(&ignore)?);
     }
-    Ok((file, context))
+    Ok(((shown.to_owned(), text), file, context))
 }
 
 impl Core {

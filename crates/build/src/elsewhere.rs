@@ -2,6 +2,7 @@
 
 use berth_names::Digest;
 
+use crate::attest::{Checksum, public};
 use crate::copy::{Copier, Wish};
 use crate::dockerfile;
 use crate::error::{Error, Result};
@@ -23,6 +24,28 @@ pub enum Elsewhere {
         commit: String,
         keeps_git: bool,
     },
+}
+
+impl Elsewhere {
+    /// Where it is, without secrets.
+    fn address(&self) -> String {
+        match self {
+            Self::File { url, .. } => public(url),
+            Self::Repository { repository, .. } => {
+                let reference = &repository.reference;
+                public(&format!("{}#{reference}", repository.url))
+            }
+        }
+    }
+
+    fn checksum(&self, brought: Option<&Brought>) -> Option<Checksum> {
+        let of = |digest: &Digest| (digest.algorithm().as_str(), digest.hex().to_owned());
+        match (self, brought) {
+            (Self::Repository { commit, .. }, _) => Some(("sha1", commit.clone())),
+            (_, Some(Brought::File(file))) => Some(of(&file.digest)),
+            (Self::File { checksum, .. }, _) => checksum.as_ref().map(of),
+        }
+    }
 }
 
 /// What was there.
@@ -91,6 +114,8 @@ impl Steps<'_> {
             self.bring(&mut wanted).await?;
         }
         for (number, one) in wanted.all.iter().enumerate() {
+            let brought = wanted.brought.get(number);
+            self.job.materials.add(one.address(), one.checksum(brought));
             let field = match (one, wanted.brought.get(number)) {
                 (Elsewhere::File { url, .. }, Some(Brought::File(file))) => {
                     format!("{url} {}", file.digest)

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::attest::Materials;
 use crate::builder::{Core, Request};
 use crate::cache::{self, Made};
 use crate::config::Config;
@@ -54,6 +55,11 @@ pub(crate) struct Job {
     pub imported: Imported,
     /// For caches elsewhere.
     pub trace: Trace,
+    /// For what is said of the image.
+    pub materials: Materials,
+    /// The Dockerfile's name and text.
+    pub text: (String, String),
+    pub began: OffsetDateTime,
 }
 
 /// The files of an image, for reading, as long as its layer stands.
@@ -251,6 +257,12 @@ impl Job {
     /// An image by its name, pulled where it is not here for that platform, or newer ones are
     /// wanted.
     pub async fn image(&self, name: &str, platform: &Platform) -> Result<Arc<Image>> {
+        let image = self.found(name, platform).await?;
+        self.used(name, platform, &image);
+        Ok(image)
+    }
+
+    async fn found(&self, name: &str, platform: &Platform) -> Result<Arc<Image>> {
         let images = &self.core.images;
         let is_for = |image: &Arc<Image>| {
             let told = image.config.platform();

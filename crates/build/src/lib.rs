@@ -14,6 +14,7 @@
 //! content of what it reads, times left out.
 
 mod archive;
+mod attest;
 mod builder;
 mod cache;
 mod collect;
@@ -46,6 +47,7 @@ mod users;
 
 use berth_ignore as ignore;
 
+pub use attest::{Attest, Provenance};
 pub use builder::{Builder, Request};
 pub use collect::Keep;
 pub use error::{Error, Result};

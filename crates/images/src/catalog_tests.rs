@@ -25,6 +25,7 @@ fn record(layer: &str) -> ImageRecord {
         pulled_at: SystemTime::UNIX_EPOCH,
         pinned: false,
         artifact_type: None,
+        attestations: Vec::new(),
     }
 }
 

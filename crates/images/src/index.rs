@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub digest: Digest,
     pub size: u64,
     pub platform: Platform,
+    /// The manifest of the image that this says something of, if it is none itself.
+    pub about: Option<Digest>,
 }
 
 /// The document; the order of the images is that of the entries.
@@ -34,12 +36,19 @@ pub(crate) fn document(entries: &[Entry]) -> Bytes {
         if !entry.platform.variant.is_empty() {
             platform["variant"] = entry.platform.variant.clone().into();
         }
-        json!({
+        let mut manifest = json!({
             "mediaType": entry.media_type,
             "digest": entry.digest,
             "size": entry.size,
             "platform": platform,
-        })
+        });
+        if let Some(about) = &entry.about {
+            manifest["annotations"] = json!({
+                "vnd.docker.reference.digest": about,
+                "vnd.docker.reference.type": "attestation-manifest",
+            });
+        }
+        manifest
     });
     let document = json!({
         "schemaVersion": 2,
@@ -74,32 +83,22 @@ impl Images {
             credentials,
             watch,
         };
-        let mut entries = Vec::new();
+        let (mut entries, mut said) = (Vec::new(), Vec::new());
         for image in images {
             let catalog = shared.catalog();
             let record = catalog.record(&image.id);
             let record = record.ok_or_else(|| archive::gone(&image.id))?;
             let _hold = shared.holds.hold(pull::items(record)).await;
             let (media_type, bytes) = push.content(record).await?;
-            let digest = Digest::sha256_of(&bytes);
-            let size = bytes.len() as u64;
-            let by_digest = reference.with_digest(digest.clone());
-            let registry = &shared.registry;
-            let put = registry.push_manifest(&by_digest, &media_type, bytes, credentials);
-            put.await.map_err(|error| push.failed(error))?;
-            entries.push(Entry {
-                media_type,
-                digest,
-                size,
-                platform: self.platform_of(image),
-            });
+            let entry = push
+                .entry(media_type, bytes, self.platform_of(image))
+                .await?;
+            said.extend(push.said(record, &entry).await?);
+            entries.push(entry);
         }
+        entries.extend(said);
         let bytes = document(&entries);
-        let size = bytes.len() as u64;
-        let registry = &shared.registry;
-        let put = registry.push_manifest(reference, OCI_INDEX, bytes, credentials);
-        let digest = put.await.map_err(|error| push.failed(error))?;
-        Ok(PushedImage { digest, size })
+        push.manifest(reference, OCI_INDEX, bytes).await
     }
 
     /// Writes an OCI layout whose index leads to one of these images, by platform. `sink` is written
@@ -120,8 +119,7 @@ impl Images {
             let record = catalog.record(&image.id);
             let record = record.ok_or_else(|| archive::gone(&image.id))?;
             holds.push(self.shared.holds.hold(pull::items(record)).await);
-            let platform = self.platform_of(image);
-            members.push((image.id.clone(), record.manifest.clone(), platform));
+            members.push(self.member(image, record));
         }
         let shared = Arc::clone(&self.shared);
         blocking("write an archive", move || {
@@ -146,6 +144,7 @@ mod tests {
             digest: Digest::sha256_of(platform.as_bytes()),
             size: 7,
             platform: Platform::parse(platform).unwrap(),
+            about: None,
         };
         let bytes = document(&[entry("linux/amd64"), entry("linux/arm/v6")]);
         let digest = Digest::sha256_of(&bytes);

@@ -27,6 +27,7 @@
 
 mod archive;
 mod artifact;
+mod attest;
 mod bridge;
 mod catalog;
 mod checkpoint;
@@ -56,6 +57,7 @@ mod watch;
 mod tests;
 
 pub use archive::{Chosen, Loaded};
+pub use attest::{Attestation, package_url};
 pub use collect::Collected;
 pub use error::{Error, ErrorKind};
 pub use holds::Hold;

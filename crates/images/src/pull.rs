@@ -186,6 +186,7 @@ fn artifact_record(found: &Found, artifact: &Artifact) -> ImageRecord {
         pulled_at: SystemTime::now(),
         pinned: false,
         artifact_type: Some(artifact.kind.clone()),
+        attestations: Vec::new(),
     }
 }
 
@@ -228,6 +229,7 @@ pub(crate) fn image_record(
         pulled_at: SystemTime::now(),
         pinned: false,
         artifact_type: None,
+        attestations: Vec::new(),
     })
 }
 

@@ -1,18 +1,23 @@
 //! Pushes: what an image is made of, to a registry that lacks it.
 
 use std::collections::BTreeMap;
+use std::io::{Seek, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use berth_metadata::schema::{ImageRecord, REFERENCES, ReferenceRecord};
 use berth_names::{Digest, ImageRef};
+use berth_registry::media_type::{OCI_INDEX, OCI_MANIFEST};
 use berth_registry::{Credentials, Pushed, Upload};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 
-use crate::images::Shared;
+use crate::attest::{self, Subject};
+use crate::images::{Shared, blocking};
+use crate::index::{self, Entry};
 use crate::manifest::{self, Descriptor};
+use crate::platform::Platform;
 use crate::stored::{self, Packing, Sent};
 use crate::{Error, Images, Result, catalog, pull};
 
@@ -118,13 +123,20 @@ impl Images {
             watch,
         };
         let (media_type, bytes) = push.content(record).await?;
-        let size = bytes.len() as u64;
-        let put = shared
-            .registry
-            .push_manifest(reference, &media_type, bytes, credentials);
-        let digest = put.await.map_err(|error| push.failed(error))?;
-        remember(shared, reference, id, digest.clone()).await?;
-        Ok(PushedImage { digest, size })
+        let pushed = match record.attestations.is_empty() {
+            true => push.manifest(reference, &media_type, bytes).await?,
+            false => {
+                let image = self.get(&id.to_string()).ok_or_else(missing)?;
+                let platform = self.platform_of(&image);
+                let entry = push.entry(media_type, bytes, platform).await?;
+                let mut entries = vec![entry.clone()];
+                entries.extend(push.said(record, &entry).await?);
+                let bytes = index::document(&entries);
+                push.manifest(reference, OCI_INDEX, bytes).await?
+            }
+        };
+        remember(shared, reference, id, pushed.digest.clone()).await?;
+        Ok(pushed)
     }
 }
 
@@ -180,6 +192,82 @@ impl Push<'_> {
             watched.done = Some((pushed, from.clone()))
         });
         Ok(descriptor)
+    }
+
+    pub(crate) async fn manifest(
+        &self,
+        reference: &ImageRef,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<PushedImage> {
+        let size = bytes.len() as u64;
+        let registry = &self.shared.registry;
+        let put = registry.push_manifest(reference, media_type, bytes, self.credentials);
+        let digest = put.await.map_err(|error| self.failed(error))?;
+        Ok(PushedImage { digest, size })
+    }
+
+    /// Puts a manifest by its digest, for an index to name it.
+    pub(crate) async fn entry(
+        &self,
+        media_type: String,
+        bytes: Bytes,
+        platform: Platform,
+    ) -> Result<Entry> {
+        let by_digest = self.reference.with_digest(Digest::sha256_of(&bytes));
+        let PushedImage { digest, size } = self.manifest(&by_digest, &media_type, bytes).await?;
+        Ok(Entry {
+            media_type,
+            digest,
+            size,
+            platform,
+            about: None,
+        })
+    }
+
+    /// Sends what is said of an image that is in the registry; none where nothing is.
+    pub(crate) async fn said(&self, record: &ImageRecord, entry: &Entry) -> Result<Option<Entry>> {
+        if record.attestations.is_empty() {
+            return Ok(None);
+        }
+        let said = attest::said(self.shared, record).await?;
+        let names = std::slice::from_ref(self.reference);
+        let attested = attest::attested(&Subject { entry, names }, &said);
+        let about = attested.entry(entry);
+        for blob in attested.blobs {
+            self.document(blob).await?;
+        }
+        let attest::Written { digest, bytes } = attested.manifest;
+        let by_digest = self.reference.with_digest(digest);
+        self.manifest(&by_digest, OCI_MANIFEST, bytes).await?;
+        Ok(Some(about))
+    }
+
+    async fn document(&self, document: attest::Written) -> Result<()> {
+        let attest::Written { digest, bytes } = document;
+        let size = bytes.len() as u64;
+        let content = self.shared.content.clone();
+        let file = blocking("write a document", move || {
+            let mut file = content
+                .spool()
+                .map_err(Error::content("make a file for a document"))?;
+            let written = file.write_all(&bytes).and_then(|()| file.rewind());
+            written.map_err(|source| Error::Archive {
+                operation: "writing a document",
+                source,
+            })?;
+            Ok(file)
+        });
+        let upload = Upload {
+            digest: &digest,
+            size,
+            file: file.await?,
+            mount_from: None,
+            sent: Arc::default(),
+        };
+        let registry = &self.shared.registry;
+        let pushed = registry.push_blob(self.reference, upload, self.credentials);
+        pushed.await.map(drop).map_err(|error| self.failed(error))
     }
 
     async fn config(&self, config: &Descriptor) -> Result<()> {

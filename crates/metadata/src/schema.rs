@@ -139,6 +139,17 @@ pub struct ImageRecord {
     /// empty, and the only layer is made of the blobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
+    /// What is said of the image, to those that it is pushed to. Among its blobs, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attestations: Vec<AttestationRecord>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationRecord {
+    /// A URI.
+    pub predicate_type: String,
+    /// The blob that has it.
+    pub predicate: Digest,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! What a person does with `berth`, its output checked, against a private daemon.
 
+mod attestations;
 mod builds;
 mod caches;
 mod compose;
@@ -34,6 +35,7 @@ const ROOMS: &[Room] = &[
     ("things", things::STEPS),
     ("builds", builds::STEPS),
     ("caches of builds", caches::STEPS),
+    ("attestations of builds", attestations::STEPS),
     ("corpus", corpus::STEPS),
     ("platforms", platforms::STEPS),
     ("compose", compose::STEPS),

@@ -56,6 +56,8 @@ pub struct Wanted {
     pub is_passing: bool,
     pub lent: Lent,
     pub caches: Caches,
+    /// What is to be said of the image: `type=provenance` or `type=sbom` each.
+    pub attestations: Vec<String>,
 }
 
 /// Builds, and returns the image's id. What happens is shown on standard error.
@@ -128,6 +130,9 @@ impl Wanted {
         for tag in &self.tags {
             call = call.query("t", tag);
         }
+        for said in &self.attestations {
+            call = call.query("berth-attest", said);
+        }
         for (key, pairs) in [("buildargs", &self.arguments), ("labels", &self.labels)] {
             if !pairs.is_empty() {
                 call = call.query(key, Value::Object(pairs.clone()).to_string());
@@ -139,6 +144,22 @@ impl Wanted {
         }
         self.limits.add(call)
     }
+}
+
+/// What `--provenance`, `--sbom` and `--attest` ask for: what comes later counts.
+pub fn attestations(provenance: Option<&str>, sbom: Option<&str>, all: &[String]) -> Vec<String> {
+    let of = |kind: &str, given: Option<&str>| {
+        given.map(|given| match given {
+            "true" | "1" | "" => format!("type={kind}"),
+            "false" | "0" => format!("type={kind},disabled=true"),
+            fields => format!("type={kind},{fields}"),
+        })
+    };
+    let short = [of("provenance", provenance), of("sbom", sbom)];
+    all.iter()
+        .cloned()
+        .chain(short.into_iter().flatten())
+        .collect()
 }
 
 /// `NAME=value`, or `NAME` for the value that this program's environment has, if it has one.
@@ -161,6 +182,20 @@ pub fn arguments(given: &[String]) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attestations_are_asked_for_in_short_and_in_full() {
+        let all = ["type=sbom".to_owned()];
+        let asked = attestations(Some("mode=max"), Some("false"), &all);
+        let expected = [
+            "type=sbom",
+            "type=provenance,mode=max",
+            "type=sbom,disabled=true",
+        ];
+        assert_eq!(asked, expected);
+        assert_eq!(attestations(Some("true"), None, &[]), ["type=provenance"]);
+        assert!(attestations(None, None, &[]).is_empty());
+    }
 
     #[test]
     fn arguments_without_a_value_take_that_of_the_environment() {

@@ -28,9 +28,10 @@ pub struct Output {
 enum What {
     /// The image, in the daemon.
     Image,
-    /// The image as an archive: an OCI layout, which is Docker's form at the same time.
+    /// The image as an archive: an OCI layout, which is Docker's form at the same time, with what is
+    /// said of the image.
     Layout,
-    /// The same, where Docker's form is what is asked for.
+    /// The same without, where Docker's form is what is asked for.
     Docker,
     /// The files of the image.
     Files,
@@ -112,6 +113,15 @@ impl Output {
         self.what == What::Image
     }
 
+    /// What it is where it cannot hold what is said of an image.
+    pub fn without_attestations(&self) -> Option<&'static str> {
+        match self.what {
+            What::Image | What::Layout => None,
+            What::Docker => Some("an archive of Docker's"),
+            What::Files => Some("an output of files"),
+        }
+    }
+
     pub fn is_on_stdout(&self) -> bool {
         self.to == To::Stdout
     }
@@ -177,6 +187,7 @@ impl Output {
                 let call = wanted.iter().fold(Call::get("/images/get"), |call, name| {
                     call.query("names", name)
                 });
+                let call = call.flag("berth-attestations", self.what == What::Layout);
                 self.receive(client.send(call).await?).await
             }
             What::Files => {

@@ -9,7 +9,7 @@ use crate::build::{self, Caches, Context, Lent, Output, Several, Show, Wanted};
 use crate::daemon::{Call, Client};
 use crate::error::{Error, Result};
 use crate::options::{BuildLimits, labels};
-use crate::output::{Progress, print_line};
+use crate::output::{Progress, note, print_line};
 
 #[derive(Debug, Args)]
 pub struct Build {
@@ -74,6 +74,15 @@ pub struct Build {
     /// A cache to leave: type=registry|local|inline with ref=REFERENCE or dest=DIRECTORY, mode=min|max
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
+    /// Say how the image was made, where it is pushed: true, mode=min or mode=max
+    #[arg(long, value_name = "MODE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    provenance: Option<String>,
+    /// Say what packages the image has, where it is pushed
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    sbom: Option<String>,
+    /// The same as type=provenance[,mode=max] or type=sbom
+    #[arg(long, value_name = "ATTESTATION")]
+    attest: Vec<String>,
     #[command(flatten)]
     limits: BuildLimits,
 
@@ -119,6 +128,13 @@ impl Build {
             several.check(&outputs, is_pushed, self.iidfile.is_some())?;
         }
         let mut wanted = self.wanted()?;
+        if !wanted.attestations.is_empty() {
+            for what in outputs.iter().filter_map(Output::without_attestations) {
+                note(&format!(
+                    "berth: {what} holds no attestations: pushed images do, and type=oci"
+                ));
+            }
+        }
         wanted
             .tags
             .extend(outputs.iter().flat_map(|output| output.names.clone()));
@@ -181,6 +197,11 @@ impl Build {
             is_passing: false,
             lent: Lent::parse(&self.secret, &self.ssh)?,
             caches: Caches::parse(&self.cache_from, &self.cache_to)?,
+            attestations: build::attestations(
+                self.provenance.as_deref(),
+                self.sbom.as_deref(),
+                &self.attest,
+            ),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use berth_build::{Lent, Limits, Request};
+use berth_build::{Attest, Lent, Limits, Request};
 use berth_names::ImageRef;
 use berth_registry::Credentials;
 use berth_standalone::{HostConfig, StepLimits, Ulimit};
@@ -64,6 +64,11 @@ pub fn read(
         lent: Lent::default(),
         cache_from: cache::sources(engine, query, json(query, "cachefrom")?)?,
         cache_to: cache::targets(query)?,
+        attest: Attest::parse(query.all("berth-attest"))?,
+        source: match query.text("remote") {
+            "" => None,
+            source => Some(source.to_owned()),
+        },
         credentials: Box::new(move |reference| of_registry(&credentials, reference)),
     })
 }

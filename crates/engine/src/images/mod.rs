@@ -66,7 +66,9 @@ async fn of_one(
         (&Method::GET | &Method::HEAD, "history") => history::history(&engine, name)
             .await
             .map(IntoResponse::into_response),
-        (&Method::GET | &Method::HEAD, "get") => save::save(&engine, &[name]),
+        (&Method::GET | &Method::HEAD, "get") => {
+            save::save(&engine, &[name], query.flag("berth-attestations"))
+        }
         (&Method::POST, "push") => push::push(engine, name, &query, credentials).await,
         (&Method::POST, "tag") => tag::tag(&engine, name, &query)
             .await

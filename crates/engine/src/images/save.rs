@@ -15,7 +15,8 @@ pub async fn many(State(engine): State<Arc<Engine>>, query: Query) -> Result<Res
     let names: Vec<&str> = query.all("names").collect();
     match query.flag("berth-index") {
         true => save_index(&engine, &names, &query),
-        false => save(&engine, &names),
+        // Berth's own client asks for what is said of images, too.
+        false => save(&engine, &names, query.flag("berth-attestations")),
     }
 }
 
@@ -32,13 +33,14 @@ fn save_index(engine: &Arc<Engine>, members: &[&str], query: &Query) -> Result<R
     }))
 }
 
-pub fn save(engine: &Arc<Engine>, names: &[&str]) -> Result<Response> {
+pub fn save(engine: &Arc<Engine>, names: &[&str], is_attested: bool) -> Result<Response> {
     if names.is_empty() {
         return Err(Error::bad("no image is named: add names=…"));
     }
     let mut chosen: Vec<Chosen> = Vec::new();
     for name in names {
-        for one in choose(engine, name)? {
+        for mut one in choose(engine, name)? {
+            one.is_attested = is_attested;
             match chosen
                 .iter_mut()
                 .find(|known| known.image.id == one.image.id)
@@ -78,7 +80,11 @@ fn choose(engine: &Engine, name: &str) -> Result<Vec<Chosen>> {
         reference.digest().is_none() && found.is_some_and(|found| found.image == image.id)
     });
     let names = known.into_iter().collect();
-    Ok(vec![Chosen { image, names }])
+    Ok(vec![Chosen {
+        image,
+        names,
+        is_attested: false,
+    }])
 }
 
 fn of_repository(engine: &Engine, wanted: &ImageRef) -> Vec<Chosen> {
@@ -91,7 +97,11 @@ fn of_repository(engine: &Engine, wanted: &ImageRef) -> Vec<Chosen> {
             .filter(|tag| tag.repository() == repository)
             .collect();
         if !names.is_empty() {
-            chosen.push(Chosen { image, names });
+            chosen.push(Chosen {
+                image,
+                names,
+                is_attested: false,
+            });
         }
     }
     chosen

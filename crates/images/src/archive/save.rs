@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 
+use berth_metadata::schema::{AttestationRecord, ImageRecord};
 use berth_names::{Digest, ImageRef};
 use berth_registry::media_type::OCI_INDEX;
 use bytes::Bytes;
@@ -11,10 +12,12 @@ use serde_json::{Value, json};
 
 use super::contents::blob_path;
 use super::{NAME, REF_NAME};
+use crate::attest::{self, Subject};
 use crate::images::{Shared, blocking};
+use crate::index::{self, Entry};
 use crate::manifest::{self, MAX_MANIFEST};
 use crate::platform::Platform;
-use crate::{Error, Image, Images, Result, index, pull};
+use crate::{Error, Image, Images, Result, pull};
 
 /// An image for an archive.
 #[derive(Debug, Clone)]
@@ -22,6 +25,16 @@ pub struct Chosen {
     pub image: Arc<Image>,
     /// The names that it shall have there.
     pub names: Vec<ImageRef>,
+    /// With what is said of it: not every tool reads such archives.
+    pub is_attested: bool,
+}
+
+/// An image on its way into an archive.
+pub(crate) struct Member {
+    pub id: Digest,
+    pub manifest: Digest,
+    pub platform: Platform,
+    pub said: Vec<AttestationRecord>,
 }
 
 impl Images {
@@ -32,24 +45,42 @@ impl Images {
     pub async fn save(&self, chosen: Vec<Chosen>, sink: impl Write + Send + 'static) -> Result<()> {
         let mut holds = Vec::new();
         let mut records = Vec::new();
-        for Chosen { image, names } in chosen {
+        for Chosen {
+            image,
+            names,
+            is_attested,
+        } in chosen
+        {
             let catalog = self.shared.catalog();
             let Some(record) = catalog.record(&image.id) else {
                 return Err(gone(&image.id));
             };
             holds.push(self.shared.holds.hold(pull::items(record)).await);
-            records.push((image.id.clone(), record.manifest.clone(), names));
+            let mut member = self.member(&image, record);
+            if !is_attested {
+                member.said.clear();
+            }
+            records.push((member, names));
         }
         let shared = Arc::clone(&self.shared);
         blocking("write an archive", move || {
             let _holds = holds;
             let mut archive = Archive::new(shared, sink);
-            for (id, manifest, names) in &records {
-                archive.image(id, manifest, names)?;
+            for (member, names) in &records {
+                archive.image(member, names)?;
             }
             archive.finish()
         })
         .await
+    }
+
+    pub(crate) fn member(&self, image: &Image, record: &ImageRecord) -> Member {
+        Member {
+            id: image.id.clone(),
+            manifest: record.manifest.clone(),
+            platform: self.platform_of(image),
+            said: record.attestations.clone(),
+        }
     }
 }
 
@@ -79,26 +110,15 @@ impl<W: Write> Archive<W> {
     }
 
     /// Images as one, of which each machine takes its own: Docker's form does not have that.
-    pub(crate) fn index(
-        &mut self,
-        images: &[(Digest, Digest, Platform)],
-        names: &[ImageRef],
-    ) -> Result<()> {
-        let mut entries = Vec::new();
-        for (id, manifest, platform) in images {
-            let (media_type, size) = self.blobs(id, manifest)?.1;
-            entries.push(index::Entry {
-                media_type,
-                digest: manifest.clone(),
-                size,
-                platform: platform.clone(),
-            });
+    pub(crate) fn index(&mut self, images: &[Member], names: &[ImageRef]) -> Result<()> {
+        let (mut entries, mut said) = (Vec::new(), Vec::new());
+        for member in images {
+            let (_, entry) = self.blobs(member)?;
+            said.extend(self.said(member, &entry, names)?);
+            entries.push(entry);
         }
-        let bytes = index::document(&entries);
-        let digest = Digest::sha256_of(&bytes);
-        if self.written.insert(digest.clone()) {
-            self.member(&blob_path(&digest), bytes.len() as u64, &bytes[..])?;
-        }
+        entries.extend(said);
+        let (digest, size) = self.put_index(&entries)?;
         let annotations = names.iter().map(annotations);
         let mut annotations: Vec<Value> = annotations.collect();
         if annotations.is_empty() {
@@ -109,15 +129,47 @@ impl<W: Write> Archive<W> {
                 json!({
                     "mediaType": OCI_INDEX,
                     "digest": digest,
-                    "size": bytes.len(),
+                    "size": size,
                     "annotations": annotations,
                 })
             }));
         Ok(())
     }
 
-    /// What an image is made of: its layers, and type and size of its manifest.
-    fn blobs(&mut self, id: &Digest, manifest: &Digest) -> Result<(Vec<Digest>, (String, u64))> {
+    fn put_index(&mut self, entries: &[Entry]) -> Result<(Digest, u64)> {
+        let bytes = index::document(entries);
+        let (digest, size) = (Digest::sha256_of(&bytes), bytes.len() as u64);
+        if self.written.insert(digest.clone()) {
+            self.member(&blob_path(&digest), size, &bytes[..])?;
+        }
+        Ok((digest, size))
+    }
+
+    /// Puts what is said of an image in; none where nothing is.
+    fn said(
+        &mut self,
+        member: &Member,
+        entry: &Entry,
+        names: &[ImageRef],
+    ) -> Result<Option<Entry>> {
+        if member.said.is_empty() {
+            return Ok(None);
+        }
+        let said = attest::read(&self.shared.content, &member.said)?;
+        let attested = attest::attested(&Subject { entry, names }, &said);
+        let about = attested.entry(entry);
+        for blob in attested.blobs.into_iter().chain([attested.manifest]) {
+            if self.written.insert(blob.digest.clone()) {
+                let size = blob.bytes.len() as u64;
+                self.member(&blob_path(&blob.digest), size, &blob.bytes[..])?;
+            }
+        }
+        Ok(Some(about))
+    }
+
+    /// What an image is made of: its layers, and its manifest.
+    fn blobs(&mut self, member: &Member) -> Result<(Vec<Digest>, Entry)> {
+        let Member { id, manifest, .. } = member;
         let content = self.shared.content.clone();
         let read = content.read(manifest, MAX_MANIFEST);
         let bytes = read.map_err(Error::content("read a manifest"))?;
@@ -126,16 +178,31 @@ impl<W: Write> Archive<W> {
         for blob in layers.iter().chain([id, manifest]) {
             self.blob(blob)?;
         }
-        let kind = (manifest::media_type(&bytes), bytes.len() as u64);
-        Ok((layers, kind))
+        let entry = Entry {
+            media_type: manifest::media_type(&bytes),
+            digest: manifest.clone(),
+            size: bytes.len() as u64,
+            platform: member.platform.clone(),
+            about: None,
+        };
+        Ok((layers, entry))
     }
 
-    fn image(&mut self, id: &Digest, manifest: &Digest, names: &[ImageRef]) -> Result<()> {
-        let (layers, (media_type, size)) = self.blobs(id, manifest)?;
+    fn image(&mut self, member: &Member, names: &[ImageRef]) -> Result<()> {
+        let (layers, entry) = self.blobs(member)?;
+        let id = &member.id;
+        // With what is said of it, an index of both is what has the names.
+        let (media_type, digest, size) = match self.said(member, &entry, names)? {
+            None => (entry.media_type, entry.digest, entry.size),
+            Some(said) => {
+                let (digest, size) = self.put_index(&[entry, said])?;
+                (OCI_INDEX.to_owned(), digest, size)
+            }
+        };
         let descriptor = |annotations: Value| {
             json!({
                 "mediaType": media_type,
-                "digest": manifest,
+                "digest": digest,
                 "size": size,
                 "annotations": annotations,
             })

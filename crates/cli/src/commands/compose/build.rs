@@ -27,13 +27,7 @@ pub struct Options {
 }
 
 /// Fields that change nothing here, and are told to.
-const PASSED_OVER: &[&str] = &[
-    "provenance",
-    "sbom",
-    "privileged",
-    "entitlements",
-    "isolation",
-];
+const PASSED_OVER: &[&str] = &["privileged", "entitlements", "isolation"];
 
 /// The image's id.
 pub async fn build(
@@ -131,6 +125,11 @@ fn wanted(project: &Project, service: &Service, options: &Options) -> Result<Wan
         is_passing: false,
         lent: lent(project, service, &options.agents)?,
         caches: caches(value)?,
+        attestations: build::attestations(
+            value["provenance"].as_str(),
+            value["sbom"].as_str(),
+            &[],
+        ),
     })
 }
 
@@ -318,7 +317,7 @@ mod tests {
              \x20     extra_hosts: [a=10.0.0.1]\n      platforms: [linux/amd64]\n\
              \x20     secrets: [pass, {source: pass, target: word}]\n\
              \x20     cache_from: [team/app:1, 'type=local,src=/there']\n\
-             \x20     cache_to: ['type=inline']\n\
+             \x20     cache_to: ['type=inline']\n\x20     provenance: mode=max\n\
              secrets: {pass: {environment: PASS}}\n")
         .unwrap();
         assert_eq!(wanted.tags, ["p-app", "other:1"]);
@@ -342,6 +341,7 @@ mod tests {
         let from = ["team/app:1", "type=local,src=/there"].map(str::to_owned);
         let to = ["type=inline".to_owned()];
         assert_eq!(wanted.caches, Caches::parse(&from, &to).unwrap());
+        assert_eq!(wanted.attestations, ["type=provenance,mode=max"]);
         let lent = format!("{:?}", wanted.lent);
         assert!(lent.contains("pass") && lent.contains("word"), "{lent}");
         assert!(!lent.contains("opensesame"), "{lent}");
@@ -406,7 +406,7 @@ mod tests {
             let told = build(text).unwrap_err().report();
             assert!(told.contains(part), "{text}: {told}");
         }
-        let attested = serde_json::json!({"provenance": "mode=max", "sbom": "false"});
-        assert_eq!(passed_over(&attested).collect::<Vec<_>>(), ["provenance"]);
+        let granted = serde_json::json!({"entitlements": ["x"], "privileged": false});
+        assert_eq!(passed_over(&granted).collect::<Vec<_>>(), ["entitlements"]);
     }
 }

@@ -22,6 +22,10 @@ pub const STEPS: &[(&str, Step)] = &[
         "an image with attestations is pulled as one without",
         pulled,
     ),
+    (
+        "each image of several platforms has its own attestations",
+        several,
+    ),
     ("the same build says the same again", reproduced),
     (
         "an OCI layout has attestations, and Docker's archive has not",
@@ -231,6 +235,32 @@ fn pulled(session: &mut Session) -> Result<()> {
         let size = berth(session, &["run", "--rm", &name, "cat", "/size"])?;
         same("what it says", size, "5".to_owned())?;
     }
+    berth(session, &["rmi", &name]).map(drop)
+}
+
+fn several(session: &mut Session) -> Result<()> {
+    let text = "FROM scratch\nCOPY Dockerfile /\n";
+    let directory = context(session, "attested-several", &[("Dockerfile", text)])?;
+    let name = name(session, "several");
+    let both = ["--platform", "linux/amd64,linux/arm64"];
+    let line = ["--push", "-t", &name, "--provenance", "--sbom"];
+    built(session, &directory, &[&both[..], &line].concat())?;
+    let index = manifest(session, "several")?;
+    let entries = index["manifests"].as_array().context("it is no index")?;
+    same("manifests", entries.len(), 4)?;
+    let (images, said) = entries.split_at(2);
+    for (image, said) in images.iter().zip(said) {
+        let notes = &said["annotations"];
+        let about = &notes["vnd.docker.reference.digest"];
+        same("of", about, &image["digest"])?;
+        let said = manifest(session, said["digest"].as_str().context("no digest")?)?;
+        same(
+            "statements",
+            said["layers"].as_array().map(Vec::len),
+            Some(2),
+        )?;
+    }
+    berth(session, &["pull", &name])?;
     berth(session, &["rmi", &name]).map(drop)
 }
 

@@ -1,8 +1,8 @@
 //! How long images of different shapes take to arrive, and how much memory that takes.
 //!
 //! Each runtime pulls each image in turns from one registry on loopback. Before a pull the image
-//! is removed and all that is dirty written out; memory is that of the daemon and of everything
-//! below it, looked at all the time.
+//! is removed and all that is dirty written out; after it, what it left dirty, which is a figure of
+//! its own. Memory is that of the daemon, and of it and everything below it, looked at all the time.
 
 mod images;
 mod memory;
@@ -23,7 +23,7 @@ use crate::place::Place;
 use crate::registry::Registry;
 use crate::workspace;
 use images::Published;
-use memory::Watch;
+use memory::{Peak, Watch};
 
 const ROUNDS: usize = 5;
 /// What a removal leaves to do is done by then.
@@ -40,8 +40,9 @@ struct Side {
 #[derive(Clone, Copy)]
 struct Pull {
     seconds: f64,
-    /// KiB.
-    peak: u64,
+    /// With the time until nothing of it is dirty any more.
+    flushed: f64,
+    peak: Peak,
 }
 
 /// `with_peer`: containerd too.
@@ -74,11 +75,13 @@ pub fn run(rounds: Option<&str>, with_peer: bool) -> Result<()> {
             for side in &mut sides {
                 let pull = side.pull(number, image)?;
                 println!(
-                    "round {round} of {rounds}: {:<10} {:<8} {:>7.2} s, at most {} MiB",
+                    "round {round} of {rounds}: {:<10} {:<8} {:>7.2} s, flushed {:>7.2} s, at most {} MiB, {} together",
                     side.name,
                     image.name,
                     pull.seconds,
-                    pull.peak / 1024
+                    pull.flushed,
+                    pull.peak.own / 1024,
+                    pull.peak.together / 1024,
                 );
             }
         }
@@ -112,24 +115,28 @@ impl Side {
         let seconds = begin.elapsed().as_secs_f64();
         let peak = watch.end()?;
         pulled.with_context(|| format!("{} pulls {}", self.name, image.name))?;
-        let pull = Pull { seconds, peak };
+        rustix::fs::sync();
+        let pull = Pull {
+            seconds,
+            flushed: begin.elapsed().as_secs_f64(),
+            peak,
+        };
         if let Some(pulls) = self.pulls.get_mut(number) {
             pulls.push(pull);
         }
         Ok(pull)
     }
 
-    fn median(&self, number: usize) -> f64 {
-        let mut seconds: Vec<f64> = self.of(number).iter().map(|pull| pull.seconds).collect();
+    fn median(&self, number: usize, of: impl Fn(&Pull) -> f64) -> f64 {
+        let mut seconds: Vec<f64> = self.of(number).iter().map(of).collect();
         seconds.sort_by(f64::total_cmp);
         let middle = seconds.len().saturating_sub(1) / 2;
         seconds.get(middle).copied().unwrap_or(f64::NAN)
     }
 
-    /// MiB.
-    fn peak(&self, number: usize) -> u64 {
+    fn peak(&self, number: usize) -> Peak {
         let peaks = self.of(number).iter().map(|pull| pull.peak);
-        peaks.max().unwrap_or_default() / 1024
+        peaks.fold(Peak::default(), Peak::max)
     }
 
     fn of(&self, number: usize) -> &[Pull] {
@@ -142,16 +149,20 @@ fn table(images: &[Published], sides: &[Side]) -> String {
     for (number, image) in images.iter().enumerate() {
         text += &format!("{:<8} {}\n", image.name, image.shape);
         for side in sides {
+            let peak = side.peak(number);
             text += &format!(
-                "  {:<10} median {:>7.2} s, at most {} MiB\n",
+                "  {:<10} median {:>7.2} s, flushed {:>7.2} s, at most {} MiB, {} together\n",
                 side.name,
-                side.median(number),
-                side.peak(number)
+                side.median(number, |pull| pull.seconds),
+                side.median(number, |pull| pull.flushed),
+                peak.own / 1024,
+                peak.together / 1024,
             );
         }
         if let [ours, theirs] = sides {
-            let ratio = ours.median(number) / theirs.median(number);
-            text += &format!("  ratio {ratio:.3}\n");
+            let ratio = |of: fn(&Pull) -> f64| ours.median(number, of) / theirs.median(number, of);
+            let (answered, flushed) = (ratio(|pull| pull.seconds), ratio(|pull| pull.flushed));
+            text += &format!("  ratio {answered:.3}, flushed {flushed:.3}\n");
         }
     }
     text
@@ -162,7 +173,9 @@ fn write(path: &Path, images: &[Published], sides: &[Side]) -> Result<()> {
         let pulls = side.of(number);
         json!({
             "seconds": pulls.iter().map(|pull| pull.seconds).collect::<Vec<_>>(),
-            "peak_kib": pulls.iter().map(|pull| pull.peak).collect::<Vec<_>>(),
+            "flushed_seconds": pulls.iter().map(|pull| pull.flushed).collect::<Vec<_>>(),
+            "peak_kib": pulls.iter().map(|pull| pull.peak.own).collect::<Vec<_>>(),
+            "peak_together_kib": pulls.iter().map(|pull| pull.peak.together).collect::<Vec<_>>(),
         })
     };
     let shapes: Vec<Value> = images

@@ -1,4 +1,4 @@
-//! The most memory that a process and those below it took together.
+//! The most memory that a process took, and it and those below it together.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,19 +16,36 @@ const EVERY: Duration = Duration::from_millis(20);
 /// Looks until its end.
 pub struct Watch {
     enough: Arc<AtomicBool>,
-    looking: JoinHandle<u64>,
+    looking: JoinHandle<Peak>,
+}
+
+/// KiB.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Peak {
+    pub own: u64,
+    pub together: u64,
+}
+
+impl Peak {
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            own: self.own.max(other.own),
+            together: self.together.max(other.together),
+        }
+    }
 }
 
 impl Watch {
     pub fn start(pid: i32) -> Result<Self> {
         // What is resident by now; later looks may miss a process that ends.
-        let now = machine::share(pid)?;
+        let own = machine::share(pid)?;
+        let now = Peak { own, together: own };
         let enough = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&enough);
         let looking = thread::spawn(move || {
             let mut most = now;
             while !until.load(Ordering::Relaxed) {
-                most = most.max(together(pid));
+                most = most.max(look(pid));
                 thread::sleep(EVERY);
             }
             most
@@ -36,8 +53,7 @@ impl Watch {
         Ok(Self { enough, looking })
     }
 
-    /// KiB.
-    pub fn end(self) -> Result<u64> {
+    pub fn end(self) -> Result<Peak> {
         self.enough.store(true, Ordering::Relaxed);
         let most = self.looking.join();
         most.map_err(|_| anyhow!("looking at memory panicked"))
@@ -45,7 +61,7 @@ impl Watch {
 }
 
 /// Pages that several share count once in all.
-fn together(root: i32) -> u64 {
+fn look(root: i32) -> Peak {
     let parents = parents().unwrap_or_default();
     let is_below = |mut pid: i32| {
         while let Some(parent) = parents.get(&pid) {
@@ -57,7 +73,11 @@ fn together(root: i32) -> u64 {
         false
     };
     let members = parents.keys().copied().filter(|pid| is_below(*pid));
-    members.filter_map(|pid| machine::share(pid).ok()).sum()
+    let share = |pid| machine::share(pid).unwrap_or_default();
+    Peak {
+        own: share(root),
+        together: members.map(share).sum(),
+    }
 }
 
 fn parents() -> Result<BTreeMap<i32, i32>> {

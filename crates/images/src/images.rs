@@ -1,5 +1,6 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use berth_metadata::schema::{IMAGES, LEASES, LeaseRecord, REFERENCES};
 use berth_metadata::{Batch, Store};
@@ -13,6 +14,7 @@ use tracing::Instrument;
 
 use crate::catalog::Catalog;
 use crate::collect::Leftovers;
+use crate::durable::Remaking;
 use crate::error::Shared as SharedResult;
 use crate::flight::Flights;
 use crate::holds::{Hold, Holds, Item};
@@ -99,11 +101,15 @@ pub(crate) struct Shared {
     /// Held over the commit of a change, so that the catalog follows the records in order.
     changing: Mutex<()>,
     pub collecting: Mutex<()>,
-    pub collection_wanted: std::sync::atomic::AtomicBool,
+    pub collection_wanted: AtomicBool,
+    /// One flush of the layers at a time.
+    pub flushing: Mutex<()>,
+    pub flush_wanted: AtomicBool,
 }
 
 impl Images {
-    /// Reads the records. Blocks; called once, before anything is served.
+    /// Reads the records, and makes layers again that a power cut took. Blocks; called once, before
+    /// anything is served, in the context of a runtime.
     ///
     /// # Errors
     /// If the metadata or the layers cannot be listed. Single bad records are reported in the log
@@ -124,31 +130,40 @@ impl Images {
         let layers = snapshotter
             .layers()
             .map_err(Error::snapshots("list layers"))?;
-        let present: std::collections::HashSet<_> =
-            layers.into_iter().map(|layer| layer.id).collect();
+        let mut present: HashSet<_> = layers.into_iter().map(|layer| layer.id).collect();
+        let remaking = Remaking {
+            content: &content,
+            snapshotter: &*snapshotter,
+            config: &config,
+        };
+        let records = images.records.iter().map(|(_, record)| record);
+        remaking.regain(records, &mut present);
         let catalog = Catalog::load(images.records, references.records, |layer| {
             present.contains(layer)
         });
         let permits = Semaphore::new(config.layers_at_once.max(1));
-        Ok(Arc::new(Self {
-            shared: Arc::new(Shared {
-                content,
-                snapshotter,
-                registry,
-                meters: Meters::default(),
-                metadata,
-                config,
-                holds: Holds::default(),
-                layers: KeyedLocks::default(),
-                blobs: KeyedLocks::default(),
-                permits,
-                catalog: RwLock::new(Arc::new(catalog)),
-                changing: Mutex::default(),
-                collecting: Mutex::default(),
-                collection_wanted: false.into(),
-            }),
-            pulls: Flights::default(),
-        }))
+        let shared = Arc::new(Shared {
+            content,
+            snapshotter,
+            registry,
+            meters: Meters::default(),
+            metadata,
+            config,
+            holds: Holds::default(),
+            layers: KeyedLocks::default(),
+            blobs: KeyedLocks::default(),
+            permits,
+            catalog: RwLock::new(Arc::new(catalog)),
+            changing: Mutex::default(),
+            collecting: Mutex::default(),
+            collection_wanted: false.into(),
+            flushing: Mutex::default(),
+            flush_wanted: false.into(),
+        });
+        // Those too that an earlier process did not come to.
+        shared.flush_behind();
+        let pulls = Flights::default();
+        Ok(Arc::new(Self { shared, pulls }))
     }
 
     /// Pulls what `reference` means now and returns the image's id. Layers and blobs that are here

@@ -321,12 +321,12 @@ impl Intake {
                 let stored = shared.content.put(&document.digest, &document.bytes);
                 stored.map_err(Error::content("store a document"))?;
             }
-            let synced = shared.snapshotter.sync();
-            synced.map_err(Error::snapshots("sync layers"))
+            Ok(())
         })
         .await?;
         let names: Vec<_> = names.iter().map(catalog::key).collect();
-        self.shared
+        let finished = self
+            .shared
             .change(move |catalog, batch| {
                 // What a registry gave is worth more than what an archive made of it.
                 let known = catalog.record(&id).cloned();
@@ -346,7 +346,9 @@ impl Intake {
                 }
                 Ok((catalog.with(&id, record, &references), id))
             })
-            .await
+            .await;
+        self.shared.flush_behind();
+        finished
     }
 
     /// The manifest that came with the layers.

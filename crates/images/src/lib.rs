@@ -33,6 +33,7 @@ mod catalog;
 mod checkpoint;
 mod collect;
 mod document;
+mod durable;
 mod error;
 mod flight;
 mod holds;

@@ -61,17 +61,13 @@ impl Pull {
         let made = fetched?;
         kept?;
         berth_faults::at("pull.after-layers")?;
-        // The layers of an image that has its record were synced before that was written.
-        let catalog = pull.shared.catalog();
-        if made
-            || catalog
-                .record(&id)
-                .is_none_or(|known| known.layers != record.layers)
-        {
+        if made && record.artifact_type.is_some() {
             sync(&pull).await?;
-            berth_faults::at("pull.after-sync")?;
         }
-        pull.publish(&found, id, record).await
+        let id = pull.publish(&found, id, record).await?;
+        // Also those that another pull has made a moment ago.
+        pull.shared.flush_behind();
+        Ok(id)
     }
 
     /// Writes the record and the references. From here on the image is there.
@@ -284,7 +280,7 @@ pub(crate) async fn settle(
     outcome
 }
 
-/// Makes every layer durable, those too that another pull made a moment ago.
+/// Makes the links of an artifact durable: nothing could make them again.
 async fn sync(pull: &Pull) -> Result<()> {
     let snapshotter = Arc::clone(&pull.shared.snapshotter);
     blocking("sync layers", move || {

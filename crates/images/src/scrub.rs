@@ -320,7 +320,7 @@ impl<'a> Round<'a> {
 
 impl Shared {
     /// Layers of images that have them unpacked from a blob, each once.
-    fn layers_of(&self, wanted: impl Fn(&LayerRecord) -> bool) -> Vec<LayerRecord> {
+    pub(crate) fn layers_of(&self, wanted: impl Fn(&LayerRecord) -> bool) -> Vec<LayerRecord> {
         let catalog = self.catalog();
         let mut layers: Vec<LayerRecord> = catalog
             .complete()

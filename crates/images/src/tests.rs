@@ -2,12 +2,13 @@
 
 mod artifacts;
 mod failing;
+mod power;
 mod pulling;
 mod scrubbing;
 mod server;
 mod sharing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,24 +112,24 @@ fn is_root() -> bool {
 
 async fn open(root: PathBuf, config: Config) -> (Arc<Images>, Arc<Overlay>) {
     tokio::task::spawn_blocking(move || {
-        let content = berth_content::Store::open(&root.join("content")).unwrap();
         let snapshotter = Arc::new(Overlay::open(&root.join("snapshots")).unwrap());
-        let registry = RegistryConfig {
-            retries: 1,
-            retry_delay: Duration::from_millis(5),
-            progress_timeout: Duration::from_secs(5),
-            ..RegistryConfig::default()
-        };
-        let client = Client::new(registry).unwrap();
-        let metadata = Store::open(root.join("meta")).unwrap();
-        let layers: Arc<dyn Snapshotter> = snapshotter.clone();
-        (
-            Images::open(content, layers, client, metadata, config).unwrap(),
-            snapshotter,
-        )
+        (on(&root, snapshotter.clone(), config), snapshotter)
     })
     .await
     .unwrap()
+}
+
+fn on(root: &Path, snapshotter: Arc<dyn Snapshotter>, config: Config) -> Arc<Images> {
+    let content = berth_content::Store::open(&root.join("content")).unwrap();
+    let registry = RegistryConfig {
+        retries: 1,
+        retry_delay: Duration::from_millis(5),
+        progress_timeout: Duration::from_secs(5),
+        ..RegistryConfig::default()
+    };
+    let client = Client::new(registry).unwrap();
+    let metadata = Store::open(root.join("meta")).unwrap();
+    Images::open(content, snapshotter, client, metadata, config).unwrap()
 }
 
 fn layer(path: &str, text: &str, compression: Compression) -> Arc<PackedLayer> {

@@ -16,6 +16,13 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    /// The file system could not write what these layers hold: they may be damaged from now on.
+    #[error("flushing {}", path.display())]
+    Flush {
+        path: PathBuf,
+        layers: Vec<ChainId>,
+        source: io::Error,
+    },
     /// A record on disk is not the JSON that this crate writes.
     #[error("record {} is damaged", path.display())]
     Record {
@@ -55,7 +62,7 @@ pub enum Error {
 impl Error {
     /// Whether the filesystem ran out of blocks, inodes or quota.
     pub fn is_out_of_space(&self) -> bool {
-        matches!(self, Error::Io { source, .. } if matches!(
+        matches!(self, Error::Io { source, .. } | Error::Flush { source, .. } if matches!(
             source.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         ))

@@ -464,7 +464,11 @@ impl Snapshotter for Overlay {
     fn sync(&self) -> Result<()> {
         let layout = &self.inner.layout;
         let flushed = self.inner.state.lock().unsynced.clone();
-        rustix::fs::syncfs(layout.root.fd()).attempt("flushing", layout.root.path(""))?;
+        flush(layout).map_err(|source| Error::Flush {
+            path: layout.root.path(""),
+            layers: flushed.keys().cloned().collect(),
+            source,
+        })?;
         if flushed.is_empty() {
             return Ok(());
         }
@@ -482,6 +486,11 @@ impl Snapshotter for Overlay {
             .retain(|id, instance| flushed.get(id) != Some(instance));
         Ok(())
     }
+}
+
+fn flush(layout: &Layout) -> io::Result<()> {
+    berth_faults::at("layer.sync.before-flush").map_err(io::Error::other)?;
+    Ok(rustix::fs::syncfs(layout.root.fd())?)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use oci_spec::runtime::{
 
 const FILES: &[&str] = &[
     "close",
-    "fadvise64",
     "fchmod",
     "fchmodat",
     "fchown",

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    Advice, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, makedev,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, makedev,
 };
 use rustix::io::Errno;
 
@@ -37,9 +37,6 @@ struct Finish {
     /// Would otherwise be handed down to what is made in the directory.
     default_acl: Option<Vec<u8>>,
 }
-
-/// Bytes of a file; of smaller ones the disk is better given many at once.
-const WORTH_WRITING_BACK: u64 = 128 << 10;
 
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
@@ -261,7 +258,6 @@ impl<'l> Writer<'l> {
         })?;
         fill(&file, content, path, stream)?;
         self.bytes += content.stored;
-        self.write_back(&file, content.stored);
         own(&file, entry).map_err(|e| failed("setting the owner", path, e))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(entry.mode))
             .map_err(|e| failed("setting the mode", path, e))?;
@@ -270,16 +266,6 @@ impl<'l> Writer<'l> {
         }
         rustix::fs::futimens(&file, &times(entry.mtime))
             .map_err(|e| failed("setting the times", path, e))
-    }
-
-    /// Has the kernel begin to write a file's data without waiting for it: the disk works while
-    /// the rest is unpacked, and the sync at the end finds little left. Left alone, the kernel
-    /// begins when a tenth of the memory is dirty. `DONTNEED` starts the writing (mm/fadvise.c).
-    fn write_back(&self, file: &OwnedFd, length: u64) {
-        if length >= WORTH_WRITING_BACK {
-            // Advice only: a refusal costs time.
-            let _advice = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
-        }
     }
 
     /// Runs `make`; if something is in the way, removes it and runs it again.

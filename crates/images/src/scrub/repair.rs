@@ -98,40 +98,10 @@ fn make_anew(
     layer: &LayerRecord,
     found: &Compared,
 ) -> Result<Option<(LayerDraft, LayerInfo)>> {
-    let chain = &layer.chain_id;
-    let stored = shared.snapshotter.layers();
-    let stored = stored.map_err(Error::snapshots("list layers"))?;
-    let parent = stored.into_iter().find(|known| known.id == *chain);
-    let parent = parent.and_then(|known| known.parent);
-    let draft = shared
-        .snapshotter
-        .begin_layer(chain, parent.as_ref())
-        .map_err(Error::layer("begin", chain))?;
-    let config = &shared.config;
-    let unpacked = config
-        .unpacker
-        .unpack(blob(shared, layer)?, draft.dir_fd(), &config.unpack);
-    let applied = unpacked.map_err(|source| Error::Unpack {
-        digest: layer.digest.clone(),
-        source,
-    })?;
-    if applied.diff_id != layer.diff_id {
-        return Err(Error::DigestMismatch {
-            what: format!("the archive in layer {}", layer.digest),
-            expected: layer.diff_id.clone(),
-            actual: applied.diff_id,
-        });
-    }
+    let parent = shared.parent_of(&layer.chain_id)?;
+    let (draft, info) = shared.remaking().draft(layer, parent.as_ref())?;
     let fresh = compare(shared, layer, &draft.dir_fd(), &mut |_| {})?;
-    if fresh == *found {
-        return Ok(None);
-    }
-    let info = LayerInfo {
-        diff_id: applied.diff_id,
-        size: applied.bytes,
-        inodes: applied.inodes,
-    };
-    Ok(Some((draft, info)))
+    Ok((fresh != *found).then_some((draft, info)))
 }
 
 fn replace(

@@ -241,6 +241,7 @@ impl World {
     pub fn lose_power(&mut self, on_disk: bool) -> Result<()> {
         self.kill()?;
         power::cut(&self.place, &self.parent, &self.registry)?;
+        power::lose_layers(&self.place)?;
         if on_disk {
             let mark = self.place.state().join("boot-id.json");
             return fs::write(mark, "\"of another boot\"").context("marking another boot");

@@ -1,6 +1,7 @@
 //! From a configuration to the open rooms, bottom to top.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -341,10 +342,22 @@ fn networks_config(config: &Config) -> Result<NetworksConfig> {
 
 /// Others may pass through, to what a container's user must reach, but list nothing.
 fn private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
+    // The mode is set each time: that a directory turned read-only shows before anything is done.
+    let made = fs::DirBuilder::new()
         .recursive(true)
         .mode(0o711)
         .create(path)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o711)))
-        .with_context(|| format!("cannot create {path:?}"))
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o711)));
+    match made {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Err(error).with_context(|| {
+            format!(
+                "{path} is read-only, and the daemon has to write there; containers go on without \
+                 it. Make it writable (findmnt --target {path} says what is mounted there, \
+                 mount -o remount,rw changes it; where a disk failed, the kernel's log says why) and \
+                 start the daemon again",
+                path = path.display()
+            )
+        }),
+        made => made.with_context(|| format!("cannot create {path:?}")),
+    }
 }

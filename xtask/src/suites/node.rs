@@ -11,6 +11,7 @@ mod full_disk;
 mod handlers;
 pub(super) mod inventory;
 mod old_metadata;
+mod read_only_root;
 mod refusals;
 mod resources;
 pub(super) mod restart;
@@ -42,7 +43,7 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         return Ok(tally);
     }
     let mut session = Session::begin()?;
-    let parts: [(&str, Part); 24] = [
+    let parts: [(&str, Part); 26] = [
         ("a hundred pods leave nothing behind", cycles::leave_nothing),
         (
             "clients of streams that abort leave nothing behind",
@@ -54,6 +55,10 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ),
         ("twenty pods outlive a killed daemon", restart::takes_over),
         ("a destroyed database is rebuilt", damage::is_mended),
+        (
+            "records that cannot be read are set aside",
+            damage::records_are_set_aside,
+        ),
         ("metadata of an earlier release is taken over", |_| {
             old_metadata::is_taken_over()
         }),
@@ -63,6 +68,10 @@ pub fn run_matching(focus: &str) -> Result<Tally> {
         ("a file system that turns read-only is borne", |_| {
             broken_disk::read_only()
         }),
+        (
+            "a daemon whose root turned read-only says so and leaves what runs alone",
+            |_| read_only_root::is_told(),
+        ),
         (
             "a mount that hangs holds up nobody else",
             broken_disk::hanging_mount,

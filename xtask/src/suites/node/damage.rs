@@ -1,9 +1,11 @@
-//! A daemon whose database is destroyed while it is away.
+//! A daemon whose database or records are destroyed while it is away.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::inventory::Inventory;
 use super::restart::{self, Running};
@@ -11,6 +13,7 @@ use super::session::Session;
 use crate::workspace;
 
 const PODS: usize = 3;
+const NONSENSE: &str = "{\"id\": \"this is no rec";
 
 /// It is rebuilt at the start: pods and images are those of before.
 pub fn is_mended(session: &mut Session) -> Result<()> {
@@ -43,6 +46,73 @@ pub fn is_mended(session: &mut Session) -> Result<()> {
         session.tear_down(&running.pod, &running.container)?;
     }
     before.restored(session)
+}
+
+/// The record of one pod, of another pod's container, and of the third pod and its container: each is
+/// put aside, that of the store takes its place, and whatever runs goes on.
+pub fn records_are_set_aside(session: &mut Session) -> Result<()> {
+    let before = Inventory::take(session)?;
+    let scratch = session.place.scratch();
+    let mut crew = Vec::new();
+    for number in 0..PODS {
+        let command = "while :; do sleep 1; done";
+        crew.push(restart::launch(session, number, command, &scratch)?);
+    }
+    let [first, second, third] = crew.as_slice() else {
+        anyhow::bail!("{} pods were started", crew.len());
+    };
+    let state = session.place.state();
+    let of_pod = |id: &str| state.join("pods").join(id).join("pod.json");
+    let of_container = |id: &str| state.join("containers").join(id).join("container.json");
+    let destroyed = [
+        (of_pod(&first.pod), &first.pod),
+        (of_container(&second.container), &second.container),
+        (of_pod(&third.pod), &third.pod),
+        (of_container(&third.container), &third.container),
+    ];
+
+    session.kill_daemon()?;
+    for (record, _) in &destroyed {
+        ensure!(record.exists(), "there is no {}", record.display());
+        fs::write(record, NONSENSE).context("destroying a record")?;
+    }
+    session.start_daemon()?;
+
+    let log = fs::read_to_string(session.daemon_log()).context("reading the daemon's log")?;
+    for (record, id) in &destroyed {
+        was_set_aside(record, id)?;
+        let path = record.display().to_string();
+        let told = |line: &str| line.contains("record set aside") && line.contains(&path);
+        ensure!(log.lines().any(told), "the log does not tell of {path}");
+    }
+    go_on(session, &crew)?;
+    // What took their place serves the next one.
+    session.kill_daemon()?;
+    session.start_daemon()?;
+    go_on(session, &crew)?;
+    for running in &crew {
+        session.tear_down(&running.pod, &running.container)?;
+    }
+    before.restored(session)
+}
+
+/// The nonsense is beside a record that says whose it is.
+fn was_set_aside(record: &Path, id: &str) -> Result<()> {
+    let aside = record.with_extension("json.unreadable");
+    let kept = fs::read_to_string(&aside).with_context(|| format!("reading {aside:?}"))?;
+    ensure!(kept == NONSENSE, "{} has {kept:?}", aside.display());
+    let text = fs::read(record).with_context(|| format!("reading {record:?}"))?;
+    let anew: Value = serde_json::from_slice(&text).context("reading the record anew")?;
+    ensure!(anew["id"] == id, "the record is of {}", anew["id"]);
+    Ok(())
+}
+
+fn go_on(session: &mut Session, crew: &[Running]) -> Result<()> {
+    restart::all_listed(session, crew)?;
+    for running in crew {
+        restart::goes_on(session, running).with_context(|| format!("pod {}", running.pod))?;
+    }
+    Ok(())
 }
 
 /// `berthd check` says what is wrong and ends with 1.

@@ -26,6 +26,17 @@ pub struct Running {
     processes: BTreeMap<i32, String>,
 }
 
+impl Running {
+    /// Without asking a daemon.
+    pub fn is_alive(&self) -> Result<()> {
+        for (pid, since) in &self.processes {
+            let same = start_time(*pid).as_ref() == Some(since);
+            ensure!(same, "process {pid} of {} has ended", self.container);
+        }
+        Ok(())
+    }
+}
+
 /// Containers neither notice the kill nor are they lost.
 pub fn takes_over(session: &mut Session) -> Result<()> {
     let before = Inventory::take(session)?;

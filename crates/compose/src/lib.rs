@@ -8,6 +8,7 @@
 //! Nothing here talks to a daemon.
 
 pub mod check;
+mod complete;
 pub mod develop;
 pub mod dotenv;
 pub mod error;

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use super::create::ulimit;
+use super::values::ulimit;
 use crate::daemon::Call;
 use crate::error::{Error, Result};
 use crate::output::bytes_of;

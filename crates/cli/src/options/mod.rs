@@ -8,12 +8,14 @@ mod limits;
 mod moment;
 mod mounts;
 mod ports;
+mod values;
 
 pub use build::BuildLimits;
-pub use create::{Attached, CreateOptions, restart_policy};
+pub use create::{Attached, CreateOptions};
 pub use environment::{environment, labels, pairs};
 pub use limits::LimitOptions;
 pub use moment::{Window, moment};
+pub use values::restart_policy;
 
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,9 @@
 //! Steps that concern containers, commands and volumes. The image of the first step stays.
 
+mod bounds;
+mod lasting;
+
 use std::fs;
-use std::io::Read;
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
@@ -54,33 +56,36 @@ pub const STEPS: &[(&str, Step)] = &[
     ),
     (
         "what was written is there after a restart, and gone with the container",
-        layer_kept,
+        lasting::layer_kept,
     ),
-    ("logs: tail, timestamps, follow to the end", logs),
+    ("logs: tail, timestamps, follow to the end", lasting::logs),
     (
         "attach sees what comes, and its keys leave it running",
-        attach,
+        lasting::attach,
     ),
     (
         "a policy starts it again, so often and no more",
-        restart_policy,
+        lasting::restart_policy,
     ),
-    ("wait tells the exit code; --rm leaves nothing", wait_and_rm),
+    (
+        "wait tells the exit code; --rm leaves nothing",
+        lasting::wait_and_rm,
+    ),
     (
         "volumes keep what is written, are filled from the image, and are not removed in use",
-        volumes,
+        bounds::volumes,
     ),
     (
         "a missing source of a bind mount is refused and not made",
-        missing_bind,
+        bounds::missing_bind,
     ),
     (
         "limits are in force: memory, processors, processes, files",
-        limits,
+        bounds::limits,
     ),
     (
         "read-only, in memory, without privileges, as another user",
-        confined,
+        bounds::confined,
     ),
     (
         "rename, update, and removal only by force while it runs",
@@ -361,342 +366,6 @@ fn port(session: &mut Session) -> Result<()> {
     same("a port that is taken", code, Some(125))?;
     contains("the reason", &err, &number.to_string())?;
     docker(session, &["rm", "-f", "site"]).map(drop)
-}
-
-fn layer_kept(session: &mut Session) -> Result<()> {
-    let line = "echo x >> /lines; wc -l < /lines";
-    docker(
-        session,
-        &["create", "--name", "keeps", IMAGE, "sh", "-c", line],
-    )?;
-    for expected in ["1", "2", "3"] {
-        same(
-            "lines",
-            docker(session, &["start", "-a", "keeps"])?.trim(),
-            expected,
-        )?;
-    }
-    docker(session, &["rm", "keeps"])?;
-    same(
-        "lines",
-        docker(session, &["run", "--rm", IMAGE, "sh", "-c", line])?.trim(),
-        "1",
-    )
-}
-
-fn logs(session: &mut Session) -> Result<()> {
-    let line = "for i in 1 2 3; do echo line $i; done; echo bad >&2; sleep 1; echo last";
-    docker(
-        session,
-        &["run", "-d", "--name", "talks", IMAGE, "sh", "-c", line],
-    )?;
-    let followed = docker(session, &["logs", "-f", "talks"])?;
-    same(
-        "followed",
-        followed.as_str(),
-        "line 1\nline 2\nline 3\nlast",
-    )?;
-    same(
-        "tail",
-        docker(session, &["logs", "--tail", "1", "talks"])?.as_str(),
-        "last",
-    )?;
-    let stamped = docker(session, &["logs", "-t", "--tail", "1", "talks"])?;
-    let (stamp, rest) = stamped.split_once(' ').context("a timestamp")?;
-    ensure!(stamp.ends_with('Z') && rest == "last", "{stamped:?}");
-    let since = session
-        .docker
-        .output(&["logs", "--since", stamp, "talks"])?;
-    same(
-        "since",
-        String::from_utf8_lossy(&since.stdout).trim(),
-        "last",
-    )?;
-    docker(session, &["rm", "talks"]).map(drop)
-}
-
-fn attach(session: &mut Session) -> Result<()> {
-    docker(
-        session,
-        &[
-            "run",
-            "-d",
-            "-i",
-            "--name",
-            "asks",
-            IMAGE,
-            "sh",
-            "-c",
-            "read a; echo got $a; read b; echo got $b",
-        ],
-    )?;
-    let mut child = session.docker.command(&["attach", "asks"]);
-    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut typed = child.stdin.take().context("its input")?;
-    std::io::Write::write_all(&mut typed, b"one\ntwo\n")?;
-    let mut seen = String::new();
-    child
-        .stdout
-        .take()
-        .context("its output")?
-        .read_to_string(&mut seen)?;
-    drop(typed);
-    child.wait()?;
-    same("what was seen", seen.as_str(), "got one\ngot two\n")?;
-    docker(session, &["rm", "asks"]).map(drop)
-}
-
-fn restart_policy(session: &mut Session) -> Result<()> {
-    docker(
-        session,
-        &[
-            "run",
-            "-d",
-            "--restart",
-            "on-failure:2",
-            "--name",
-            "tries",
-            IMAGE,
-            "sh",
-            "-c",
-            "echo run; exit 1",
-        ],
-    )?;
-    let state = [
-        "inspect",
-        "-f",
-        "{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}",
-        "tries",
-    ];
-    retry(SOON, || {
-        same("state", docker(session, &state)?.as_str(), "2 exited 1")
-    })?;
-    same(
-        "runs",
-        docker(session, &["logs", "tries"])?.lines().count(),
-        3,
-    )?;
-    docker(session, &["rm", "tries"])?;
-    docker(
-        session,
-        &[
-            "run",
-            "-d",
-            "--restart",
-            "always",
-            "--name",
-            "stays",
-            IMAGE,
-            "sleep",
-            "1000",
-        ],
-    )?;
-    docker(session, &["exec", "stays", "sh", "-c", "kill -9 -1"]).ok();
-    docker(session, &["kill", "stays"])?;
-    let status = ["inspect", "-f", "{{.State.Status}}", "stays"];
-    retry(SOON, || {
-        same(
-            "after a kill by hand",
-            docker(session, &status)?.as_str(),
-            "exited",
-        )
-    })?;
-    docker(session, &["rm", "stays"])?;
-    let refused = session
-        .docker
-        .refusal(&["create", "--restart", "always", "--rm", IMAGE])?;
-    contains("create", &refused, "--restart")
-}
-
-fn wait_and_rm(session: &mut Session) -> Result<()> {
-    docker(
-        session,
-        &[
-            "run",
-            "-d",
-            "--rm",
-            "--name",
-            "brief",
-            IMAGE,
-            "sh",
-            "-c",
-            "sleep 0.5; exit 9",
-        ],
-    )?;
-    same("wait", docker(session, &["wait", "brief"])?.as_str(), "9")?;
-    retry(SOON, || {
-        same("containers", docker(session, &["ps", "-aq"])?.as_str(), "")
-    })
-}
-
-fn volumes(session: &mut Session) -> Result<()> {
-    same(
-        "create",
-        docker(session, &["volume", "create", "data"])?.as_str(),
-        "data",
-    )?;
-    docker(
-        session,
-        &[
-            "run",
-            "--rm",
-            "-v",
-            "data:/d",
-            IMAGE,
-            "sh",
-            "-c",
-            "echo kept > /d/f",
-        ],
-    )?;
-    let read = [
-        "run",
-        "--rm",
-        "--mount",
-        "type=volume,src=data,dst=/d,readonly",
-        IMAGE,
-        "sh",
-        "-c",
-        "cat /d/f; touch /d/g 2>/dev/null || echo read-only",
-    ];
-    same("read", docker(session, &read)?.as_str(), "kept\nread-only")?;
-    docker(
-        session,
-        &[
-            "create", "--name", "user", "-v", "data:/d", "-v", "/etc", IMAGE,
-        ],
-    )?;
-    contains(
-        "rm",
-        &session.docker.refusal(&["volume", "rm", "data"])?,
-        "volume is in use",
-    )?;
-    let anonymous = docker(
-        session,
-        &["volume", "ls", "-q", "--filter", "dangling=false"],
-    )?;
-    same("volumes", anonymous.lines().count(), 2)?;
-    docker(session, &["rm", "-v", "user"])?;
-    same(
-        "volumes",
-        docker(session, &["volume", "ls", "-q"])?.as_str(),
-        "data",
-    )?;
-    let filled = [
-        "run",
-        "--rm",
-        "-v",
-        "fresh:/etc",
-        IMAGE,
-        "sh",
-        "-c",
-        "ls /etc | wc -l",
-    ];
-    ensure!(
-        docker(session, &filled)?.trim() != "0",
-        "the volume is empty"
-    );
-    docker(session, &["volume", "rm", "data", "fresh"])?;
-    contains(
-        "inspect",
-        &session.docker.refusal(&["volume", "inspect", "data"])?,
-        "no such volume",
-    )
-}
-
-fn missing_bind(session: &mut Session) -> Result<()> {
-    let missing = session.place.scratch().join("nowhere");
-    let bind = format!("{}:/d", missing.display());
-    let (code, _, err) = ended(session, &["run", "--rm", "-v", &bind, IMAGE, "true"])?;
-    same("exit code", code, Some(125))?;
-    contains("the reason", &err, "bind source path does not exist")?;
-    ensure!(!missing.exists(), "the directory was made");
-    same("containers", docker(session, &["ps", "-aq"])?.as_str(), "")
-}
-
-fn limits(session: &mut Session) -> Result<()> {
-    docker(
-        session,
-        &[
-            "run",
-            "-d",
-            "--name",
-            "bound",
-            "-m",
-            "64m",
-            "--cpus",
-            "0.5",
-            "--pids-limit",
-            "30",
-            "--ulimit",
-            "nofile=100:200",
-            IMAGE,
-            "sleep",
-            "1000",
-        ],
-    )?;
-    let asked = docker(
-        session,
-        &[
-            "inspect",
-            "-f",
-            "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}",
-            "bound",
-        ],
-    )?;
-    same("inspect", asked.as_str(), "67108864 500000000 30")?;
-    let shown = docker(
-        session,
-        &["stats", "--no-stream", "--format", "{{.MemUsage}}", "bound"],
-    )?;
-    contains("stats", &shown, "/ 64MiB")?;
-    let files = docker(session, &["exec", "bound", "sh", "-c", "ulimit -n"])?;
-    same("open files", files.as_str(), "100")?;
-    docker(
-        session,
-        &["update", "--memory", "96m", "--memory-swap", "96m", "bound"],
-    )?;
-    let shown = docker(
-        session,
-        &["stats", "--no-stream", "--format", "{{.MemUsage}}", "bound"],
-    )?;
-    contains("stats", &shown, "/ 96MiB")?;
-    docker(session, &["rm", "-f", "bound"])?;
-    let refused = session
-        .docker
-        .refusal(&["run", "--rm", "-m", "1m", IMAGE, "true"])?;
-    contains("run", &refused, "Minimum memory limit allowed is 6MB")
-}
-
-fn confined(session: &mut Session) -> Result<()> {
-    let line = [
-        "run",
-        "--rm",
-        "--read-only",
-        "--tmpfs",
-        "/t:size=1m",
-        "-u",
-        "1000:1000",
-        "--cap-drop",
-        "ALL",
-        "--security-opt",
-        "no-new-privileges",
-        IMAGE,
-        "sh",
-        "-c",
-        "id -u; touch /x 2>/dev/null || echo closed; touch /t/x && echo open; \
-         grep -E 'NoNewPrivs|CapBnd' /proc/self/status",
-    ];
-    let told = docker(session, &line)?;
-    same("the user", told.lines().next(), Some("1000"))?;
-    for part in [
-        "closed",
-        "open",
-        "CapBnd:\t0000000000000000",
-        "NoNewPrivs:\t1",
-    ] {
-        contains("confinement", &told, part)?;
-    }
-    Ok(())
 }
 
 fn changes(session: &mut Session) -> Result<()> {

@@ -322,7 +322,7 @@ impl Job {
     /// Opens the files of an image. To be given back to [`Job::close`].
     pub async fn open(&self, image: &Digest) -> Result<Arc<Opened>> {
         let runtime = &self.core.runtime;
-        let (layer, _) = runtime.make_layer(&image.to_string()).await?;
+        let (layer, _) = runtime.make_layer(&image.to_string(), None).await?;
         match sandbox::stack(runtime, &layer).await {
             Ok(stack) => Ok(Arc::new(Opened {
                 layer: Some(layer),

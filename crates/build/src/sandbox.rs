@@ -123,7 +123,7 @@ impl Sandbox<'_> {
         command: Command,
         log: &StageLog,
     ) -> Result<std::fs::File> {
-        let (layer, _) = self.runtime.make_layer(&image.to_string()).await?;
+        let (layer, _) = self.runtime.make_layer(&image.to_string(), None).await?;
         let directory = self.root.join("run").join(layer.as_str());
         let outcome = match self
             .on_layer(&layer, image, &command, &directory, log)

@@ -9,6 +9,7 @@ mod docker;
 mod files;
 mod own;
 mod sections;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use sections::{
     Bridge, Build, CgroupDriver, Log, LogFormat, Metrics, Pull, RuntimeHandler, Scrub, Streaming,
     Trace,
 };
+pub use snapshots::Snapshots;
 
 use crate::operator::Task;
 use files::{merge, read_with_drop_ins};
@@ -104,6 +106,7 @@ pub struct Config {
     pub bridge: Bridge,
     pub docker: Docker,
     pub streaming: Streaming,
+    pub snapshots: Snapshots,
     pub pull: Pull,
     pub build: Build,
     pub scrub: Scrub,
@@ -138,6 +141,7 @@ impl Default for Config {
             bridge: Bridge::default(),
             docker: Docker::default(),
             streaming: Streaming::default(),
+            snapshots: Snapshots::default(),
             pull: Pull::default(),
             build: Build::default(),
             scrub: Scrub::default(),

@@ -115,12 +115,7 @@ fn rooms(config: &Config, plugins: Plugins) -> Result<(Parts, Network, Networks)
         .context("cannot open the metadata")?;
     let content = berth_content::Store::open(&config.root.join("content"))
         .context("cannot open the content store")?;
-    let overlay =
-        Overlay::open(&config.root.join("snapshots")).context("cannot open the snapshots")?;
-    let snapshots: Arc<dyn Snapshotter> = Arc::new(overlay);
-    snapshots
-        .purge_trash()
-        .context("cannot remove what was left to delete")?;
+    let snapshots = snapshots(config)?;
     let registry = berth_registry::Client::new(RegistryConfig {
         hosts_dir: Some(config.hosts_dir.clone()),
         progress_timeout: Duration::from_secs(config.pull.progress_timeout_secs),
@@ -159,6 +154,23 @@ fn rooms(config: &Config, plugins: Plugins) -> Result<(Parts, Network, Networks)
     let networks =
         Networks::open(networks).context("cannot open the networks of Docker's containers")?;
     Ok((parts, network, networks))
+}
+
+fn snapshots(config: &Config) -> Result<Arc<dyn Snapshotter>> {
+    let overlay =
+        Overlay::open(&config.root.join("snapshots")).context("cannot open the snapshots")?;
+    if config.snapshots.limit().is_some() {
+        overlay
+            .can_limit()
+            .context("snapshots.writable-max-bytes is set, and nothing would keep to it")?;
+    }
+    for key in &overlay.recovery().unlimited_snapshots {
+        tracing::warn!(id = key, "the limit of this container's layer is not kept");
+    }
+    overlay
+        .purge_trash()
+        .context("cannot remove what was left to delete")?;
+    Ok(Arc::new(overlay))
 }
 
 /// The server of exec, attach and port-forward, listening.
@@ -250,6 +262,7 @@ fn lifecycle_config(config: &Config) -> Result<berth_lifecycle::Config> {
         cdi_dirs: config.cdi_dirs.clone(),
         criu: config.criu.clone(),
         restore_dir: config.root.join("restore"),
+        layer_limit: config.snapshots.limit(),
     })
 }
 

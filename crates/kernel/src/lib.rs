@@ -24,6 +24,7 @@ mod nodes;
 mod overlay;
 mod passing;
 mod paths;
+mod quotas;
 mod scheduling;
 mod seccomp;
 mod signals;
@@ -59,6 +60,10 @@ pub use nodes::{NodeKind, make_fifo, make_node};
 pub use overlay::{OverlayMarks, mount_overlay, overlay_marks, overlay_takes_single_layers};
 pub use passing::{Received, peer_credentials, receive_with_fds, send_with_fds, socket_pair};
 pub use paths::{open_beneath, open_in_root, open_without_links, reopen};
+pub use quotas::{
+    ProjectUsage, inherited_project, limit_project, next_project, project_quotas_enforced,
+    project_usage, set_inherited_project,
+};
 pub use rustix;
 pub use rustix::io::Errno;
 pub use scheduling::{set_io_priority, set_limit, set_scheduler};

@@ -60,6 +60,8 @@ pub struct Config {
     pub criu: PathBuf,
     /// Where checkpoints lie until their container is started: memory of containers, on a disk.
     pub restore_dir: PathBuf,
+    /// Bytes that a container may write to its layer, unless it is told otherwise.
+    pub layer_limit: Option<u64>,
 }
 
 /// The rooms below.
@@ -275,6 +277,23 @@ impl Core {
             Some(_) => Ok(()),
             None => self.remove_snapshot(record.id.to_string()).await,
         }
+    }
+
+    /// Makes a writable layer. Blocking.
+    pub fn prepare_layer(
+        &self,
+        key: &str,
+        layers: &[ChainId],
+        limit: Option<u64>,
+    ) -> Result<Vec<Mount>> {
+        let made = match limit {
+            Some(bytes) => self.snapshots.prepare_limited(key, layers, bytes),
+            None => self.snapshots.prepare(key, layers),
+        };
+        made.map_err(|source| Error::Snapshot {
+            id: key.to_owned(),
+            source,
+        })
     }
 
     /// Removes a writable layer; the deletion of its files goes on behind.

@@ -57,8 +57,23 @@ impl Layers {
 }
 
 impl Runtime {
-    /// Makes a writable layer on an image that is present. What a failure leaves is gone again.
-    pub async fn make_layer(&self, image: &str) -> Result<(ContainerId, Arc<Image>)> {
+    /// Whether layers can be limited here; the error says what it takes.
+    pub fn can_limit_layers(&self) -> berth_snapshots::Result<()> {
+        self.core.snapshots.can_limit()
+    }
+
+    /// What layers of containers are limited to that are not told otherwise, in bytes.
+    pub fn layer_limit(&self) -> Option<u64> {
+        self.core.config.layer_limit
+    }
+
+    /// Makes a writable layer on an image that is present, for at most `limit` bytes. What a failure
+    /// leaves is gone again.
+    pub async fn make_layer(
+        &self,
+        image: &str,
+        limit: Option<u64>,
+    ) -> Result<(ContainerId, Arc<Image>)> {
         let core = &self.core;
         let (image, hold) = core.image(image).await?;
         if let Some(kind) = &image.artifact {
@@ -74,15 +89,11 @@ impl Runtime {
         batch.put(schema::layers(), &id, &layer).map_err(failed)?;
         core.store().commit(batch).await.map_err(failed)?;
         core.layers.kept.write().insert(id.clone(), layer.image);
-        let (snapshots, key, layers) = (
-            Arc::clone(&core.snapshots),
-            id.to_string(),
-            image.layers.clone(),
-        );
+        let (worker, key, layers) = (Arc::clone(core), id.to_string(), image.layers.clone());
         let made = blocking("make the layer of", move || {
-            let made = snapshots.prepare(&key, &layers);
+            let made = worker.prepare_layer(&key, &layers, limit);
             drop(hold);
-            made.map_err(|source| Error::Snapshot { id: key, source })
+            made
         });
         if let Err(error) = made.await {
             if let Err(left) = self.remove_layer(&id).await {

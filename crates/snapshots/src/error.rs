@@ -51,6 +51,16 @@ pub enum Error {
     SnapshotExists { key: String },
     #[error("snapshot {key:?} does not exist")]
     SnapshotMissing { key: String },
+    /// What is written to snapshots cannot be limited on this file system.
+    #[error("{} is on {filesystem} without project quotas: {remedy}", root.display())]
+    NoQuotas {
+        root: PathBuf,
+        filesystem: &'static str,
+        remedy: &'static str,
+    },
+    /// Every project id of ours is in use.
+    #[error("no project id is free on the file system of {}", root.display())]
+    NoProject { root: PathBuf },
     /// A draft was handed to a snapshotter that did not make it.
     #[error("draft of layer {layer} belongs to another snapshotter")]
     ForeignDraft { layer: ChainId },

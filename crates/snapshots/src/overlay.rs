@@ -9,7 +9,7 @@
 //!   drafts/<instance>/fs/      a layer being filled; also a snapshot being made
 //!   active/<key>/              visible by rename
 //!     snapshot.json            Snapshot
-//!     upper/ work/             writable snapshots only
+//!     upper/ work/             writable snapshots only; of a project of their own if limited
 //!     usage.json               what it takes, once somebody has asked
 //!   retired/<instance>/        a layer whose content was found bad, while snapshots stand on it
 //!     retired.json             Retirement
@@ -31,6 +31,7 @@
 //! cache that died with the host.
 
 mod layout;
+mod quota;
 mod recovery;
 mod retirement;
 mod stack;
@@ -52,6 +53,7 @@ use crate::snapshotter::{
     Layer, LayerDraft, LayerInfo, Mount, Snapshot, SnapshotKind, Snapshotter, Usage,
 };
 use layout::{LayerRecord, Layout};
+use quota::{Kernel, Projects, Quotas};
 pub use recovery::Recovery;
 
 /// Most lower directories that the kernel stacks (`OVL_MAX_STACK`).
@@ -65,6 +67,7 @@ pub struct Overlay {
 
 struct Inner {
     layout: Layout,
+    quotas: Quotas,
     boot_id: String,
     state: Mutex<State>,
     /// Signalled whenever a snapshot or layer has finished changing.
@@ -104,10 +107,16 @@ impl Overlay {
     }
 
     fn open_in_boot(root: &Path, boot_id: &str) -> Result<Self> {
+        Self::open_with(root, boot_id, Box::new(Kernel))
+    }
+
+    fn open_with(root: &Path, boot_id: &str, projects: Box<dyn Projects>) -> Result<Self> {
         let layout = Layout::open(root)?;
-        let (state, recovery) = recovery::recover(&layout, boot_id)?;
+        let quotas = Quotas::new(projects);
+        let (state, recovery) = recovery::recover(&layout, &quotas, boot_id)?;
         let inner = Inner {
             layout,
+            quotas,
             boot_id: boot_id.to_owned(),
             state: Mutex::new(state),
             settled: Condvar::new(),
@@ -123,7 +132,13 @@ impl Overlay {
         &self.recovery
     }
 
-    fn create(&self, key: &str, kind: SnapshotKind, layers: &[ChainId]) -> Result<Vec<Mount>> {
+    fn create(
+        &self,
+        key: &str,
+        kind: SnapshotKind,
+        layers: &[ChainId],
+        limit: Option<u64>,
+    ) -> Result<Vec<Mount>> {
         layout::check_key(key)?;
         if layers.len() > MAX_LAYERS {
             let (key, count) = (key.to_owned(), layers.len());
@@ -137,6 +152,7 @@ impl Overlay {
             key: key.to_owned(),
             kind,
             layers: layers.to_vec(),
+            limit,
         });
         self.inner.announce(&snapshot)?;
         let made = self.inner.build(&snapshot);
@@ -200,6 +216,9 @@ impl Inner {
             if snapshot.kind == SnapshotKind::Writable {
                 stack::make_upper(drafts, &name, &stack)?;
             }
+            if let Some(bytes) = snapshot.limit {
+                self.quotas.limit_draft(&self.layout, &name, bytes)?;
+            }
             drafts.write_record(&format!("{name}/snapshot.json"), snapshot)?;
             berth_faults::at("snapshot.prepare.before-rename")?;
             self.layout
@@ -223,6 +242,7 @@ impl Inner {
 
     /// Deletes a draft. What cannot be deleted now is found in the trash, or at the next open.
     fn discard_draft(&self, name: &str) {
+        self.quotas.lift(&self.layout, &self.layout.drafts, name);
         if self.layout.to_trash(&self.layout.drafts, name).is_ok() {
             let _ = tree::delete(self.layout.trash.fd(), name, self.layout.trash.fd());
         }
@@ -348,11 +368,37 @@ impl Snapshotter for Overlay {
     }
 
     fn prepare(&self, key: &str, layers: &[ChainId]) -> Result<Vec<Mount>> {
-        self.create(key, SnapshotKind::Writable, layers)
+        self.create(key, SnapshotKind::Writable, layers, None)
+    }
+
+    fn prepare_limited(&self, key: &str, layers: &[ChainId], bytes: u64) -> Result<Vec<Mount>> {
+        self.can_limit()?;
+        self.create(key, SnapshotKind::Writable, layers, Some(bytes))
+    }
+
+    fn can_limit(&self) -> Result<()> {
+        self.inner.quotas.check(&self.inner.layout)
+    }
+
+    fn ease(&self, key: &str) -> Result<bool> {
+        layout::check_key(key)?;
+        let (layout, quotas) = (&self.inner.layout, &self.inner.quotas);
+        let limit = self.inner.find(key)?.limit;
+        // Where quotas are off by now nothing is in the way.
+        Ok(limit.is_some_and(|bytes| quotas.ease(layout, key, bytes).is_ok()))
+    }
+
+    fn hold(&self, key: &str) -> Result<()> {
+        layout::check_key(key)?;
+        let (layout, quotas) = (&self.inner.layout, &self.inner.quotas);
+        match self.inner.find(key)?.limit {
+            Some(bytes) => quotas.limit_again(layout, key, bytes),
+            None => Ok(()),
+        }
     }
 
     fn view(&self, key: &str, layers: &[ChainId]) -> Result<Vec<Mount>> {
-        self.create(key, SnapshotKind::View, layers)
+        self.create(key, SnapshotKind::View, layers, None)
     }
 
     fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
@@ -369,12 +415,20 @@ impl Snapshotter for Overlay {
     fn remove(&self, key: &str) -> Result<()> {
         layout::check_key(key)?;
         let mut state = self.inner.settle(key);
-        if let Some(tracked) = state.snapshots.get_mut(key) {
+        let limit = state.snapshots.get_mut(key).and_then(|tracked| {
             tracked.phase = Phase::Removing;
-        }
+            tracked.snapshot.limit
+        });
         drop(state);
-        let removed = self.inner.layout.to_trash(&self.inner.layout.active, key);
+        let (layout, quotas) = (&self.inner.layout, &self.inner.quotas);
+        // A limit that outlives a crash here is set again at the next open.
+        quotas.lift(layout, &layout.active, key);
+        let removed = layout.to_trash(&layout.active, key);
         berth_faults::passing("snapshot.remove.after-rename");
+        if let (Err(_), Some(bytes)) = (&removed, limit) {
+            // One that stays unlimited is told of at the next open.
+            let _ = quotas.limit_again(layout, key, bytes);
+        }
         let mut state = self.inner.state.lock();
         match (&removed, state.snapshots.get_mut(key)) {
             (Err(_), Some(tracked)) => tracked.phase = Phase::Ready,
@@ -434,8 +488,14 @@ impl Snapshotter for Overlay {
 
     fn usage(&self, key: &str) -> Result<Usage> {
         layout::check_key(key)?;
-        if self.inner.find(key)?.kind == SnapshotKind::View {
+        let snapshot = self.inner.find(key)?;
+        if snapshot.kind == SnapshotKind::View {
             return Ok(Usage::default());
+        }
+        if snapshot.limit.is_some()
+            && let Some(known) = self.inner.quotas.usage(&self.inner.layout, key)
+        {
+            return Ok(known);
         }
         let upper = format!("{key}/upper");
         let dir = self.inner.layout.active.open(&upper)?;

@@ -55,6 +55,9 @@ pub struct Snapshot {
     pub kind: SnapshotKind,
     /// Bottom to top.
     pub layers: Vec<ChainId>,
+    /// Bytes that may be written to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
 }
 
 /// Space taken by what was written to a snapshot.
@@ -144,6 +147,21 @@ pub trait Snapshotter: Send + Sync {
     /// Makes a writable snapshot over `layers` (bottom to top, may be empty).
     fn prepare(&self, key: &str, layers: &[ChainId]) -> Result<Vec<Mount>>;
 
+    /// The same, with a limit of so many bytes on what is written to it: beyond that writes fail with
+    /// `EDQUOT` or `ENOSPC`. Fails before anything is done as [`Snapshotter::can_limit`] does.
+    fn prepare_limited(&self, key: &str, layers: &[ChainId], bytes: u64) -> Result<Vec<Mount>>;
+
+    /// Whether snapshots can be limited here and now; the error says what it takes.
+    fn can_limit(&self) -> Result<()>;
+
+    /// Lets a limited snapshot that is written full be mounted for writing: the kernel makes directories
+    /// of its own then, and mounts read-only where it cannot. Says whether [`Snapshotter::hold`] is to
+    /// follow once it is mounted.
+    fn ease(&self, key: &str) -> Result<bool>;
+
+    /// Holds a snapshot to its limit again.
+    fn hold(&self, key: &str) -> Result<()>;
+
     /// Makes a read-only snapshot of `layers` (bottom to top, may be empty).
     fn view(&self, key: &str, layers: &[ChainId]) -> Result<Vec<Mount>>;
 
@@ -171,7 +189,8 @@ pub trait Snapshotter: Send + Sync {
     /// Deletes what is in the trash and returns how many inodes went. May take long.
     fn purge_trash(&self) -> Result<u64>;
 
-    /// What a writable snapshot takes, counted now. Zero for views.
+    /// What a writable snapshot takes, counted now; one that is limited is not counted, the file system
+    /// knows. Zero for views.
     fn usage(&self, key: &str) -> Result<Usage>;
 
     fn layers(&self) -> Result<Vec<Layer>>;

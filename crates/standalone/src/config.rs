@@ -101,6 +101,9 @@ pub struct HostConfig {
     pub readonly_paths: Option<Vec<String>>,
     pub init: Option<bool>,
     pub cgroup_parent: String,
+    /// Of the writable layer: `size`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub storage_opt: BTreeMap<String, String>,
     #[serde(flatten)]
     pub limits: Limits,
     #[serde(flatten)]

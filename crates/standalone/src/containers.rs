@@ -20,6 +20,7 @@ use crate::exec::Commands;
 use crate::files::{Files, make_dir};
 use crate::health;
 use crate::house::House;
+use crate::layer_size;
 use crate::logs::{self, driver};
 use crate::name;
 use crate::networks;
@@ -146,8 +147,10 @@ impl Containers {
         if !draft.config.stop_signal.is_empty() {
             signal(&draft.config.stop_signal)?;
         }
+        let limit = layer_size::limit(&draft.host.storage_opt, &house.runtime)?;
         let asked = (!draft.name.is_empty()).then(|| name::container(&draft.name));
-        let (id, image) = house.runtime.make_layer(&image.to_string()).await?;
+        let made = house.runtime.make_layer(&image.to_string(), limit).await;
+        let (id, image) = made?;
         let name = match house.take_name(asked.transpose(), id.as_str()) {
             Ok(name) => name,
             Err(error) => {

@@ -13,6 +13,7 @@ mod health;
 mod images;
 mod interface;
 mod killed;
+mod layer_sizes;
 mod links;
 mod networks;
 mod old;
@@ -69,6 +70,7 @@ const ROOMS: &[Room] = &[
     room("containers", containers::STEPS),
     room("files", files::STEPS),
     room("files, written", written::STEPS),
+    room("sizes of layers", layer_sizes::STEPS),
     room("races", races::STEPS).apart(),
     room("killed", killed::STEPS),
     room("health", health::STEPS),

@@ -1,6 +1,7 @@
 //! What this machine is.
 
 use std::fs;
+use std::path::Path;
 
 /// Processor, in Go's words.
 pub fn architecture() -> &'static str {
@@ -19,6 +20,23 @@ pub fn kernel() -> String {
 
 pub fn name() -> String {
     text(rustix::system::uname().nodename())
+}
+
+/// The kind of file system at a path, in Docker's words.
+pub fn filesystem(path: &Path) -> &'static str {
+    let kind = rustix::fs::statfs(path).map_or(0, |found| found.f_type);
+    match kind {
+        0xef53 => "extfs",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0x2fc1_2fc1 => "zfs",
+        0xf2f5_2010 => "f2fs",
+        0x0102_1994 => "tmpfs",
+        0x794c_7630 => "overlayfs",
+        0x6573_5546 => "fuse",
+        0x6969 => "nfs",
+        _ => "<unknown>",
+    }
 }
 
 /// Processor, in the kernel's words.

@@ -120,7 +120,7 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
         containers_stopped: census.stopped,
         images: engine.images.list().len(),
         driver: "overlay2",
-        driver_status: vec![["Supports d_type".to_owned(), "true".to_owned()]],
+        driver_status: driver_status(&engine),
         plugins: plugins(&engine).await,
         memory_limit: limits,
         swap_limit: limits,
@@ -181,6 +181,26 @@ pub async fn info(State(engine): State<Arc<Engine>>) -> Json<Info> {
         cdi_spec_dirs: dirs.map(|dir| dir.display().to_string()).collect(),
         warnings: None,
     })
+}
+
+/// How layers are stacked and kept, and whether a container's can be limited.
+fn driver_status(engine: &Engine) -> Vec<[String; 2]> {
+    let truth = |it: bool| it.to_string();
+    let limits = engine.runtime.can_limit_layers().is_ok();
+    let status = [
+        (
+            "Backing Filesystem",
+            host::filesystem(&engine.facts.root).to_owned(),
+        ),
+        ("Supports d_type", truth(true)),
+        ("Using metacopy", truth(false)),
+        ("Native Overlay Diff", truth(true)),
+        ("userxattr", truth(berth_kernel::in_user_namespace())),
+        ("Project Quotas", truth(limits)),
+    ];
+    status
+        .map(|(name, value)| [name.to_owned(), value])
+        .to_vec()
 }
 
 /// What is built in, and what is plugged in.

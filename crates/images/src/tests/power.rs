@@ -147,6 +147,22 @@ impl Snapshotter for Refusing {
         self.overlay.prepare(key, layers)
     }
 
+    fn prepare_limited(&self, key: &str, layers: &[ChainId], bytes: u64) -> Result<Vec<Mount>> {
+        self.overlay.prepare_limited(key, layers, bytes)
+    }
+
+    fn can_limit(&self) -> Result<()> {
+        self.overlay.can_limit()
+    }
+
+    fn ease(&self, key: &str) -> Result<bool> {
+        self.overlay.ease(key)
+    }
+
+    fn hold(&self, key: &str) -> Result<()> {
+        self.overlay.hold(key)
+    }
+
     fn view(&self, key: &str, layers: &[ChainId]) -> Result<Vec<Mount>> {
         self.overlay.view(key, layers)
     }

@@ -109,11 +109,10 @@ async fn steps(
         move || {
             let seccomp = spec::load_profile(&request.security, &worker.config.capabilities)?;
             let mounts = tracing::info_span!("snapshot").in_scope(|| {
-                let made = match kept {
-                    true => snapshots.mounts(&key),
-                    false => snapshots.prepare(&key, &image.layers),
-                };
-                made.map_err(|source| Error::Snapshot {
+                if !kept {
+                    return worker.prepare_layer(&key, &image.layers, worker.config.layer_limit);
+                }
+                snapshots.mounts(&key).map_err(|source| Error::Snapshot {
                     id: key.clone(),
                     source,
                 })

@@ -25,11 +25,12 @@ pub(super) async fn start(
 ) -> Result<Started> {
     let pod = core.pod(record.pod.as_str())?.view();
     let runner = runner(core, &pod)?;
+    let (rootfs, eased) = prepare(core, &pod, record, files, &runner).await?;
     let launch = Launch {
         id: record.id.as_str(),
         name: record.id.to_string(),
         bundle: files.bundle(),
-        rootfs: prepare(core, &pod, record, files, &runner).await?,
+        rootfs,
         stdio: stdio(record, files),
         cgroup: record.cgroup.clone(),
         runner,
@@ -40,6 +41,9 @@ pub(super) async fn start(
     let restored = launch.checkpoint.is_some();
     let mut undo = Undo::default();
     let started = shim::start(core, launch, &mut undo).await;
+    if eased {
+        hold(core, record).await;
+    }
     if started.is_err() {
         undo.run().await;
     }
@@ -47,6 +51,18 @@ pub(super) async fn start(
         tracing::warn!(id = %record.id, error = chain(&error), "its checkpoint stays");
     }
     started
+}
+
+/// The layer is mounted: from here on it takes no more than it may.
+async fn hold(core: &Core, record: &ContainerRecord) {
+    let (snapshots, key) = (Arc::clone(&core.snapshots), record.id.to_string());
+    let held = blocking("limit the layer of", move || {
+        let held = snapshots.hold(&key);
+        held.map_err(|source| Error::Snapshot { id: key, source })
+    });
+    if let Err(error) = held.await {
+        tracing::warn!(id = %record.id, error = chain(&error), "its limit is not what it should be");
+    }
 }
 
 /// As the container's pod was made. Pipes of another shim belong to the pod's root, so that its
@@ -63,14 +79,14 @@ fn runner(core: &Core, pod: &PodRecord) -> Result<Runner> {
 }
 
 /// Makes the directory of the log and the FIFO for input, and says what the root filesystem is
-/// made of.
+/// made of, and whether its limit has to be set again once it is mounted.
 async fn prepare(
     core: &Arc<Core>,
     pod: &PodRecord,
     record: &ContainerRecord,
     files: &ContainerFiles,
     runner: &Runner,
-) -> Result<Vec<Mount>> {
+) -> Result<(Vec<Mount>, bool)> {
     let snapshots = Arc::clone(&core.snapshots);
     let key = record.id.to_string();
     let owners = Owners::of(runner, pod.request.namespaces.user.as_ref());
@@ -84,12 +100,13 @@ async fn prepare(
         if let Some(stdin) = stdin {
             crate::exec::make_fifo(&stdin)?;
         }
-        let mounts = snapshots.mounts(&key);
-        let mounts = mounts.map_err(|source| Error::Snapshot { id: key, source })?;
-        mounts
+        let eased = snapshots.ease(&key);
+        let mounts = eased.and_then(|eased| Ok((snapshots.mounts(&key)?, eased)));
+        let (mounts, eased) = mounts.map_err(|source| Error::Snapshot { id: key, source })?;
+        let mounts = mounts
             .into_iter()
-            .map(|mount| owners.shim_mount(mount, context.as_deref()))
-            .collect()
+            .map(|mount| owners.shim_mount(mount, context.as_deref()));
+        Ok((mounts.collect::<Result<_>>()?, eased))
     })
     .await
 }

@@ -2,7 +2,8 @@
 //!
 //! The only number that no file system keeps for us everywhere is what lies in an upper directory:
 //! project quotas need a mount option that a node rarely has, and `statfs` knows whole file systems.
-//! So it is counted, under rules that keep the cost small:
+//! A layer that is limited is a project, and asked for at no cost. The others are counted, under rules
+//! that keep the cost small:
 //!
 //! - A layer that takes long to count is counted seldom: at most one part in [`SELDOM`] of the time
 //!   goes into it. Small layers are counted at every call.

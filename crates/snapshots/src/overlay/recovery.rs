@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::layout::Layout;
+use super::quota::Quotas;
 use super::*;
 
 /// Counts of what was found and cleaned when the store was opened.
@@ -17,18 +18,27 @@ pub struct Recovery {
     pub damaged_layers: usize,
     /// Snapshots with a damaged record: left in place, not usable, removable by their key.
     pub damaged_snapshots: Vec<PathBuf>,
+    /// Keys of snapshots that were made with a limit, which the file system does not hold them to now.
+    pub unlimited_snapshots: Vec<String>,
 }
 
-pub(super) fn recover(layout: &Layout, boot_id: &str) -> Result<(State, Recovery)> {
+pub(super) fn recover(
+    layout: &Layout,
+    quotas: &Quotas,
+    boot_id: &str,
+) -> Result<(State, Recovery)> {
     let mut state = State::default();
     let mut found = Recovery::default();
     for name in layout.drafts.list()? {
+        quotas.lift(layout, &layout.drafts, &name);
         layout.to_trash(&layout.drafts, &name)?;
         found.drafts += 1;
     }
     retirement::recover(layout, boot_id)?;
     recover_layers(layout, boot_id, &mut state, &mut found)?;
     recover_snapshots(layout, &mut state, &mut found)?;
+    let snapshots = state.snapshots.values().map(|tracked| &*tracked.snapshot);
+    found.unlimited_snapshots = quotas.recover(layout, snapshots);
     Ok((state, found))
 }
 

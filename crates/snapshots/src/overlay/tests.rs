@@ -97,6 +97,7 @@ fn what_a_dead_process_left_is_cleaned_at_open() {
         drafts: 1,
         unflushed_layers: 0,
         damaged_layers: 1,
+        unlimited_snapshots: Vec::new(),
         damaged_snapshots: vec![store(&dir).join("active/damaged")],
     };
     assert_eq!(overlay.recovery(), &expected);

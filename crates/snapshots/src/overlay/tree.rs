@@ -233,6 +233,13 @@ pub(super) fn measure(dir: OwnedFd) -> io::Result<Usage> {
     Ok(usage)
 }
 
+/// Counts a directory without what is in it.
+pub(super) fn alone(dir: &OwnedFd) -> io::Result<Usage> {
+    let mut usage = Usage::default();
+    count(&rustix::fs::fstat(dir)?, &mut usage, &mut HashSet::new());
+    Ok(usage)
+}
+
 /// Reads a directory, counts its entries and remembers its subdirectories.
 fn survey(
     dir: OwnedFd,

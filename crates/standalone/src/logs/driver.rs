@@ -4,6 +4,7 @@ use berth_plugins::{LogDriver, Patience, Plugins};
 
 use crate::config::LogConfig;
 use crate::error::{Error, Result};
+use crate::quantity::bytes;
 
 /// Bytes of a log file, and files, where the request names none.
 const LOG_SIZE: u64 = 20 << 20;
@@ -119,20 +120,6 @@ fn check_value(key: &str, value: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
-}
-
-/// `10m`, `1g`, `500k` or a number.
-fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim().to_lowercase();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor: u64 = match &text[digits.len()..] {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]

@@ -534,9 +534,14 @@ impl Snapshotter for Overlay {
         }
         berth_faults::at("layer.sync.after-flush")?;
         for (id, instance) in &flushed {
-            layout
-                .durable
-                .touch(&layout::marker_name(&layout::layer_name(id), instance))?;
+            // One that is removed meanwhile takes itself off this list before it removes its mark.
+            let state = self.inner.state.lock();
+            if state.unsynced.get(id) == Some(instance) {
+                let name = layout::layer_name(id);
+                layout
+                    .durable
+                    .touch(&layout::marker_name(&name, instance))?;
+            }
         }
         berth_faults::at("layer.sync.after-marks")?;
         layout.durable.fsync()?;

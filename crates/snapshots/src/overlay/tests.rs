@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_names::Digest;
 use rustix::fs::CWD;
@@ -30,6 +31,29 @@ fn commit(overlay: &Overlay, text: &str) -> ChainId {
 
 fn count(path: PathBuf) -> usize {
     fs::read_dir(path).unwrap().count()
+}
+
+#[test]
+fn a_layer_that_goes_while_layers_are_flushed_leaves_no_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = Overlay::open(&store(&dir)).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                overlay.sync().unwrap();
+            }
+        });
+        for round in 0..300 {
+            let id = commit(&overlay, &round.to_string());
+            match round % 2 {
+                0 => overlay.remove_layer(&id).unwrap(),
+                _ => overlay.retire_layer(&id).unwrap(),
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(count(store(&dir).join("durable")), 0);
 }
 
 #[test]

@@ -44,11 +44,16 @@ fn a_layer_that_goes_while_layers_are_flushed_leaves_no_mark() {
                 overlay.sync().unwrap();
             }
         });
-        for round in 0..300 {
-            let id = commit(&overlay, &round.to_string());
-            match round % 2 {
-                0 => overlay.remove_layer(&id).unwrap(),
-                _ => overlay.retire_layer(&id).unwrap(),
+        // So many at a time that a flush always begins with some that are gone when it ends.
+        for round in 0..40 {
+            let made: Vec<_> = (0..8)
+                .map(|number| commit(&overlay, &format!("{round}-{number}")))
+                .collect();
+            for (number, id) in made.iter().enumerate() {
+                match number % 2 {
+                    0 => overlay.remove_layer(id).unwrap(),
+                    _ => overlay.retire_layer(id).unwrap(),
+                }
             }
         }
         done.store(true, Ordering::Relaxed);

@@ -230,7 +230,13 @@ impl World {
         ] {
             let entries = fs::read_dir(root.join(place));
             for entry in entries.into_iter().flatten().flatten() {
-                found.insert(format!("{place}/{}", entry.file_name().to_string_lossy()));
+                let name = entry.file_name().to_string_lossy().into_owned();
+                // The mark of a layer names its instance, and one that was made again is another.
+                let (layer, _instance) = name.split_once('.').unwrap_or((&name, ""));
+                let mut known = format!("{place}/{layer}");
+                while !found.insert(known.clone()) {
+                    known.push_str(" again");
+                }
             }
         }
         found

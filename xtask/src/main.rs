@@ -55,9 +55,10 @@ usage: cargo xtask <command>
   oci [checkpoint|validation]
                    only the oci suite: the same specifications through berth-oci,
                    runc and crun; or only its checkpoints or validation programs
-  vm [cgroupfs|systemd]
+  vm [cgroupfs|systemd [FOCUS]]
                    only the vm suite: cgroup v2 alone, in machines of their own,
-                   without systemd and with it
+                   without systemd and with it; or one machine, or its rooms whose
+                   name contains FOCUS
   trace            only the trace suite: spans as a collector receives them
   critest [FOCUS]  only critest in all ways, or the specs that match FOCUS in the first
   critest --way NAME [FOCUS]
@@ -162,11 +163,14 @@ fn run(arguments: &[&str]) -> Result<bool> {
             prepare()?;
             Ok(report(suites::vm::run_all()?))
         }
-        ["vm", suites::vm::INSIDE, kind] => suites::vm::run_inside(kind).map(|()| true),
-        ["vm", kind] => {
+        ["vm", suites::vm::INSIDE, kind, focus] => {
+            suites::vm::run_inside(kind, focus).map(|()| true)
+        }
+        ["vm", kind, focus @ ..] if focus.len() < 2 => {
             let kind = suites::vm::Kind::parse(kind)?;
             prepare()?;
-            Ok(report(suites::vm::run(&[kind])?))
+            let focus = focus.first().copied().unwrap_or_default();
+            Ok(report(suites::vm::run(&[kind], focus)?))
         }
         ["trace"] => {
             prepare()?;

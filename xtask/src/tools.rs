@@ -11,7 +11,7 @@ use anyhow::Result;
 pub use criu::{path as criu_path, program as criu};
 pub use go::{Tool, ensure, path};
 
-pub use debian::{install_machine, postgresql};
+pub use debian::postgresql;
 pub use old_docker::old_docker;
 pub use python::docker_py;
 

@@ -6,6 +6,7 @@
 //! the ones that were built here, and nothing has to be installed in an image.
 
 mod archive;
+mod disks;
 mod inside;
 mod kernel;
 mod machine;
@@ -14,13 +15,13 @@ mod systemd;
 mod test_programs;
 mod unified;
 
-use std::path::PathBuf;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::outcome::Tally;
-use crate::{tools, workspace};
+use crate::{artefacts, workspace};
 use machine::Machine;
 use settings::Settings;
 
@@ -59,60 +60,55 @@ impl Kind {
 }
 
 pub fn run_all() -> Result<Tally> {
-    run(&Kind::ALL)
+    run(&Kind::ALL, "")
 }
 
-/// The programs of the house are built already.
-pub fn run(kinds: &[Kind]) -> Result<Tally> {
+/// The programs of the house are built already. Rooms are those whose name contains `focus`.
+pub fn run(kinds: &[Kind], focus: &str) -> Result<Tally> {
     let mut tally = Tally::default();
     println!("vm");
     if !rustix::process::geteuid().is_root() {
         tally.skip("vm suite", "needs root");
         return Ok(tally);
     }
-    if let Err(error) = tools::install_machine() {
-        tally.skip("vm suite", &format!("needs qemu: {error:#}"));
-        return Ok(tally);
-    }
-    let kernel = match kernel::ensure() {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            tally.skip("vm suite", &format!("needs Debian's kernel: {error:#}"));
-            return Ok(tally);
-        }
-    };
+    let kernel = kernel::ensure().context("a kernel for the machines")?;
     let tests = test_programs::build()?;
-    for kind in kinds {
-        if let Some(reason) = cannot_boot(*kind) {
-            tally.skip(&format!("vm {}", kind.name()), &reason);
-            continue;
-        }
-        let settings = Settings::new(*kind, tests.clone())?;
-        let begin = Instant::now();
-        match boot(*kind, &kernel, &settings) {
-            Ok(counted) => {
-                let seconds = begin.elapsed().as_secs();
-                println!("  {} machine: {counted} in {seconds} s", kind.name());
-                tally += counted;
-            }
+    artefacts::build_oci()?;
+    // Each waits more than it works, and so they share what processors there are.
+    let results = thread::scope(|scope| {
+        let running: Vec<_> = kinds
+            .iter()
+            .map(|kind| {
+                let settings = Settings::new(*kind, tests.clone(), focus);
+                let kernel = &kernel;
+                scope.spawn(move || boot(*kind, kernel, &settings?))
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|machine| machine.join().unwrap_or_else(|_| bail!("it panicked")))
+            .collect::<Vec<_>>()
+    });
+    for (kind, result) in kinds.iter().zip(results) {
+        match result {
+            Ok(counted) => tally += counted,
             Err(error) => tally.check(&format!("{} machine", kind.name()), Err(error)),
         }
     }
     Ok(tally)
 }
 
-fn cannot_boot(kind: Kind) -> Option<String> {
-    let systemd = PathBuf::from("/usr/lib/systemd/systemd");
-    (kind == Kind::Systemd && !systemd.exists()).then(|| format!("needs {}", systemd.display()))
-}
-
 fn boot(kind: Kind, kernel: &kernel::Kernel, settings: &Settings) -> Result<Tally> {
+    let begin = Instant::now();
     let place = tempfile::tempdir().context("making a place for the machine")?;
     let log = workspace::logs()?.join(format!("vm-{}.log", kind.name()));
     let initramfs = place.path().join("initramfs");
     kernel.pack(&settings.text(), &initramfs)?;
     let machine = Machine::boot(kernel, &initramfs, place.path(), &log)?;
-    machine
-        .result(LIMIT)
-        .with_context(|| format!("see {}", log.display()))
+    let counted = machine
+        .result(kind.name(), LIMIT)
+        .with_context(|| format!("see {}", log.display()))?;
+    let seconds = begin.elapsed().as_secs();
+    println!("  {} machine: {counted} in {seconds} s", kind.name());
+    Ok(counted)
 }

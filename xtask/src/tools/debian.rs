@@ -36,10 +36,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("xz", "xz-utils"),
     ("protoc", "protobuf-compiler"),
     ("protoc-c", "protobuf-c-compiler"),
-];
-
-/// For machines of their own, which only one suite boots.
-const MACHINE: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("systemctl", "systemd"),
     ("mkfs.ext4", "e2fsprogs"),
@@ -83,16 +79,6 @@ pub fn postgresql() -> Result<PathBuf> {
         .map(|version| version.path().join("bin"))
         .filter(|directory| directory.join("initdb").exists() && directory.join("psql").exists());
     found.next().context("PostgreSQL is not installed")
-}
-
-/// Installs what boots machines, where it is missing.
-pub fn install_machine() -> Result<()> {
-    let missing: Vec<&str> = MACHINE
-        .iter()
-        .filter(|(program, _)| which(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    install_packages(&missing)
 }
 
 fn install_packages(packages: &[&str]) -> Result<()> {

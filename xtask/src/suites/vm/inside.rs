@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::machine;
-use super::{Kind, settings, systemd, unified};
+use super::{Kind, disks, settings, systemd, unified};
 use crate::command::stdout;
 use crate::outcome::Tally;
 use crate::suites::{crictl, node};
@@ -25,7 +25,6 @@ const CRICTL: &[&str] = &[
     "limits are in force and can be updated",
     "the pod is reachable by its address",
     "stats and statsp count what is used",
-    "metricsp tells what metricdescs describes",
     "a container outlives a killed daemon",
     "stop lets the container end by itself",
     "an exit is recorded while the daemon is away",
@@ -40,49 +39,91 @@ const CRICTL: &[&str] = &[
 /// Parts of the node suite that read limits from the kernel.
 const NODE: &str = "limits change both ways,a pod is limited with its overhead";
 
+const BOTH: &[Kind] = &Kind::ALL;
+
+/// A part of the suite, and the machines that it says something in.
+struct Room {
+    name: &'static str,
+    kinds: &'static [Kind],
+    run: fn(Kind) -> Result<Tally>,
+}
+
+/// In order of what stands on what.
+const ROOMS: &[Room] = &[
+    Room {
+        name: "machine",
+        kinds: BOTH,
+        run: |_| machine_is_as_wanted(),
+    },
+    Room {
+        name: "tests",
+        kinds: BOTH,
+        run: tests,
+    },
+    Room {
+        name: "unified",
+        kinds: BOTH,
+        run: |_| unified::run(),
+    },
+    Room {
+        name: "node",
+        kinds: &[Kind::Cgroupfs],
+        run: |_| node::run_matching(NODE),
+    },
+    Room {
+        name: "systemd",
+        kinds: &[Kind::Systemd],
+        run: |_| systemd::run(),
+    },
+    Room {
+        name: "crictl",
+        kinds: &[Kind::Systemd],
+        run: |_| crictl::run_only(CRICTL),
+    },
+];
+
 /// Counts what holds here and tells it to the host.
-pub fn run(kind: &str) -> Result<()> {
+pub fn run(kind: &str, focus: &str) -> Result<()> {
     let kind = Kind::parse(kind)?;
     let mut tally = Tally::default();
-    tally.check("all controllers are in one tree", one_tree());
-    if kind == Kind::Systemd {
-        tally.check("systemd runs the machine", systemd_runs());
-    }
-    let tests = timed("tests", || {
-        let mut counted = Tally::default();
-        for program in settings::tests()? {
-            counted += program.run()?;
+    let chosen = |room: &&Room| room.kinds.contains(&kind) && room.name.contains(focus);
+    for room in ROOMS.iter().filter(chosen) {
+        let begin = Instant::now();
+        match (room.run)(kind) {
+            Ok(counted) => tally += counted,
+            Err(error) => tally.check(room.name, Err(error)),
         }
-        Ok(counted)
-    });
-    count(&mut tally, "tests of the rooms", tests);
-    count(&mut tally, "unified", timed("unified", unified::run));
-    match kind {
-        Kind::Cgroupfs => {
-            let limits = timed("node", || node::run_matching(NODE));
-            count(&mut tally, "node", limits);
-        }
-        Kind::Systemd => count(&mut tally, "systemd", timed("systemd", systemd::run)),
+        println!("  {} took {} s", room.name, begin.elapsed().as_secs());
     }
-    let crictl = timed("crictl", || crictl::run_only(CRICTL));
-    count(&mut tally, "crictl", crictl);
     tally.check("the kernel had nothing to refuse of overlays", overlays());
     machine::tell(tally);
     Ok(())
 }
 
-fn timed(name: &str, part: impl FnOnce() -> Result<Tally>) -> Result<Tally> {
-    let begin = Instant::now();
-    let result = part();
-    println!("  {name} took {} s", begin.elapsed().as_secs());
-    result
+/// What the rooms take for granted.
+fn machine_is_as_wanted() -> Result<Tally> {
+    let mut tally = Tally::default();
+    tally.check("all controllers are in one tree", one_tree());
+    tally.check("space of projects is counted", counts_projects());
+    Ok(tally)
 }
 
-fn count(tally: &mut Tally, name: &str, part: Result<Tally>) {
-    match part {
-        Ok(counted) => *tally += counted,
-        Err(error) => tally.check(name, Err(error)),
+fn tests(kind: Kind) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for program in settings::tests()? {
+        tally += program.run(kind)?;
     }
+    Ok(tally)
+}
+
+/// The disk for them is there, and the kernel has what limits them.
+fn counts_projects() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/mounts").context("reading mounts")?;
+    let disk = format!(" {} ext4 ", disks::QUOTAS);
+    let line = mounts.lines().find(|line| line.contains(&disk));
+    let line = line.with_context(|| format!("nothing is mounted on {}", disks::QUOTAS))?;
+    ensure!(line.contains("prjquota"), "no quotas: {line:?}");
+    Ok(())
 }
 
 /// A kernel that is asked for an option it does not have says so in its log, once for each mount.
@@ -107,13 +148,5 @@ fn one_tree() -> Result<()> {
     }
     let v1 = fs::read_to_string("/proc/self/mountinfo").context("reading mounts")?;
     ensure!(!v1.contains(" - cgroup "), "a v1 hierarchy is mounted");
-    Ok(())
-}
-
-fn systemd_runs() -> Result<()> {
-    let first = fs::read_to_string("/proc/1/comm").context("reading who is first")?;
-    ensure!(first.trim() == "systemd", "PID 1 is {first:?}");
-    let socket = Path::new("/run/systemd/private");
-    ensure!(socket.exists(), "{} is not there", socket.display());
     Ok(())
 }

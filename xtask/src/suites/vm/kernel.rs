@@ -17,7 +17,14 @@ const NEWEST: &str = "linux-image-cloud-amd64";
 const BUSYBOX: &str = "busybox-static";
 
 /// What the first root needs to go on to the shared one.
-const EARLY: [&str; 5] = ["virtio_pci", "virtiofs", "virtio_blk", "overlay", "ext4"];
+const EARLY: [&str; 6] = [
+    "virtio_pci",
+    "virtiofs",
+    "virtio_blk",
+    "overlay",
+    "ext4",
+    "quota_v2",
+];
 
 /// Unpacked packages, kept below the cache of the tools.
 #[derive(Debug)]
@@ -51,12 +58,11 @@ pub fn busybox() -> Result<PathBuf> {
 
 /// `kernel`, `busybox`, and `layer`: modules as a root has them.
 fn unpack(into: &Path) -> Result<()> {
-    let name = newest()?;
-    println!("  downloading {name} and {BUSYBOX}");
-    run(Command::new("apt-get")
-        .args(["download", "-qq", &name, BUSYBOX])
-        .current_dir(into)
-        .stdout(Stdio::null()))?;
+    download(into).or_else(|_| {
+        // The lists are not there, or older than the packages that Debian still has.
+        run(Command::new("apt-get").args(["update", "-qq"])).context("refreshing package lists")?;
+        download(into)
+    })?;
     let unpacked = into.join("unpacked");
     for package in fs::read_dir(into).context("listing packages")? {
         let package = package.context("listing packages")?.path();
@@ -95,6 +101,17 @@ fn unpack(into: &Path) -> Result<()> {
         .args(["depmod", "-b"])
         .arg(into.join("layer/usr"))
         .arg(&version))
+}
+
+fn download(into: &Path) -> Result<()> {
+    let name = newest()?;
+    println!("  downloading {name} and {BUSYBOX}");
+    run(Command::new("apt-get")
+        // Whom it would become otherwise may not write here.
+        .args(["-o", "APT::Sandbox::User=root"])
+        .args(["download", "-qq", &name, BUSYBOX])
+        .current_dir(into)
+        .stdout(Stdio::null()))
 }
 
 /// `linux-image-6.1.0-56-cloud-amd64`

@@ -10,17 +10,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::disks;
 use super::kernel::Kernel;
-use crate::command::{retry, run, which};
+use crate::command::{retry, which};
 use crate::outcome::Tally;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
 /// What the machine writes is kept in it too.
 const MEMORY: &str = "3G";
-
-/// Where containers live in the machine. Sparse, and gone with it.
-const DISK_BYTES: u64 = 4 << 30;
 
 /// A cpuset means something from two processors on.
 const PROCESSORS: &str = "2";
@@ -52,12 +50,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Everything that is said on the console goes to `log`. Sockets and the disk are made in
-    /// `place`.
+    /// Everything that is said on the console goes to `log`. Sockets and disks are made in `place`.
     pub fn boot(kernel: &Kernel, initramfs: &Path, place: &Path, log: &Path) -> Result<Self> {
         let program = which(PROGRAM).with_context(|| format!("{PROGRAM} is not installed"))?;
         let log = File::create(log).with_context(|| format!("creating {}", log.display()))?;
-        let disk = make_disk(place)?;
+        let disks = disks::make(place)?;
         let share = Share::start(place, &log)?;
         let mut command = Command::new(program);
         command
@@ -74,11 +71,10 @@ impl Machine {
             .arg("-chardev")
             .arg(format!("socket,id=host,path={}", share.socket.display()))
             .args(["-device", "vhost-user-fs-pci,chardev=host,tag=host"])
-            .arg("-drive")
-            .arg(format!(
-                "file={},if=virtio,format=raw,cache=unsafe",
-                disk.display()
-            ))
+            .args(disks.iter().flat_map(|disk| {
+                let file = format!("file={},if=virtio,format=raw,cache=unsafe", disk.display());
+                ["-drive".to_owned(), file]
+            }))
             .arg("-kernel")
             .arg(kernel.image())
             .arg("-initrd")
@@ -99,8 +95,9 @@ impl Machine {
         })
     }
 
-    /// Shows what the suite inside says until the machine ends, and counts.
-    pub fn result(mut self, limit: Duration) -> Result<Tally> {
+    /// Shows what the suite inside says, with the machine's name before it, until the machine ends,
+    /// and counts.
+    pub fn result(mut self, name: &str, limit: Duration) -> Result<Tally> {
         let deadline = Instant::now() + limit;
         let console = self.console.take().context("the console")?;
         let (sender, lines) = mpsc::channel();
@@ -113,7 +110,7 @@ impl Machine {
                     writeln!(self.log, "{line}").context("writing the log of the machine")?;
                     match line.strip_prefix(RESULT) {
                         Some(counts) => told = Some(parse(counts)?),
-                        None if line.starts_with("  ") => println!("  {line}"),
+                        None if line.starts_with("  ") => println!("  {name}{line}"),
                         None => {}
                     }
                 }
@@ -133,16 +130,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         kill(&mut self.child, PROGRAM);
     }
-}
-
-fn make_disk(place: &Path) -> Result<PathBuf> {
-    let disk = place.join("disk");
-    File::create(&disk)
-        .and_then(|file| file.set_len(DISK_BYTES))
-        .with_context(|| format!("making {}", disk.display()))?;
-    let program = which("mkfs.ext4").context("mkfs.ext4 is not installed")?;
-    run(Command::new(program).args(["-q", "-F"]).arg(&disk))?;
-    Ok(disk)
 }
 
 /// The process that reads this host's files for the machine. It ends with its

@@ -6,8 +6,8 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Kind;
 use super::test_programs::TestProgram;
+use super::{Kind, disks};
 use crate::workspace;
 
 /// Where the machine finds its settings.
@@ -19,9 +19,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    pub fn new(kind: Kind, tests: Vec<TestProgram>) -> Result<Self> {
+    pub fn new(kind: Kind, tests: Vec<TestProgram>, focus: &str) -> Result<Self> {
         let own = env::current_exe().context("finding our own program")?;
         let home = env::home_dir().context("HOME is not set")?;
+        let cache = workspace::cache()?;
+        let caches = cache.parent().context("a cache at the root")?;
         let tests: Vec<String> = tests.iter().map(TestProgram::to_string).collect();
         let values = BTreeMap::from([
             ("KIND", kind.name().to_owned()),
@@ -29,6 +31,9 @@ impl Settings {
             ("CARGO_TARGET_DIR", text(&workspace::target())?),
             ("PROGRAM", text(&own)?),
             ("HOME", text(&home)?),
+            ("XDG_CACHE_HOME", text(caches)?),
+            ("FOCUS", text(Path::new(focus))?),
+            ("DISKS", disks::setting()),
             ("TESTS", tests.join(" ")),
         ]);
         Ok(Self { values })

@@ -23,9 +23,18 @@ const ID: &str = "one";
 pub fn run() -> Result<Tally> {
     println!("  systemd");
     let mut tally = Tally::default();
+    tally.check("systemd runs the machine", runs());
     tally.check("the driver is told to kubelets", driver());
     tally.check("a container of the command line is a scope", scope());
     Ok(tally)
+}
+
+fn runs() -> Result<()> {
+    let first = fs::read_to_string("/proc/1/comm").context("reading who is first")?;
+    ensure!(first.trim() == "systemd", "PID 1 is {first:?}");
+    let socket = Path::new("/run/systemd/private");
+    ensure!(socket.exists(), "{} is not there", socket.display());
+    Ok(())
 }
 
 fn driver() -> Result<()> {

@@ -3,26 +3,73 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
+use super::Kind;
 use crate::command::{cargo, output, run};
 use crate::outcome::Tally;
 use crate::test::Reader;
 use crate::workspace;
 
-/// Package and targets whose behaviour depends on the cgroups of the host.
-const CHOSEN: &[(&str, &[&str])] = &[
-    ("berth-cgroups", &["berth_cgroups"]),
-    ("berth-executor", &["containers"]),
-    ("containerd-shim-berth-v1", &["container", "protocol"]),
-    ("berth-oci", &["commands"]),
+/// A program with tests, and what of it says something in which machine.
+struct Chosen {
+    package: &'static str,
+    target: &'static str,
+    kinds: &'static [Kind],
+    /// Parts of names, each of which has to be there; all tests where there is none.
+    tests: &'static [&'static str],
+}
+
+/// What another kernel with other cgroups may change. Where systemd has the say, the executor's own
+/// containers are beside its units as everywhere: those whose cgroups do something are enough.
+const CHOSEN: &[Chosen] = &[
+    Chosen {
+        package: "berth-cgroups",
+        target: "berth_cgroups",
+        kinds: &Kind::ALL,
+        tests: &["real_tests::"],
+    },
+    Chosen {
+        package: "berth-executor",
+        target: "containers",
+        kinds: &[Kind::Cgroupfs],
+        tests: &[],
+    },
+    Chosen {
+        package: "berth-executor",
+        target: "containers",
+        kinds: &[Kind::Systemd],
+        tests: &[
+            "an_exec_joins_everything",
+            "default_devices_work_and_others_cannot_be_opened",
+            "the_cgroup_mount_shows_the_containers_own_cgroup",
+            "pause_stops_and_resume_continues",
+            "an_update_changes_the_cgroup",
+            "all_processes_are_signalled",
+            "a_container_is_started_and_entered_by_its_record",
+            "devices_and_streams_work_for_a_user",
+        ],
+    },
+    Chosen {
+        package: "containerd-shim-berth-v1",
+        target: "container",
+        kinds: &Kind::ALL,
+        tests: &[],
+    },
+    Chosen {
+        package: "berth-oci",
+        target: "commands",
+        kinds: &[Kind::Cgroupfs],
+        tests: &[],
+    },
 ];
 
-/// Hundreds of containers beside a process that never rests: the same on any kernel, and minutes
-/// where it is emulated.
-const RACES: &str = "races::";
+/// Hundreds of containers, some beside a process that never rests: the same on any kernel, and
+/// minutes where it is emulated.
+const ENDURANCE: [&str; 2] = ["races::", "two_hundred_lives"];
 
 /// What one of them starts.
 const EXAMPLE: &str = "process_shim";
@@ -56,13 +103,29 @@ impl TestProgram {
         }
     }
 
-    /// Runs it and counts; failures are shown.
-    pub fn run(&self) -> Result<Tally> {
+    /// Runs what is chosen of it for this machine, and counts; failures are shown.
+    pub fn run(&self, kind: Kind) -> Result<Tally> {
+        let name = self.name();
+        let mut tally = Tally::default();
+        let of_it = |chosen: &&Chosen| chosen.package == self.package && chosen.target == name;
+        let here = |chosen: &&Chosen| chosen.kinds.contains(&kind);
+        for chosen in CHOSEN.iter().filter(of_it).filter(here) {
+            let begin = Instant::now();
+            let counted = self.run_tests(chosen.tests)?;
+            let seconds = begin.elapsed().as_secs();
+            println!("  {} {name}: {counted} in {seconds} s", self.package);
+            tally += counted;
+        }
+        Ok(tally)
+    }
+
+    fn run_tests(&self, tests: &[&str]) -> Result<Tally> {
         let output = output(
             Command::new(&self.program)
                 // Some tests wait for processes, which emulated are slow enough.
                 .args(["--show-output", "--test-threads=1"])
-                .arg(format!("--skip={RACES}"))
+                .args(ENDURANCE.map(|part| format!("--skip={part}")))
+                .args(tests)
                 .current_dir(&self.directory),
         )?;
         let mut reader = Reader::default();
@@ -84,7 +147,13 @@ impl TestProgram {
                 Err(anyhow::anyhow!("ended with {}", output.status)),
             );
         }
-        println!("  {} {}: {tally}", self.package, self.name());
+        let run = tally.passed + tally.failed + tally.skipped;
+        ensure!(
+            run >= tests.len().max(1),
+            "{run} tests of {} in {}",
+            tests.len().max(1),
+            self.package
+        );
         Ok(tally)
     }
 
@@ -108,13 +177,22 @@ pub fn build() -> Result<Vec<TestProgram>> {
     println!("  building tests");
     let mut programs = Vec::new();
     let mut in_workspace = vec!["--workspace"];
-    for (package, targets) in CHOSEN {
-        for target in *targets {
-            if *target == package.replace('-', "_") {
-                programs.extend(built(&["--package", package, "--lib"])?);
-            } else {
-                in_workspace.extend(["--test", target]);
-            }
+    let mut wanted = 0;
+    for (
+        number,
+        Chosen {
+            package, target, ..
+        },
+    ) in CHOSEN.iter().enumerate()
+    {
+        if names_before(number).any(|name| name == (*package, *target)) {
+            continue;
+        }
+        wanted += 1;
+        if *target == package.replace('-', "_") {
+            programs.extend(built(&["--package", package, "--lib"])?);
+        } else {
+            in_workspace.extend(["--test", target]);
         }
     }
     programs.extend(built(&in_workspace)?);
@@ -125,13 +203,18 @@ pub fn build() -> Result<Vec<TestProgram>> {
         "--example",
         EXAMPLE,
     ]))?;
-    let wanted: usize = CHOSEN.iter().map(|(_, targets)| targets.len()).sum();
     ensure!(
         programs.len() == wanted,
         "{} of {wanted} test programs were built",
         programs.len()
     );
     Ok(programs)
+}
+
+/// Of the entries before this one: a program may have one for each machine.
+fn names_before(number: usize) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let before = CHOSEN.iter().take(number);
+    before.map(|chosen| (chosen.package, chosen.target))
 }
 
 fn built(selection: &[&str]) -> Result<Vec<TestProgram>> {
@@ -160,9 +243,9 @@ fn chosen(line: &str) -> Option<TestProgram> {
     let manifest = Path::new(message["manifest_path"].as_str()?);
     let target = message["target"]["name"].as_str()?;
     let directory = manifest.parent()?;
-    let (package, _) = CHOSEN
+    let Chosen { package, .. } = CHOSEN
         .iter()
-        .find(|(package, targets)| targets.contains(&target) && names_package(&message, package))?;
+        .find(|chosen| chosen.target == target && names_package(&message, chosen.package))?;
     Some(TestProgram {
         package: (*package).to_owned(),
         program: program.into(),

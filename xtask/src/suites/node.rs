@@ -5,7 +5,7 @@ mod broken_disk;
 mod cycles;
 mod damage;
 mod devices;
-mod disk;
+pub(super) mod disk;
 mod events;
 mod full_disk;
 mod handlers;

@@ -10,6 +10,7 @@ mod disks;
 mod inside;
 mod kernel;
 mod machine;
+mod quotas;
 mod settings;
 mod systemd;
 mod test_programs;

@@ -39,6 +39,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("systemctl", "systemd"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("repquota", "quota"),
 ];
 
 /// Where Debian has each version's programs of PostgreSQL: none is in `PATH`.

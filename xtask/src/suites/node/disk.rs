@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{UnmountFlags, unmount};
 
 use crate::command::{retry, run, stdout};
@@ -23,12 +23,35 @@ pub struct Disk {
 impl Disk {
     /// An empty ext4 of this size, mounted at a directory. It turns read-only when it fails.
     pub fn mount(file: &Path, at: &Path, bytes: u64) -> Result<Self> {
+        let make = ["mkfs.ext4", "-q", "-F"];
+        Self::of(&make, "loop,errors=remount-ro", file, at, bytes)
+    }
+
+    /// An empty file system that holds projects to their limits: ext4 or xfs.
+    pub fn with_quotas(kind: &str, file: &Path, at: &Path, bytes: u64) -> Result<Self> {
+        let make: &[&str] = match kind {
+            "ext4" => &[
+                "mkfs.ext4",
+                "-q",
+                "-F",
+                "-O",
+                "quota,project",
+                "-E",
+                "quotatype=prjquota",
+            ],
+            _ => &["mkfs.xfs", "-q", "-f"],
+        };
+        Self::of(make, "loop,prjquota", file, at, bytes)
+    }
+
+    fn of(make: &[&str], options: &str, file: &Path, at: &Path, bytes: u64) -> Result<Self> {
         let sized = File::create(file).and_then(|made| made.set_len(bytes));
         sized.with_context(|| format!("making {}", file.display()))?;
-        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(file))?;
-        run(Command::new("mount")
-            .args(["-o", "loop,errors=remount-ro"])
-            .args([file, at]))?;
+        let [program, arguments @ ..] = make else {
+            bail!("no program makes {}", file.display());
+        };
+        run(Command::new(program).args(arguments).arg(file))?;
+        run(Command::new("mount").args(["-o", options]).args([file, at]))?;
         let source = stdout(
             Command::new("findmnt")
                 .args(["--noheadings", "--output", "SOURCE"])

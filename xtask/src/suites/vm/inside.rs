@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use super::machine;
-use super::{Kind, disks, settings, systemd, unified};
+use super::{Kind, disks, quotas, settings, systemd, unified};
 use crate::command::stdout;
 use crate::outcome::Tally;
 use crate::suites::{crictl, node};
@@ -69,6 +69,11 @@ const ROOMS: &[Room] = &[
         name: "node",
         kinds: &[Kind::Cgroupfs],
         run: |_| node::run_matching(NODE),
+    },
+    Room {
+        name: "quotas",
+        kinds: &[Kind::Cgroupfs],
+        run: |_| quotas::run(),
     },
     Room {
         name: "systemd",

@@ -32,7 +32,7 @@ pub use inside::run as run_inside;
 pub const INSIDE: &str = "--inside";
 
 /// Emulated, and beside others: far above what is usual.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What starts the processes of the machine and arranges its cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,7 @@ mod registry_auth;
 mod routes;
 mod server;
 mod system;
+mod unread;
 mod version;
 mod volumes;
 

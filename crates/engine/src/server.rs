@@ -21,7 +21,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::version::{self, ApiVersion};
-use crate::{Engine, Error, Result, routes};
+use crate::{Engine, Error, Result, routes, unread};
 
 /// For the head of a request to arrive once it began.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -92,6 +92,9 @@ where
 async fn answer(request: Request<Incoming>, router: Router, engine: &Engine) -> Response {
     let span =
         tracing::info_span!("docker", method = %request.method(), path = request.uri().path());
+    let (head, body) = request.into_parts();
+    let (lent, lender) = unread::lend(body);
+    let request = Request::from_parts(head, Body::new(lent));
     let routed = async {
         match with_version(request) {
             Ok(request) => match router.oneshot(request).await {
@@ -102,12 +105,15 @@ async fn answer(request: Request<Incoming>, router: Router, engine: &Engine) -> 
         }
     };
     let mut response = routed.instrument(span).await;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        lender.read_rest().await;
+    }
     add_headers(&mut response, engine);
     response
 }
 
 /// Takes the version out of the path.
-fn with_version(request: Request<Incoming>) -> Result<Request<Body>> {
+fn with_version(mut request: Request<Body>) -> Result<Request<Body>> {
     let (version, rest) = version::negotiate(request.uri().path())?;
     let mut target = rest.to_owned();
     if let Some(query) = request.uri().query() {
@@ -115,7 +121,6 @@ fn with_version(request: Request<Incoming>) -> Result<Request<Body>> {
         target.push_str(query);
     }
     let uri = Uri::try_from(target).map_err(|_| Error::NoRoute)?;
-    let mut request = request.map(Body::new);
     *request.uri_mut() = uri;
     request.extensions_mut().insert::<ApiVersion>(version);
     Ok(request)

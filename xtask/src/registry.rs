@@ -6,13 +6,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use berth_testkit::image::Remote;
 
 use crate::command::{end, retry, stdout, which};
 
 /// Emulated machines take their time.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(40);
+/// The port that was free may be somebody's by the time that it is wanted.
+const ATTEMPTS: usize = 3;
 
 /// Ends with its value.
 #[derive(Debug)]
@@ -47,6 +49,17 @@ impl Registry {
     }
 
     fn launch(directory: &Path, user: Option<(&str, &str)>) -> Result<Self> {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            match Self::attempt(directory, user) {
+                Err(error) if left > 0 => println!("  note    docker-registry again: {error:#}"),
+                done => return done,
+            }
+        }
+    }
+
+    fn attempt(directory: &Path, user: Option<(&str, &str)>) -> Result<Self> {
         let address = free_address()?;
         let mut remote = Remote::new(&address);
         let mut auth = String::new();
@@ -69,8 +82,9 @@ impl Registry {
         fs::write(&config, text).with_context(|| format!("writing {}", config.display()))?;
 
         let program = which("docker-registry").context("docker-registry is not installed")?;
-        let log = directory.join("registry.log");
-        let log = File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+        let journal = directory.join("registry.log");
+        let log =
+            File::create(&journal).with_context(|| format!("creating {}", journal.display()))?;
         let child = Command::new(program)
             .arg("serve")
             .arg(&config)
@@ -79,9 +93,21 @@ impl Registry {
             .stderr(log)
             .spawn()
             .context("starting docker-registry")?;
-        let registry = Self { child, remote };
-        retry(START, || Ok(registry.remote.ping()?)).context("waiting for docker-registry")?;
-        Ok(registry)
+        let mut registry = Self { child, remote };
+        let answered = retry(START, || {
+            let ended = registry.child.try_wait().context("looking at it")?;
+            match ended {
+                Some(status) => Ok(Err(status)),
+                None => Ok(Ok(registry.remote.ping()?)),
+            }
+        });
+        match answered.context("waiting for docker-registry")? {
+            Ok(()) => Ok(registry),
+            Err(status) => {
+                let said = fs::read_to_string(&journal).unwrap_or_default();
+                bail!("docker-registry ended ({status}): {}", said.trim_end())
+            }
+        }
     }
 }
 

@@ -274,12 +274,17 @@ fn a_hanging_plugin_is_ended_with_its_children_and_its_record_kept() {
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(recorded(&host), 1);
         for child in fs::read_to_string(&children).unwrap().lines() {
-            // A killed child of a killed parent may wait for its reaper.
-            let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-            assert!(
-                state.is_empty() || state.contains(") Z "),
-                "{child} lives: {state}"
-            );
+            // It has to run once more to end, and may wait for its reaper then.
+            let killed = Instant::now();
+            loop {
+                let state = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+                if state.is_empty() || state.contains(") Z ") {
+                    break;
+                }
+                let patience = Duration::from_secs(5);
+                assert!(killed.elapsed() < patience, "{child} lives: {state}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         let done = network.reconcile(&HashSet::new()).await.unwrap();
         assert_eq!((done.released.len(), done.failed.len()), (0, 1));

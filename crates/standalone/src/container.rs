@@ -1,6 +1,7 @@
 //! One container, as others see it: its record, and the requests to the task that owns it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_lifecycle::StdStreams;
 use tokio::sync::{mpsc, watch};
@@ -12,7 +13,10 @@ use crate::error::{Error, Result};
 use crate::logs::{LogQuery, Logs};
 use crate::mailbox::Mailbox;
 use crate::record::Record;
-use crate::task::{Attachment, Command, StopWish, signal};
+use crate::task::{Attachment, Command, SIGKILL, StopWish, signal};
+
+/// How long a kill waits for the end. Longer takes only what the kernel holds.
+const DYING: Duration = Duration::from_secs(10);
 
 /// One container, as others see it.
 pub struct Container {
@@ -88,7 +92,15 @@ impl Container {
         let number = signal(if name.is_empty() { "KILL" } else { name })?;
         self.mailbox
             .ask("kill", |reply| Command::Kill(number, reply))
-            .await
+            .await?;
+        if number == SIGKILL {
+            // What cannot be caught is answered when it has been obeyed: what comes next is often
+            // the removal.
+            let mut shown = self.watch();
+            let ended = shown.wait_for(|record| !record.phase.runs());
+            let _or_still_dying = tokio::time::timeout(DYING, ended).await;
+        }
+        Ok(())
     }
 
     pub async fn pause(&self) -> Result<()> {

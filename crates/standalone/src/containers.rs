@@ -101,6 +101,11 @@ impl Containers {
         Ok(Self { house, commands })
     }
 
+    /// Waits until those who listen have all events of now, a second at most.
+    pub async fn until_told(&self) {
+        self.house.until_told().await;
+    }
+
     /// What happens from now on.
     pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
         self.house.events()

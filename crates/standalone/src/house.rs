@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_images::Images;
 use berth_lifecycle::request::Owner;
@@ -31,6 +32,9 @@ use crate::volumes::Volumes;
 
 /// Events that may wait for one who listens.
 const EVENTS: usize = 1024;
+/// How often, and after how long, it is looked whether they were heard.
+const LOOKS: usize = 1000;
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What every task shares.
 pub(crate) struct House {
@@ -110,6 +114,15 @@ impl House {
     }
 
     /// Nobody listens is no failure.
+    pub async fn until_told(&self) {
+        for _look in 0..LOOKS {
+            if self.events.is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     pub fn tell(&self, event: Event) {
         let _ = self.events.send(Arc::new(event));
     }

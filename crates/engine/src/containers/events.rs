@@ -30,6 +30,6 @@ pub async fn pass_on(mut told: Receiver<Arc<Event>>, engine: Weak<Engine>) {
         let (action, id) = (event.action.clone(), event.id.clone());
         engine
             .events
-            .publish(kind, action, id, event.attributes.clone());
+            .publish_at(event.at, kind, action, id, event.attributes.clone());
     }
 }

@@ -47,7 +47,7 @@ use alter::still_runs;
 use checks::Checks;
 pub(crate) use stop::signal;
 
-const SIGKILL: u32 = 9;
+pub(crate) const SIGKILL: u32 = 9;
 
 /// How a container is to be stopped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use crate::process::{Gate, ProcessPlan};
 use crate::procfs::Procfs;
 use crate::refuse::Refuse;
 use crate::report::{Failure, Progress, Reporter};
+use crate::shared_mounts;
 use crate::spawn::Spawn;
 use crate::stdio;
 use crate::step::Step;
@@ -41,6 +42,8 @@ pub struct Process {
 pub(crate) struct ExecDefaults {
     /// Those that differ from the runtime's.
     pub(crate) namespaces: NamespaceSet,
+    /// Its root is not that of its mount namespace.
+    pub(crate) shares_mounts: bool,
     pub(crate) filter: Option<Rc<Filter>>,
     pub(crate) capabilities: Option<LinuxCapabilities>,
     pub(crate) oom_score_adj: Option<i32>,
@@ -53,6 +56,7 @@ impl ExecDefaults {
         let linux = spec.linux().as_ref();
         Self {
             namespaces: plan.namespaces.own(),
+            shares_mounts: plan.namespaces.shared_mounts().is_some(),
             filter: plan.filter,
             capabilities: process.and_then(|process| process.capabilities().clone()),
             oom_score_adj: process.and_then(|process| process.oom_score_adj()),
@@ -92,8 +96,14 @@ pub(crate) fn exec(
             .unwrap_or(&container.cgroup)
             .unified_dir(),
     };
+    let root = container.defaults.shares_mounts.then(|| {
+        let found = shared_mounts::root_of(container.pid(), pidfd);
+        found
+            .map_err(|errno| container.explain(Error::host(id, "find the container's root")(errno)))
+    });
     let joined = Joined {
         plan: &plan,
+        root: root.transpose()?,
         join: container.join_handles()?,
         container,
         pidfd,
@@ -187,6 +197,8 @@ struct Joined<'a> {
     pidfd: BorrowedFd<'a>,
     stdio: &'a ProcessStdio,
     user: Option<&'a UserNamespace>,
+    /// Where joining the namespaces does not lead to it.
+    root: Option<OwnedFd>,
 }
 
 impl Joined<'_> {
@@ -215,6 +227,9 @@ impl Joined<'_> {
         berth_kernel::join(self.pidfd, kinds).map_err(Failure::of(Step::JoinNamespace, ""))?;
         if self.user.is_some() {
             user_namespace::become_root()?;
+        }
+        if let Some(root) = &self.root {
+            berth_kernel::enter_root(root).map_err(Failure::of(Step::ChangeRoot, ""))?;
         }
         berth_kernel::rustix::process::setsid().map_err(Failure::of(Step::StartSession, ""))?;
         berth_kernel::rustix::process::umask(Mode::empty());

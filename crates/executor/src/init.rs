@@ -5,6 +5,9 @@
 //!   ▸ (in a user or new time namespace: a second clone, see `enter`)
 //!   ▸ session ▸ attach root ▸ mounts ▸ devices ▸ streams ▸ hooks
 //!   ▸ masks ▸ names and sysctls ▸ change root ▸ process (see `process`)
+//!
+//! Where the mount namespace is not the container's own, this happens in a
+//! copy of it (see `shared_mounts`).
 //! ```
 
 use crate::ProcessStdio;
@@ -17,6 +20,7 @@ use crate::process::Gate;
 use crate::procfs::Procfs;
 use crate::report::{Failure, Reporter};
 use crate::rootfs;
+use crate::shared_mounts;
 use crate::stdio::{self, Streams};
 use crate::step::Step;
 use crate::user_namespace;
@@ -65,6 +69,9 @@ impl Init<'_> {
         let new_procfs = || Procfs::new().map_err(Failure::of(Step::MakeProcfs, ""));
         join_cgroup(self.join, in_unified)?;
         self.join_namespaces()?;
+        if self.plan.namespaces.shared_mounts().is_some() {
+            shared_mounts::leave(&self.plan.namespaces)?;
+        }
         let mut procfs = new_procfs()?;
         self.plan.process.limits.apply_as_host(&procfs, reporter)?;
         berth_kernel::rustix::process::umask(Mode::empty());
@@ -87,10 +94,11 @@ impl Init<'_> {
     }
 
     /// The PID namespace is for children: the runtime cloned this process
-    /// into it, or this one clones another.
+    /// into it, or this one clones another. A mount namespace is entered when
+    /// the root is ready.
     fn join_namespaces(&self) -> Result<(), Failure> {
         for (kind, path, fd) in &self.plan.namespaces.joined {
-            if *kind != Namespace::Pid {
+            if !matches!(kind, Namespace::Pid | Namespace::Mount) {
                 berth_kernel::join(fd, NamespaceSet::EMPTY.with(*kind))
                     .map_err(Failure::at(Step::JoinNamespace, path))?;
             }
@@ -189,14 +197,21 @@ impl Init<'_> {
             rootfs::protect(&root)?;
         }
         self.set_names(procfs)?;
+        self.change_root(&root)?;
+        Ok(streams)
+    }
+
+    fn change_root(&self, root: &OwnedFd) -> Result<(), Failure> {
+        if let Some(shared) = self.plan.namespaces.shared_mounts() {
+            return shared_mounts::enter(root, shared);
+        }
         let change_root = if self.no_pivot {
             berth_kernel::move_into
         } else {
             berth_kernel::pivot_into
         };
-        change_root(&root).map_err(Failure::of(Step::ChangeRoot, ""))?;
-        self.set_propagation(&root)?;
-        Ok(streams)
+        change_root(root).map_err(Failure::of(Step::ChangeRoot, ""))?;
+        self.set_propagation(root)
     }
 
     fn place_devices(&self, root: &OwnedFd, made: Option<&[OwnedFd]>) -> Result<(), Failure> {

@@ -9,7 +9,8 @@
 //!
 //! Whatever an image or a volume can influence is opened once, inside the
 //! root, and worked on by descriptor. Mounts are made detached and attached
-//! in the container's namespace only; the host sees none of them.
+//! in the container's namespace only; the host sees none of them. A container
+//! without a namespace of its own gets a root that is attached nowhere.
 
 mod cgroup_mount;
 mod container;
@@ -40,6 +41,7 @@ mod report;
 mod resources;
 mod restore;
 mod rootfs;
+mod shared_mounts;
 mod spawn;
 mod stamp;
 mod stdio;

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct NamespacePlan {
     /// Made by the clone; a user namespace is not among them.
     pub(crate) new: NamespaceSet,
+    /// Of the runtime, where the spec names no mount namespace.
+    runtime_mounts: Option<OwnedFd>,
     pub(crate) joined: Vec<(Namespace, PathBuf, OwnedFd)>,
     /// New or not, it exists before the container's process does.
     pub(crate) user: Option<UserNamespace>,
@@ -25,6 +27,12 @@ impl NamespacePlan {
         self.joined
             .iter()
             .find_map(|(joined, _, fd)| (*joined == kind).then_some(fd))
+    }
+
+    /// A mount namespace in which the container is not alone.
+    pub(crate) fn shared_mounts(&self) -> Option<&OwnedFd> {
+        let runtime = self.runtime_mounts.as_ref();
+        runtime.or_else(|| self.joined(Namespace::Mount))
     }
 
     /// Those that are not the host's, as far as the spec tells.
@@ -59,14 +67,13 @@ impl NamespacePlan {
             match path.filter(|path| !path.as_os_str().is_empty()) {
                 None if kind == Namespace::User => plan.user = Some(new_user(refuse, linux)?),
                 None => plan.new = plan.new.with(kind),
-                Some(_) if kind == Namespace::Mount => {
-                    return Err(refuse.unsupported("joining a mount namespace"));
-                }
                 Some(path) => plan.join(refuse, kind, path)?,
             }
         }
-        if !plan.new.contains(Namespace::Mount) {
-            return Err(refuse.unsupported("running without a mount namespace"));
+        if !plan.own().contains(Namespace::Mount) {
+            let path = Path::new("/proc/thread-self/ns/mnt");
+            let failed = |source| refuse.host("open namespace", path, source);
+            plan.runtime_mounts = Some(berth_kernel::open_namespace(path).map_err(failed)?);
         }
         plan.check_user(refuse, linux)?;
         plan.clocks = clocks(refuse, linux, plan.new.contains(Namespace::Time))?;

@@ -12,6 +12,7 @@ use crate::namespaces::NamespacePlan;
 use crate::process::ProcessPlan;
 use crate::refuse::Refuse;
 use crate::rootfs::RootPlan;
+use crate::shared_mounts;
 use crate::user_namespace::{self, UserNamespace};
 use berth_kernel::rustix::fs::{CWD, Mode};
 use berth_kernel::{Errno, Namespace, NamespaceSet, NodeKind, Propagation, sysctl};
@@ -65,6 +66,7 @@ impl InitPlan {
         }
         let namespaces = NamespacePlan::new(refuse, linux)?;
         let mounts = mounts(&refuse, spec, create.bundle, namespaces.user.as_ref())?;
+        shared_mounts::check(refuse, &namespaces, linux, &mounts)?;
         if let Some(user) = &namespaces.user {
             process.identity.check(refuse, user)?;
         }

@@ -36,6 +36,9 @@ pub struct Record {
     pub cgroup: String,
     /// Kinds that are not the runtime's, by their names in `/proc/<pid>/ns`.
     namespaces: Vec<String>,
+    /// Its root is not that of its mount namespace.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    shares_mounts: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     filter: Option<FilterRecord>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +102,13 @@ impl Record {
         self.hooks.run_all(HookPoint::Poststart, self.pid)
     }
 
+    /// Whether the container is in a mount namespace with others, so that its
+    /// root is not where joining that namespace leads.
+    #[must_use]
+    pub fn shares_mounts(&self) -> bool {
+        self.shares_mounts
+    }
+
     fn open_process(&self) -> Option<Child> {
         let pid = Pid::from_raw(self.pid)?;
         // The descriptor first: if the process is the right one afterwards,
@@ -114,6 +124,7 @@ impl Record {
             .fold(NamespaceSet::EMPTY, NamespaceSet::with);
         ExecDefaults {
             namespaces,
+            shares_mounts: self.shares_mounts,
             filter: self.filter.as_ref().map(|record| Rc::new(record.filter())),
             capabilities: self.capabilities.clone(),
             oom_score_adj: self.oom_score_adj,
@@ -128,6 +139,7 @@ impl Container {
     pub fn record(&self) -> Result<Record> {
         let ExecDefaults {
             namespaces,
+            shares_mounts,
             filter,
             capabilities,
             oom_score_adj,
@@ -145,6 +157,7 @@ impl Container {
             start_time,
             cgroup: self.cgroup.path().to_string(),
             namespaces,
+            shares_mounts: *shares_mounts,
             filter: filter.as_deref().map(FilterRecord::new),
             capabilities: capabilities.clone(),
             oom_score_adj: *oom_score_adj,
@@ -220,6 +233,7 @@ mod tests {
             start_time,
             cgroup: "/berth/c".to_owned(),
             namespaces: vec!["mnt".to_owned(), "pid".to_owned()],
+            shares_mounts: false,
             filter: None,
             capabilities: None,
             oom_score_adj: Some(5),

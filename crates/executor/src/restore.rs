@@ -87,6 +87,11 @@ impl Container {
             let feature = "restoring into a user namespace";
             return Err(Error::Unsupported { id, feature });
         }
+        if plan.namespaces.shared_mounts().is_some() {
+            let id = id.to_owned();
+            let feature = "restoring without a mount namespace of the container's own";
+            return Err(Error::Unsupported { id, feature });
+        }
         images::check(restore.images).map_err(|problem| Error::Restore {
             id: id.to_owned(),
             reason: chain(&problem),

@@ -69,6 +69,7 @@ steps! {
     FindProgram = "find program",
     Execute = "exec",
     Report = "report to the parent",
+    CopyMountNamespace = "copy mount namespace",
 }
 
 impl Step {

@@ -51,7 +51,8 @@ pub use identity::{
 pub use job::spawn_job;
 pub use mounts::{
     AttributeChange, FilesystemContext, MountFlags, Propagation, attach, clone_tree, detach,
-    move_into, pick_filesystem, pivot_into, read_only_view, set_attributes, set_propagation,
+    enter_root, move_into, pick_filesystem, pivot_into, read_only_view, set_attributes,
+    set_propagation,
 };
 pub use namespaces::{
     Namespace, NamespaceSet, in_user_namespace, join, open_namespace, pin_namespace, unshare,

@@ -246,6 +246,14 @@ pub fn pivot_into<Fd: AsFd>(root: Fd) -> Result<()> {
     rustix::process::chdir(c"/")
 }
 
+/// Makes the directory that `root` stands for the root and the working
+/// directory of the calling process. Its mount namespace stays as it is.
+pub fn enter_root<Fd: AsFd>(root: Fd) -> Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(c".")?;
+    rustix::process::chdir(c"/")
+}
+
 /// Moves the mount that `root` stands for over the root and makes it the root
 /// of the calling process, where `pivot_root` is impossible because the old
 /// root is the initramfs. What was mounted before stays below it.

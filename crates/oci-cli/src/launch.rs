@@ -19,7 +19,7 @@ use crate::global::Global;
 use crate::images::Images;
 use crate::journal::Journal;
 use crate::pid_file;
-use crate::state::{State, VERSION};
+use crate::state::{State, version_of};
 use crate::store::Entry;
 use crate::streams::Terminal;
 use berth_cgroups::CgroupHost;
@@ -209,8 +209,9 @@ impl<'a> Plan<'a> {
 
     fn state(&self, container: &Container) -> Result<State> {
         let root = self.spec.root().as_ref().map(|root| root.path().as_path());
+        let record = container.record()?;
         Ok(State {
-            version: VERSION,
+            version: version_of(&record),
             oci_version: self.spec.version().clone(),
             id: self.id.to_owned(),
             rootfs: self.bundle.join(root.unwrap_or("rootfs".as_ref())),
@@ -218,7 +219,7 @@ impl<'a> Plan<'a> {
             created: clock::now(),
             annotations: self.spec.annotations().clone().unwrap_or_default(),
             own_pids: bundle::owns_pids(&self.spec),
-            container: container.record()?,
+            container: record,
         })
     }
 }

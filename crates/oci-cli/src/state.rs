@@ -16,7 +16,19 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// Raised with each change that older programs would misread.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Of containers that older programs read aright: the change to 2 is a root
+/// that is not that of its mount namespace.
+const WITH_MOUNTS_OF_ITS_OWN: u32 = 1;
+
+/// The version to save a container with.
+pub fn version_of(container: &Record) -> u32 {
+    match container.shares_mounts() {
+        true => VERSION,
+        false => WITH_MOUNTS_OF_ITS_OWN,
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

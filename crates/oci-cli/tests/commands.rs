@@ -6,6 +6,8 @@ use anyhow::{Context, Result, ensure};
 use place::Place;
 use serde_json::Value;
 use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn a_container_lives_through_processes_that_each_do_one_step() -> Result<()> {
@@ -119,6 +121,66 @@ fn a_process_goes_to_a_cgroup_below_the_containers() -> Result<()> {
     ensure!(missing.1.contains("cgroup"), "{missing:?}");
     ensure!(single.1.contains("one path"), "{single:?}");
     Ok(())
+}
+
+#[test]
+fn a_container_without_a_mount_namespace_leaves_no_mount_whoever_ends_it() -> Result<()> {
+    let Some(place) = Place::new()? else {
+        return Ok(());
+    };
+    place.config("echo told >/note; sleep 60")?;
+    place.edit(without_mount_namespace)?;
+    place.prints(&["create", "c"])?;
+    ensure!(mounts_of(&place)?.is_empty());
+    place.prints(&["start", "c"])?;
+    ensure!(mounts_of(&place)?.is_empty());
+    let script = "while [ ! -e /note ]; do :; done; readlink /proc/self/ns/mnt";
+    let said = place.prints(&["exec", "c", "sh", "-c", script])?;
+    let own = fs::read_link("/proc/self/ns/mnt")?;
+    ensure!(said.trim_end() == own.display().to_string(), "{said}");
+    let (_, complaint) = place.fails(&["checkpoint", "c"])?;
+    ensure!(complaint.contains("mount namespace"), "{complaint}");
+    place.prints(&["delete", "--force", "c"])?;
+    ensure!(mounts_of(&place)?.is_empty() && !place.has_states()?);
+
+    // Killed at any moment, a create leaves a container or none, and never a mount.
+    let mut made = 0;
+    for pause in 0..24 {
+        let mut create = Command::new(place.program())
+            .arg("--root")
+            .arg(place.path("state"))
+            .args(["create", "k"])
+            .current_dir(place.path("bundle"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(pause));
+        create.kill()?;
+        create.wait()?;
+        let left = mounts_of(&place)?;
+        ensure!(left.is_empty(), "after {pause} ms: {left:?}");
+        made += u32::from(place.run(&["state", "k"])?.status.success());
+        place.prints(&["delete", "--force", "k"])?;
+    }
+    println!("{made} of 24 creates were done when they were killed");
+    ensure!(mounts_of(&place)?.is_empty() && !place.has_states()?);
+    // What was mounted for it is free: the root can be taken away.
+    fs::remove_dir_all(place.path("bundle/rootfs")).context("the root is in use")
+}
+
+fn without_mount_namespace(config: &mut Value) {
+    if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
+        list.retain(|namespace| namespace["type"] != "mount");
+    }
+}
+
+/// Lines of the host's mount table that have to do with a place.
+fn mounts_of(place: &Place) -> Result<Vec<String>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let directory = place.path("").display().to_string();
+    let lines = table.lines().filter(|line| line.contains(&directory));
+    Ok(lines.map(str::to_owned).collect())
 }
 
 /// The path that a process has in the hierarchies of its container.

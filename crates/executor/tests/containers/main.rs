@@ -18,6 +18,7 @@ mod notify;
 mod process;
 mod races;
 mod rootfs;
+mod shared_mounts;
 mod user_namespace;
 
 use anyhow::Result;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         hooks::CASES,
         notify::CASES,
         copy_up::CASES,
+        shared_mounts::CASES,
     ]
     .concat();
     if arguments.iter().any(|argument| argument == "--list") {

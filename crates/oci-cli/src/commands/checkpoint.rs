@@ -50,7 +50,6 @@ pub const FLAGS: &[Flag] = &[
 
 pub fn run(global: &Global, _: &Journal, given: &Arguments) -> Result<u8> {
     images::refuse(given)?;
-    let criu = images::criu()?;
     let entry = Entry::find(&global.root, id(given))?;
     let state = entry.state()?;
     match store::status(&global.root, &state)? {
@@ -61,6 +60,13 @@ pub fn run(global: &Global, _: &Journal, given: &Arguments) -> Result<u8> {
             });
         }
     }
+    if state.container.shares_mounts() {
+        return Err(Error::Unsupported {
+            feature: "checkpoint of a container without a mount namespace of its own",
+            instead: "criu finds no mount table of it",
+        });
+    }
+    let criu = images::criu()?;
     let images = images::image_path(given)?;
     make_directory(&images)?;
     let work = images::work_path(given, &images)?;

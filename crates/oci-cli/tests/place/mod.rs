@@ -90,6 +90,18 @@ impl Place {
         fs::write(self.path("bundle/config.json"), config.to_string()).context("config")
     }
 
+    /// Changes the configuration that was written.
+    pub fn edit(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let path = self.path("bundle/config.json");
+        let mut config = serde_json::from_slice(&fs::read(&path)?)?;
+        change(&mut config);
+        fs::write(&path, config.to_string()).context("config")
+    }
+
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     pub fn run(&self, words: &[&str]) -> Result<Output> {
         // Files, not pipes: what `create` leaves running keeps them open.
         let (out, err) = (self.path("out"), self.path("err"));

@@ -53,6 +53,7 @@ fn in_hierarchy(
 ) -> Result<()> {
     make(hierarchy, path, made)?;
     if hierarchy.is_unified() {
+        refuse_threaded(hierarchy, path)?;
         if layout == Layout::V2 {
             // A controller that a parent cannot delegate is missed, by name,
             // when a value of it is asked for.
@@ -62,6 +63,37 @@ fn in_hierarchy(
         cpuset::seed(&hierarchy.mount_point, path)?;
     }
     Ok(())
+}
+
+/// Before anything is passed on to it: only whole processes are moved here, and
+/// the kernel takes them into neither a threaded cgroup nor, "domain invalid",
+/// a new one beside or below it.
+fn refuse_threaded(hierarchy: &Hierarchy, path: &CgroupPath) -> Result<()> {
+    let kind = |directory: &Path| {
+        let kind = ControlDir::new(directory.to_owned()).read_optional("cgroup.type")?;
+        Ok(kind.map(|kind| kind.trim().to_owned()))
+    };
+    let leaf = path.below(&hierarchy.mount_point);
+    let kind_of_leaf = match kind(&leaf)? {
+        Some(kind) if kind == "threaded" || kind == "domain invalid" => kind,
+        _ => return Ok(()),
+    };
+    let (mut above, mut kind_above) = (leaf.clone(), kind_of_leaf.clone());
+    let levels = levels(&hierarchy.mount_point, path);
+    for directory in levels.into_iter().rev().skip(1) {
+        if let Some(kind) = kind(&directory)?
+            && kind != "domain invalid"
+        {
+            (above, kind_above) = (directory, kind);
+            break;
+        }
+    }
+    Err(Error::Threaded {
+        path: leaf,
+        kind: kind_of_leaf,
+        above,
+        kind_above,
+    })
 }
 
 /// Nothing but naming and killing depends on a hierarchy without controllers
@@ -262,6 +294,24 @@ mod tests {
         tree.put("a", "cgroup.procs", "");
         host.create(&path("/a/c")).unwrap();
         assert_eq!(tree.get("a", "cgroup.subtree_control"), "+cpu");
+    }
+
+    #[test]
+    fn a_threaded_cgroup_is_refused_with_the_one_that_makes_it_so() {
+        let tree = FakeTree::v2("cpu memory");
+        tree.put("a", "cgroup.type", "domain threaded\n");
+        tree.put("a/t", "cgroup.type", "threaded\n");
+        tree.put("a/t", "cgroup.subtree_control", "");
+        let host = tree.host();
+        let error = host.create(&path("/a/t")).unwrap_err().to_string();
+        assert!(error.contains("\"threaded\""), "{error}");
+        assert!(
+            error.contains("/a, whose type is \"domain threaded\""),
+            "{error}"
+        );
+        assert!(tree.root().join("a/t").is_dir(), "it was there before");
+        assert_eq!(tree.get("a/t", "cgroup.subtree_control"), "");
+        assert!(host.create(&path("/a")).is_ok());
     }
 
     #[test]

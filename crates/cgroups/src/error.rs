@@ -37,6 +37,20 @@ pub enum Error {
     #[error("create cgroup directory {path}")]
     CreateDir { path: PathBuf, source: io::Error },
 
+    /// On the unified tree, no process can be put into a cgroup that is or is
+    /// below a threaded one (cgroup-v2.rst, "Threads").
+    #[error(
+        "cgroup {path} can hold no container: its cgroup.type is {kind:?}, because of {above}, \
+         whose type is {kind_above:?}"
+    )]
+    Threaded {
+        path: PathBuf,
+        kind: String,
+        /// The nearest cgroup that makes it so.
+        above: PathBuf,
+        kind_above: String,
+    },
+
     /// A cgroup directory or file could not be opened.
     #[error("open {path}")]
     Open { path: PathBuf, source: io::Error },
@@ -150,6 +164,7 @@ impl Error {
         match self {
             Self::InvalidPath { .. }
             | Self::ControllerMissing { .. }
+            | Self::Threaded { .. }
             | Self::Unsupported { .. }
             | Self::NoSystemd { .. }
             | Self::InvalidResource { .. } => Blame::Request,

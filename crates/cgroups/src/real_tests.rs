@@ -134,6 +134,69 @@ fn read(cgroup: &Cgroup, v1: Controller, names: (&str, &str)) -> String {
     directory.read(name).unwrap().trim().to_owned()
 }
 
+/// cgroup-v2.rst, "Threads": what a threaded subtree makes of the cgroups in it.
+#[test]
+fn a_cgroup_in_a_threaded_subtree_is_refused_and_nothing_stays_behind() {
+    let Some(scratch) = Scratch::unified() else {
+        return;
+    };
+    let tree = scratch.host.hierarchies().iter().find(|h| h.is_unified());
+    let parent = scratch.parent.below(&tree.unwrap().mount_point);
+    let domain = parent.join("domain");
+    let threads = domain.join("threads");
+    std::fs::create_dir_all(&threads).unwrap();
+    std::fs::write(threads.join("cgroup.type"), "threaded").unwrap();
+    let kind = |directory: &std::path::Path| {
+        let text = std::fs::read_to_string(directory.join("cgroup.type")).unwrap();
+        text.trim().to_owned()
+    };
+    let passed_on = |directory: &std::path::Path| {
+        std::fs::read_to_string(directory.join("cgroup.subtree_control")).unwrap()
+    };
+    assert_eq!(
+        (kind(&domain).as_str(), kind(&threads).as_str()),
+        ("domain threaded", "threaded")
+    );
+    let create = |below: &str| {
+        let path = CgroupPath::parse(&format!("{}/{below}", scratch.parent)).unwrap();
+        scratch.host.create(&path)
+    };
+    for (below, above) in [
+        ("domain/new", &domain),
+        ("domain/new/deep/er", &domain),
+        ("domain/threads", &domain),
+        ("domain/threads/new", &threads),
+    ] {
+        let before = [passed_on(&parent), passed_on(&domain), passed_on(&threads)];
+        let error = create(below).unwrap_err();
+        assert!(
+            matches!(&error, Error::Threaded { above: found, .. } if found == above),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("can hold no container"),
+            "{error}"
+        );
+        assert_eq!(error.blame(), crate::error::Blame::Request);
+        assert!(
+            !domain.join("new").exists() && !threads.join("new").exists(),
+            "{below}"
+        );
+        let after = [passed_on(&parent), passed_on(&domain), passed_on(&threads)];
+        assert_eq!(before, after, "{below}");
+    }
+    assert_eq!(kind(&threads), "threaded");
+    // Beside it there is no such thing.
+    let other = create("other").unwrap();
+    assert!(other.created());
+    other.remove().unwrap();
+    std::fs::remove_dir(&threads).unwrap();
+    // Without threads in it, it is what it was.
+    assert_eq!(kind(&domain), "domain");
+    create("domain/new").unwrap().remove().unwrap();
+    std::fs::remove_dir(&domain).unwrap();
+}
+
 #[test]
 fn a_cgroup_is_made_everywhere_found_again_and_removed_with_its_parents_left() {
     for scratch in Scratch::each() {

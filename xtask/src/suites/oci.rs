@@ -6,6 +6,7 @@ mod differences;
 mod features;
 pub mod runtime;
 mod specs;
+pub mod unified;
 mod validation;
 
 use std::path::Path;

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::outcome::Tally;
+use crate::tools::{self, Tool};
 use crate::{artefacts, workspace};
 use machine::Machine;
 use settings::Settings;
@@ -75,6 +76,8 @@ pub fn run(kinds: &[Kind], focus: &str) -> Result<Tally> {
     let kernel = kernel::ensure().context("a kernel for the machines")?;
     let tests = test_programs::build()?;
     artefacts::build_oci()?;
+    // Shared with the machines, which have no way to it themselves.
+    tools::ensure(Tool::Runc)?;
     // Each waits more than it works, and so they share what processors there are.
     let results = thread::scope(|scope| {
         let running: Vec<_> = kinds

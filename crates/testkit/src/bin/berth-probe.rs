@@ -42,7 +42,8 @@ const FILES: [&str; 13] = [
     "/proc/kcore",
     "/bound/file",
 ];
-const CGROUP_FILES: [&str; 10] = [
+/// Of the hierarchies of version 1, and of the one tree of version 2.
+const CGROUP_FILES: [&str; 31] = [
     "memory/memory.limit_in_bytes",
     "memory/memory.soft_limit_in_bytes",
     "memory/memory.memsw.limit_in_bytes",
@@ -53,6 +54,27 @@ const CGROUP_FILES: [&str; 10] = [
     "cpuset/cpuset.cpus",
     "cpuset/cpuset.mems",
     "devices/devices.list",
+    "cgroup.controllers",
+    "cgroup.type",
+    "cgroup.freeze",
+    "cgroup.max.depth",
+    "cpu.weight",
+    "cpu.idle",
+    "cpu.max",
+    "cpu.max.burst",
+    "cpuset.cpus",
+    "cpuset.cpus.effective",
+    "cpuset.mems",
+    "hugetlb.2MB.max",
+    "io.max",
+    "io.weight",
+    "memory.high",
+    "memory.low",
+    "memory.max",
+    "memory.min",
+    "memory.oom.group",
+    "memory.swap.max",
+    "pids.max",
 ];
 /// Where a file is tried to be made.
 const PLACES: [&str; 9] = [

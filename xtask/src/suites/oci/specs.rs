@@ -1,6 +1,7 @@
 //! Specifications to run: one for each entry of a table, then mixtures of
 //! entries by seed.
 
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 /// One thing that a specification can ask for.
@@ -30,6 +31,22 @@ pub fn cases(mixtures: u64) -> Vec<Case> {
     });
     let mixed = (0..mixtures).map(mixture);
     std::iter::once(plain).chain(single).chain(mixed).collect()
+}
+
+/// Entries together, in the table's order.
+pub fn named(names: &[&str]) -> Result<Case> {
+    for name in names {
+        let known = ASPECTS.iter().any(|aspect| aspect.name == *name);
+        ensure!(known, "no entry {name:?} in the table");
+    }
+    let mut spec = base();
+    for aspect in ASPECTS {
+        if names.contains(&aspect.name) {
+            (aspect.apply)(&mut spec);
+        }
+    }
+    let name = names.join(" + ");
+    Ok(Case { name, spec })
 }
 
 fn mixture(seed: u64) -> Case {

@@ -11,7 +11,7 @@ use super::machine;
 use super::{Kind, disks, quotas, settings, systemd, unified};
 use crate::command::stdout;
 use crate::outcome::Tally;
-use crate::suites::{crictl, node};
+use crate::suites::{crictl, node, oci};
 
 /// The least in which a pod and its containers live, die and are counted;
 /// emulated, a client such as crictl takes a second for each call.
@@ -64,6 +64,11 @@ const ROOMS: &[Room] = &[
         name: "unified",
         kinds: BOTH,
         run: |_| unified::run(),
+    },
+    Room {
+        name: "specifications",
+        kinds: &[Kind::Cgroupfs],
+        run: |_| oci::unified::run(),
     },
     Room {
         name: "node",

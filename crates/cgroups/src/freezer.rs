@@ -4,6 +4,7 @@ use crate::cgroup::{Cgroup, Home};
 use crate::control::{ControlDir, flat_value};
 use crate::error::{Error, Result};
 use crate::layout::Controller;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A process freezes at its next return to user space; one in an
@@ -37,6 +38,12 @@ impl Cgroup {
             Home::V1(directory) => Ok(directory.read("freezer.state")?.trim() != "THAWED"),
             Home::V2(directory) => Ok(directory.read("cgroup.freeze")?.trim() == "1"),
         }
+    }
+
+    /// Where the freezer is, for programs that are told a path.
+    pub fn freezer_directory(&self) -> Result<&Path> {
+        let (Home::V1(directory) | Home::V2(directory)) = self.freezer()?;
+        Ok(directory.path())
     }
 
     fn freezer(&self) -> Result<Home<'_>> {

@@ -1,7 +1,7 @@
 //! The command line of a dump.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The log's name in the work directory.
 pub const LOG: &str = "dump.log";
@@ -37,6 +37,9 @@ pub struct Options {
     pub empty_network: bool,
     /// Seconds after which criu lets go of the processes by itself.
     pub timeout: Option<u64>,
+    /// The directory of the freezer that the processes are in, if they are frozen: criu lets them
+    /// go as far as it needs, and leaves them frozen.
+    pub frozen: Option<PathBuf>,
 }
 
 /// Arguments for criu, with all that lies outside of the container.
@@ -88,7 +91,9 @@ pub fn arguments(dump: &Dump<'_>, externals: &[String]) -> Vec<OsString> {
     for external in externals {
         add(&["--external", external]);
     }
-    for (name, path) in [("--images-dir", dump.images), ("--work-dir", dump.work)] {
+    let directories = [("--images-dir", dump.images), ("--work-dir", dump.work)];
+    let frozen = options.frozen.as_deref().map(|it| ("--freeze-cgroup", it));
+    for (name, path) in directories.into_iter().chain(frozen) {
         arguments.push(name.into());
         arguments.push(path.into());
     }
@@ -105,6 +110,7 @@ mod tests {
             pre_dump: true,
             leave_running: true,
             parent: Some("../first".to_owned()),
+            frozen: Some("/sys/fs/cgroup/freezer/c".into()),
             ..Options::default()
         };
         let dump = Dump {
@@ -126,5 +132,7 @@ mod tests {
         );
         assert!(said.contains("--external mnt[/a]:/a"), "{said}");
         assert!(!said.contains("--leave-running"), "{said}");
+        let frozen = "--freeze-cgroup /sys/fs/cgroup/freezer/c";
+        assert!(said.ends_with(frozen), "{said}");
     }
 }

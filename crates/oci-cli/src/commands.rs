@@ -15,14 +15,13 @@ mod start;
 mod state;
 mod update;
 
+pub use berth_executor::SPEC_VERSION;
+
 use crate::arguments::{Arguments, Flag, switch, value};
 use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::journal::Journal;
 use crate::launch;
-
-/// Of the runtime-spec.
-pub const SPEC_VERSION: &str = "1.3.0";
 
 /// One command. Its function answers with the exit status.
 pub struct Command {

@@ -154,6 +154,7 @@ pub fn dump_options(given: &Arguments, images: &Path) -> Result<dump::Options> {
         page_server: given.value("page-server").map(page_server).transpose()?,
         empty_network: false,
         timeout: None,
+        frozen: None,
     })
 }
 

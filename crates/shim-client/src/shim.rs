@@ -298,7 +298,7 @@ impl Shim {
     }
 
     /// Has the shim write the container's processes to `images`; they go on. Logs go to `work`.
-    /// Berth's own shim does not know this call.
+    /// The daemon does so itself for Berth's own shim, which serves this for containerd.
     pub async fn checkpoint(
         &self,
         images: &Path,

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 
 use berth_kernel::rustix::process::{Pid, Signal, kill_process_group};
 use berth_shim::args::Args;
-use berth_shim::engine::{Checkpoint, ChildStdio, Engine, Metrics, RootMount, Spawned};
+use berth_shim::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
 use berth_shim::serve::serve;
 use berth_shim::status::EngineError;
 use containerd_shim_protos::ttrpc::proto::Code;
@@ -148,6 +148,14 @@ impl Engine for Processes {
 
     fn resume(&mut self) -> Result<(), EngineError> {
         self.signal_all(Signal::CONT.as_raw())
+    }
+
+    /// By whatever program is named, which is told where to write.
+    fn checkpoint(&mut self, _bundle: &Path, dump: &Dump) -> Result<i32, EngineError> {
+        let mut command = Command::new(&dump.criu);
+        command.arg(&dump.images);
+        let child = command.spawn().map_err(failed("spawn"))?;
+        Ok(child.id().cast_signed())
     }
 
     fn update(&mut self, resources: &[u8]) -> Result<(), EngineError> {

@@ -15,12 +15,15 @@ pub struct Args {
     pub bundle: PathBuf,
     /// A socket path to remove when `serve` ends.
     pub socket: PathBuf,
+    /// Where `serve` tells events; nobody wants any if it is empty.
+    pub events: PathBuf,
     /// FIFOs that `copy` reads, and the log that it writes; each may be empty.
     pub stdout: PathBuf,
     pub stderr: PathBuf,
     pub log: PathBuf,
     pub debug: bool,
     pub version: bool,
+    pub info: bool,
     pub action: String,
 }
 
@@ -74,8 +77,9 @@ impl Args {
         match name.as_str() {
             "debug" => self.debug = truth(&inline),
             "v" | "version" => self.version = truth(&inline),
-            "namespace" | "id" | "address" | "publish-binary" | "bundle" | "socket" | "stdout"
-            | "stderr" | "log" => {
+            "info" => self.info = truth(&inline),
+            "namespace" | "id" | "address" | "publish-binary" | "bundle" | "socket" | "events"
+            | "stdout" | "stderr" | "log" => {
                 let value = inline
                     .or_else(|| words.next())
                     .ok_or_else(|| ArgsError::NoValue(name.clone()))?;
@@ -85,6 +89,7 @@ impl Args {
                     "address" => self.address = value.into(),
                     "publish-binary" => self.publish_binary = value.into(),
                     "bundle" => self.bundle = value.into(),
+                    "events" => self.events = value.into(),
                     "stdout" => self.stdout = value.into(),
                     "stderr" => self.stderr = value.into(),
                     "log" => self.log = value.into(),

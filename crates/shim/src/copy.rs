@@ -10,7 +10,7 @@ use std::path::Path;
 use containerd_shim_protos::ttrpc::proto::Code;
 
 use crate::args::Args;
-use crate::engine::{Checkpoint, ChildStdio, Engine, Metrics, RootMount, Spawned};
+use crate::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
 use crate::serve;
 use crate::status::{EngineError, Error};
 
@@ -67,6 +67,10 @@ impl Engine for Elsewhere {
 
     fn resume(&mut self) -> Result<(), EngineError> {
         refused("resume")
+    }
+
+    fn checkpoint(&mut self, _bundle: &Path, _dump: &Dump) -> Result<i32, EngineError> {
+        refused("checkpoint")
     }
 
     fn update(&mut self, _resources: &[u8]) -> Result<(), EngineError> {

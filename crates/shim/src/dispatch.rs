@@ -18,19 +18,23 @@ use std::path::{Path, PathBuf};
 use containerd_shim_protos::api;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, Message};
+use containerd_shim_protos::shim::oci::CheckpointOptions;
 use containerd_shim_protos::ttrpc::proto::Request;
 use containerd_shim_protos::types::task::ProcessInfo;
 
 use crate::engine::{Checkpoint, Engine, RootMount};
 use crate::io::stdio::StdioRequest;
 use crate::process::{Caller, Exit, State};
-use crate::service::Service;
+use crate::service::{DumpRequest, Service};
 use crate::status::{Error, Failure};
 
 pub const TASK_SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 pub const PRIVATE_SERVICE: &str = "berth.shim.v1.Container";
 /// Options of `Create` with a checkpoint: a JSON object with the paths `criu` and `work`.
 const RESTORE_TYPE: &str = "berth.shim.v1.Restore";
+
+/// Options of `Checkpoint`, which are runc's shim's.
+const DUMP_TYPE: &str = "containerd.runc.v1.CheckpointOptions";
 
 type Answer = Result<Option<Vec<u8>>, Error>;
 
@@ -76,9 +80,7 @@ fn task<E: Engine>(service: &mut Service<E>, caller: Caller, request: &Request) 
             let message: api::ResumeRequest = decode(request)?;
             empty(service.resume(&message.id))
         }
-        "Checkpoint" => Err(Error::Unsupported {
-            method: "Checkpoint",
-        }),
+        "Checkpoint" => dump(service, caller, &decode(request)?),
         "Kill" => {
             let message: api::KillRequest = decode(request)?;
             let (id, exec_id) = (&message.id, &message.exec_id);
@@ -188,6 +190,32 @@ fn checkpoint(message: &api::CreateTaskRequest) -> Result<Option<Checkpoint>, Er
         criu: criu.ok_or(Error::NoCriu)?,
         images,
     }))
+}
+
+/// Answered when the images are written.
+fn dump<E: Engine>(
+    service: &mut Service<E>,
+    caller: Caller,
+    message: &api::CheckpointTaskRequest,
+) -> Answer {
+    let mut request = DumpRequest::default();
+    if let Some(any) = message.options.as_ref().filter(|any| !any.value.is_empty()) {
+        let options = CheckpointOptions::parse_from_bytes(&any.value);
+        let options = match options {
+            Ok(options) if any.type_url.ends_with(DUMP_TYPE) => options,
+            _ => {
+                return Err(Error::Argument {
+                    field: "options",
+                    value: clip(&any.type_url),
+                });
+            }
+        };
+        request.exit = options.exit;
+        request.shell_job = options.terminal;
+        request.work = options.work_path.into();
+    }
+    service.checkpoint(&message.id, Path::new(&message.path), request, caller)?;
+    Ok(None)
 }
 
 fn exec<E: Engine>(service: &mut Service<E>, mut message: api::ExecProcessRequest) -> Answer {

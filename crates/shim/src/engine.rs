@@ -28,6 +28,22 @@ pub struct Checkpoint {
     pub criu: PathBuf,
 }
 
+/// What becomes of a container that is written down, and of what hangs on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    pub criu: PathBuf,
+    /// Where its images go.
+    pub images: PathBuf,
+    /// Where its log goes.
+    pub work: PathBuf,
+    /// The processes go on afterwards; otherwise they are killed.
+    pub leave_running: bool,
+    /// Jobs of a shell that is outside.
+    pub shell_job: bool,
+    /// The container is frozen, and stays so.
+    pub paused: bool,
+}
+
 /// The three standard descriptors of a process that is about to be made.
 #[derive(Debug)]
 pub enum ChildStdio {
@@ -75,6 +91,9 @@ pub trait Engine {
     fn signal_all(&mut self, signal: i32) -> Result<(), EngineError>;
     fn pause(&mut self) -> Result<(), EngineError>;
     fn resume(&mut self) -> Result<(), EngineError>;
+    /// Begins to write the processes down. Whoever does so is a child of the shim, with the pid
+    /// that comes back.
+    fn checkpoint(&mut self, bundle: &Path, dump: &Dump) -> Result<i32, EngineError>;
     /// Applies an OCI `resources` object in JSON.
     fn update(&mut self, resources: &[u8]) -> Result<(), EngineError>;
     fn pids(&mut self) -> Result<Vec<i32>, EngineError>;

@@ -16,7 +16,9 @@
 //! * `serve` with a listening Unix socket as standard input (or as descriptor 3):
 //!   what Berth's daemon does, and what `start` does with itself.
 //! * `copy` likewise, for a container that another shim runs, see [`copy`].
-//! * `start` and `delete` as containerd does, see [`start`] and [`cleanup`].
+//! * `start` and `delete` as containerd does, see [`start`] and [`cleanup`]; what happens then is
+//!   told to it, see [`events`] and [`publisher`].
+//! * `-info` as containerd does before either, see [`info`].
 //!
 //! # What happens when it is killed
 //!
@@ -41,14 +43,18 @@ pub mod connection;
 pub mod copy;
 pub mod descendants;
 pub mod dispatch;
+pub mod dump;
 pub mod engine;
+pub mod events;
 pub mod exit_record;
+pub mod info;
 pub mod io;
 pub mod journal;
 pub mod metrics;
 pub mod oci;
 pub mod poller;
 pub mod process;
+pub mod publisher;
 pub mod reap;
 pub mod serve;
 pub mod server;

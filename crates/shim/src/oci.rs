@@ -10,7 +10,7 @@ use berth_executor::{
 use containerd_shim_protos::ttrpc::proto::Code;
 use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 
-use crate::engine::{Checkpoint, ChildStdio, Engine, Metrics, RootMount, Spawned};
+use crate::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
 use crate::journal::note;
 use crate::metrics;
 use crate::serve::Before;
@@ -152,6 +152,12 @@ impl Engine for OciEngine {
         self.container("resume")?
             .resume()
             .map_err(EngineError::from)
+    }
+
+    fn checkpoint(&mut self, bundle: &Path, dump: &Dump) -> Result<i32, EngineError> {
+        let spec = self.read_spec(bundle)?;
+        let container = self.container("checkpoint")?;
+        crate::dump::begin(container, &spec, dump)
     }
 
     fn update(&mut self, resources: &[u8]) -> Result<(), EngineError> {

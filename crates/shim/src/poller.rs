@@ -19,6 +19,8 @@ pub enum Token {
     Source(u32),
     /// A descriptor that a pump could not write to.
     Sink(u32),
+    /// The connection by which events are told.
+    Events,
 }
 
 impl Token {
@@ -29,6 +31,7 @@ impl Token {
             Self::Connection(id) => (2, id),
             Self::Source(id) => (3, id),
             Self::Sink(id) => (4, id),
+            Self::Events => (5, 0),
         };
         kind << 32 | u64::from(id)
     }
@@ -40,7 +43,8 @@ impl Token {
             1 => Self::Listener,
             2 => Self::Connection(id),
             3 => Self::Source(id),
-            _ => Self::Sink(id),
+            4 => Self::Sink(id),
+            _ => Self::Events,
         }
     }
 }

@@ -27,7 +27,11 @@ pub struct Before {
 /// Serves on the listening socket that is standard input, or descriptor 3.
 /// `engine` is asked for once the process is set up.
 pub fn serve<E: Engine>(args: &Args, engine: impl FnOnce(Before) -> E) -> Result<(), Error> {
-    let served = prepare(engine)?.run();
+    let mut server = prepare(engine)?;
+    if !args.events.as_os_str().is_empty() {
+        server.tell_events(&args.events, &args.namespace);
+    }
+    let served = server.run();
     if !args.socket.as_os_str().is_empty() {
         let _ = std::fs::remove_file(&args.socket);
     }

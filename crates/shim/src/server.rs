@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use crate::io::log::Stream;
 use crate::journal::note;
 use crate::poller::{Poller, Token};
 use crate::process::Caller;
+use crate::publisher::Publisher;
 use crate::reap;
 use crate::service::Service;
 use crate::signals::Signals;
@@ -35,6 +36,7 @@ pub struct Server<E> {
     next_connection: u32,
     service: Service<E>,
     idle_since: Instant,
+    publisher: Option<Publisher>,
     /// Removed at the end while the connections are still open: who sees them end may look for it.
     socket: Option<PathBuf>,
 }
@@ -57,8 +59,17 @@ impl<E: Engine> Server<E> {
             connections: BTreeMap::new(),
             next_connection: 0,
             idle_since: Instant::now(),
+            publisher: None,
             socket: None,
         })
+    }
+
+    /// From now on containerd, which listens at `address`, hears what happens.
+    pub fn tell_events(&mut self, address: &Path, namespace: &str) {
+        let poller = Rc::clone(&self.poller);
+        let publisher = Publisher::new(address.to_owned(), namespace.to_owned(), poller);
+        self.publisher = Some(publisher);
+        self.service.events.want();
     }
 
     /// Takes over the output of a container that another shim runs.
@@ -87,7 +98,8 @@ impl<E: Engine> Server<E> {
             }
             let now = Instant::now();
             self.service.pumps.expire(now);
-            self.deliver_exits();
+            self.deliver_ends();
+            self.publish(now);
             if self.is_idle() && now >= self.idle_since + IDLE {
                 return Ok(());
             }
@@ -106,7 +118,24 @@ impl<E: Engine> Server<E> {
             Token::Connection(id) => self.talk(id),
             Token::Source(id) => self.service.pumps.readable(id),
             Token::Sink(id) => self.service.pumps.writable(id),
+            Token::Events => {
+                if let Some(publisher) = &mut self.publisher {
+                    publisher.ready(&mut self.service.events, Instant::now());
+                }
+            }
         }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.step(&mut self.service.events, now);
+        }
+    }
+
+    /// When there is something to do for events that are not told yet.
+    fn next_event(&self) -> Option<Instant> {
+        let publisher = self.publisher.as_ref()?;
+        publisher.deadline(&self.service.events)
     }
 
     fn accept(&mut self) {
@@ -182,9 +211,15 @@ impl<E: Engine> Server<E> {
         }
     }
 
-    fn deliver_exits(&mut self) {
+    /// Answers those who wait for a process to end, and for a checkpoint.
+    fn deliver_ends(&mut self) {
         for (caller, exit) in self.service.take_answers() {
             self.answer(caller, wait_response(&exit).map_err(Failure::from));
+            self.adjust(caller.connection);
+        }
+        for (caller, dumped) in self.service.take_dumped() {
+            let answer = dumped.map(|()| Vec::new());
+            self.answer(caller, answer.map_err(Failure::from));
             self.adjust(caller.connection);
         }
     }
@@ -218,19 +253,27 @@ impl<E: Engine> Server<E> {
             .deadline()
             .into_iter()
             .chain(idle)
+            .chain(self.next_event())
             .min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
-    /// Sends what is still unsent, and lets attached readers fetch their rest.
+    /// Sends what is still unsent, tells the last events, and lets attached readers fetch their
+    /// rest.
     fn say_farewell(&mut self) {
         let mut ready = Vec::new();
-        self.deliver_exits();
+        self.deliver_ends();
+        if let Some(publisher) = &mut self.publisher {
+            publisher.hurry();
+        }
         let last_answer = Instant::now() + FAREWELL;
         loop {
             self.connections
                 .retain(|_, peer| peer.flush() && peer.wants_writes());
-            let answers = (!self.connections.is_empty()).then_some(last_answer);
+            self.publish(Instant::now());
+            let telling = self.publisher.as_ref().is_some_and(Publisher::is_telling);
+            let unsaid = telling || !self.connections.is_empty();
+            let answers = unsaid.then_some(last_answer);
             let Some(deadline) = self
                 .service
                 .pumps
@@ -249,7 +292,7 @@ impl<E: Engine> Server<E> {
                 return;
             }
             for token in &ready {
-                if let Token::Source(_) | Token::Sink(_) = token {
+                if let Token::Source(_) | Token::Sink(_) | Token::Events = token {
                     self.handle(*token);
                 }
             }

@@ -11,6 +11,8 @@ use crate::args::Args;
 use crate::status::Error;
 
 const DEFAULT_RUN_DIR: &str = "/run/berth";
+/// By this variable containerd says where it takes events.
+const EVENTS: &str = "TTRPC_ADDRESS";
 
 /// Starts a shim for `args.id` and returns its address. One shim serves one
 /// container: a second `start` for the same id gives the address of the first.
@@ -63,7 +65,11 @@ fn spawn(args: &Args, socket: &Path, listener: UnixListener) -> Result<(), Error
         Ok(view) => PathBuf::from(format!("/proc/self/fd/{}", view.as_raw_fd())),
         Err(_) => own.to_owned(),
     };
-    Command::new(program)
+    let mut command = Command::new(program);
+    if let Some(events) = std::env::var_os(EVENTS).filter(|path| !path.is_empty()) {
+        command.arg("-events").arg(events);
+    }
+    command
         .args(["-namespace", &args.namespace, "-id", &args.id, "-socket"])
         .arg(socket)
         .arg("serve")

@@ -155,8 +155,14 @@ pub enum Error {
         id: String,
         source: berth_cgroups::Error,
     },
-    #[error("criu is not installed: checkpoints are restored by it")]
+    #[error("criu is not installed: checkpoints are written and restored by it")]
     NoCriu,
+    #[error("criu could not write down {id}, and ended with {status}: {reason}")]
+    Dump {
+        id: String,
+        status: u32,
+        reason: String,
+    },
     #[error("process {pid} did not die")]
     Undying { pid: i32 },
     #[error(transparent)]
@@ -196,9 +202,11 @@ impl Error {
                 Code::INVALID_ARGUMENT
             }
             Self::Undying { .. } => Code::DEADLINE_EXCEEDED,
-            Self::Encode { .. } | Self::Path { .. } | Self::System { .. } | Self::Cgroup { .. } => {
-                Code::INTERNAL
-            }
+            Self::Encode { .. }
+            | Self::Path { .. }
+            | Self::System { .. }
+            | Self::Cgroup { .. }
+            | Self::Dump { .. } => Code::INTERNAL,
             Self::Engine(error) => error.code(),
         }
     }

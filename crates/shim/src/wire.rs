@@ -2,7 +2,7 @@
 //!
 //! A frame is a ten-byte header (payload length and stream id as big-endian
 //! `u32`, type, flags) and a payload of at most 4 MiB. This side serves unary
-//! methods only: it takes requests and sends responses. What a peer may do
+//! methods only: it takes requests and sends responses, and calls containerd for events. What a peer may do
 //! wrong falls into two classes: a refused frame is answered on its stream and
 //! the connection goes on, a broken one ends the connection, because nothing
 //! after it can be trusted to be a header.
@@ -147,6 +147,40 @@ fn decode(header: &Header, payload: &[u8]) -> Incoming {
     }
 }
 
+/// One request frame, ready for the socket. `stream` is odd and new on its connection.
+pub fn encode_request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Vec<u8> {
+    let mut request = Request::new();
+    service.clone_into(&mut request.service);
+    method.clone_into(&mut request.method);
+    request.payload = payload;
+    frame(stream, TYPE_REQUEST, &request)
+}
+
+/// Takes the first response out of what a server has sent, with its stream and why it refused.
+pub fn take_response(received: &mut Vec<u8>) -> Result<Option<Outcome>, Broken> {
+    let Some(header) = Header::parse(received) else {
+        return Ok(None);
+    };
+    let end = HEADER_LEN + header.length;
+    if header.kind != TYPE_RESPONSE || header.length > MAX_PAYLOAD {
+        return Err(Broken::FrameType(header.kind));
+    }
+    if received.len() < end {
+        return Ok(None);
+    }
+    let response = Response::parse_from_bytes(&received[HEADER_LEN..end]);
+    received.drain(..end);
+    let answer = match response {
+        Ok(response) if response.status.code.value() == 0 => Ok(()),
+        Ok(response) => Err(response.status.message.clone()),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(Some((header.stream, answer)))
+}
+
+/// A stream, and what came of the call on it.
+pub type Outcome = (u32, Result<(), String>);
+
 /// One response frame, ready for the socket.
 pub fn encode_response(stream: u32, answer: Result<Vec<u8>, Failure>) -> Vec<u8> {
     let mut response = Response::new();
@@ -159,15 +193,19 @@ pub fn encode_response(stream: u32, answer: Result<Vec<u8>, Failure>) -> Vec<u8>
         }
         Err(failure) => response.status = Some(failure.into_status()).into(),
     }
+    frame(stream, TYPE_RESPONSE, &response)
+}
+
+fn frame(stream: u32, kind: u8, message: &impl Message) -> Vec<u8> {
     let mut frame = vec![0; HEADER_LEN];
-    // Encoding into memory fails only for messages above 2 GiB, excluded above.
-    if response.write_to_vec(&mut frame).is_err() {
+    // Encoding into memory fails only for messages above 2 GiB, which nobody makes here.
+    if message.write_to_vec(&mut frame).is_err() {
         frame.truncate(HEADER_LEN);
     }
     let length = (frame.len() - HEADER_LEN) as u32;
     frame[..4].copy_from_slice(&length.to_be_bytes());
     frame[4..8].copy_from_slice(&stream.to_be_bytes());
-    frame[8] = TYPE_RESPONSE;
+    frame[8] = kind;
     frame
 }
 
@@ -175,7 +213,7 @@ pub fn encode_response(stream: u32, answer: Result<Vec<u8>, Failure>) -> Vec<u8>
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    fn raw(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = (payload.len() as u32).to_be_bytes().to_vec();
         bytes.extend(stream.to_be_bytes());
         bytes.extend([kind, 0]);
@@ -192,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_request_arrives_whole_however_it_is_cut() {
-        let bytes = [frame(1, 1, &call("One")), frame(1, 3, &call("Two"))].concat();
+        let bytes = [raw(1, 1, &call("One")), raw(1, 3, &call("Two"))].concat();
         for step in 1..bytes.len() {
             let mut decoder = Decoder::default();
             let mut methods = Vec::new();
@@ -209,7 +247,7 @@ mod tests {
     #[test]
     fn bad_frames_are_refused_on_their_stream_and_the_next_one_is_served() {
         let oversize = {
-            let mut bytes = frame(1, 5, &[]);
+            let mut bytes = raw(1, 5, &[]);
             bytes[..4].copy_from_slice(&((MAX_PAYLOAD as u32) + 1).to_be_bytes());
             bytes.extend(vec![0x55; MAX_PAYLOAD + 1]);
             bytes
@@ -217,19 +255,15 @@ mod tests {
         let cases = [
             (
                 "garbage payload",
-                frame(1, 5, &[0xff; 40]),
+                raw(1, 5, &[0xff; 40]),
                 Code::INVALID_ARGUMENT,
             ),
             (
                 "cut payload",
-                frame(1, 5, &[0x0a, 0x7f, 1]),
+                raw(1, 5, &[0x0a, 0x7f, 1]),
                 Code::INVALID_ARGUMENT,
             ),
-            (
-                "even stream",
-                frame(1, 4, &call("X")),
-                Code::INVALID_ARGUMENT,
-            ),
+            ("even stream", raw(1, 4, &call("X")), Code::INVALID_ARGUMENT),
             ("oversize", oversize, Code::RESOURCE_EXHAUSTED),
         ];
         for (name, bytes, code) in cases {
@@ -243,7 +277,7 @@ mod tests {
                 assert!(decoder.buffer.len() <= 65536, "{name} is held");
             }
             assert_eq!(refused, Some(code), "{name}");
-            decoder.push(&frame(1, 7, &call("Next")));
+            decoder.push(&raw(1, 7, &call("Next")));
             let next = decoder.next_frame().unwrap();
             assert!(
                 matches!(next, Some(Incoming::Call { stream: 7, .. })),
@@ -256,8 +290,8 @@ mod tests {
     fn a_peer_that_does_not_speak_ttrpc_is_cut_off() {
         for bytes in [
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),
-            frame(2, 1, b"response"),
-            frame(0, 1, b""),
+            raw(2, 1, b"response"),
+            raw(0, 1, b""),
             vec![0xff; 64],
         ] {
             let mut decoder = Decoder::default();
@@ -269,8 +303,8 @@ mod tests {
     #[test]
     fn stray_stream_data_is_ignored() {
         let mut decoder = Decoder::default();
-        decoder.push(&frame(3, 1, b"data"));
-        decoder.push(&frame(1, 3, &call("After")));
+        decoder.push(&raw(3, 1, b"data"));
+        decoder.push(&raw(1, 3, &call("After")));
         assert!(matches!(
             decoder.next_frame().unwrap(),
             Some(Incoming::Call { stream: 3, .. })
@@ -286,5 +320,37 @@ mod tests {
             Ok(Code::RESOURCE_EXHAUSTED)
         );
         assert_eq!(frame[4..8], 9u32.to_be_bytes());
+    }
+
+    #[test]
+    fn what_is_asked_is_understood_and_so_is_the_answer_however_it_is_cut() {
+        let asked = encode_request(1, "s", "M", vec![7]);
+        let mut decoder = Decoder::default();
+        decoder.push(&asked);
+        let Some(Incoming::Call { stream: 1, request }) = decoder.next_frame().unwrap() else {
+            panic!("no call");
+        };
+        assert_eq!((&*request.method, &*request.payload), ("M", &[7][..]));
+
+        let refused = Failure::new(Code::NOT_FOUND, "gone");
+        let frames = [
+            encode_response(1, Ok(vec![1])),
+            encode_response(3, Err(refused)),
+        ]
+        .concat();
+        for step in 1..frames.len() {
+            let (mut received, mut found) = (Vec::new(), Vec::new());
+            for part in frames.chunks(step) {
+                received.extend_from_slice(part);
+                while let Some(outcome) = take_response(&mut received).unwrap() {
+                    found.push(outcome);
+                }
+            }
+            assert_eq!(found, [(1, Ok(())), (3, Err("gone".to_owned()))]);
+        }
+        assert!(
+            take_response(&mut asked.clone()).is_err(),
+            "a server does not ask"
+        );
     }
 }

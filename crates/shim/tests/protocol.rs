@@ -92,6 +92,10 @@ fn what_is_not_served_is_answered_with_its_status() {
     checkpoint.bundle = "/b".into();
     checkpoint.checkpoint = "c".into();
     let checkpoint = checkpoint.write_to_bytes().unwrap();
+    let mut strange = api::CheckpointTaskRequest::new();
+    let options = strange.options.mut_or_insert_default();
+    options.type_url = "no.such.Options".into();
+    options.value = vec![8, 1];
     let mut bad_id = api::CreateTaskRequest::new();
     bad_id.id = "../../etc".into();
     bad_id.bundle = "/b".into();
@@ -107,9 +111,14 @@ fn what_is_not_served_is_answered_with_its_status() {
         ("method", call(TASK, "NoSuch", &[]), Code::UNIMPLEMENTED),
         ("empty", call("", "", &[]), Code::UNIMPLEMENTED),
         (
-            "checkpoint",
+            "checkpoint of nothing",
             call(TASK, "Checkpoint", &[]),
-            Code::UNIMPLEMENTED,
+            Code::NOT_FOUND,
+        ),
+        (
+            "options of a checkpoint",
+            call(TASK, "Checkpoint", &strange.write_to_bytes().unwrap()),
+            Code::INVALID_ARGUMENT,
         ),
         (
             "restore",

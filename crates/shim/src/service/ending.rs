@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{SIGKILL, Service, find};
 use crate::engine::Engine;
+use crate::events::Event;
 use crate::exit_record;
 use crate::io::stdio::Held;
 use crate::journal::note;
@@ -36,6 +37,8 @@ impl<E: Engine> Service<E> {
         };
         let pid = process.pid;
         self.forget(exec_id);
+        self.events
+            .tell(|| Event::deleted(id, exec_id, pid.unsigned_abs(), &exit));
         Ok((pid, exit))
     }
 
@@ -93,6 +96,9 @@ impl<E: Engine> Service<E> {
 
     /// A child was reaped. Children that are not in the books were orphans.
     pub fn exited(&mut self, pid: i32, exit: Exit) {
+        if self.dump_ended(pid, &exit) {
+            return;
+        }
         let Some(container) = &mut self.container else {
             return;
         };
@@ -100,11 +106,12 @@ impl<E: Engine> Service<E> {
             process.pid == pid && matches!(process.state, State::Created | State::Running)
         };
         let is_init = lives(&container.init);
-        let process = if is_init {
-            &mut container.init
+        let (exec_id, process) = if is_init {
+            ("", &mut container.init)
         } else {
-            match container.execs.values_mut().find(|process| lives(process)) {
-                Some(process) => process,
+            let mut execs = container.execs.iter_mut();
+            match execs.find(|(_, process)| lives(process)) {
+                Some((exec_id, process)) => (exec_id.as_str(), process),
                 None => return,
             }
         };
@@ -118,7 +125,12 @@ impl<E: Engine> Service<E> {
             if let Err(error) = exit_record::write(&container.bundle, pid, &exit, oom_killed) {
                 note!("{}", chain(&error));
             }
+            if oom_killed {
+                self.events.tell(|| Event::out_of_memory(&container.id));
+            }
         }
+        self.events
+            .tell(|| Event::exited(&container.id, exec_id, pid.unsigned_abs(), &exit));
         process.state = State::Stopped(exit);
         process.pidfd = None;
         process.held = Held::default();

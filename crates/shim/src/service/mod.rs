@@ -5,7 +5,10 @@
 //! the server picks up their answers.
 
 mod copying;
+mod dumping;
 mod ending;
+
+pub use dumping::DumpRequest;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use std::rc::Rc;
 use berth_kernel::WindowSize;
 
 use crate::engine::{Checkpoint, Engine, Metrics, RootMount, Spawned};
+use crate::events::{Event, Events, MadeOf};
 use crate::io::log::Stream;
 use crate::io::pump::Role;
 use crate::io::pumps::Pumps;
@@ -31,7 +35,11 @@ const ID_LEN: usize = 256;
 pub struct Service<E> {
     engine: E,
     pub pumps: Pumps,
+    /// What has happened and is not told yet.
+    pub events: Events,
     container: Option<Container>,
+    dumping: Option<dumping::Dumping>,
+    dumped: Vec<(Caller, Result<(), Error>)>,
     next_key: u32,
     answers: Vec<(Caller, Exit)>,
     stopping: bool,
@@ -101,7 +109,10 @@ impl<E: Engine> Service<E> {
         Self {
             engine,
             pumps: Pumps::new(poller),
+            events: Events::default(),
             container: None,
+            dumping: None,
+            dumped: Vec::new(),
             next_key: 0,
             answers: Vec::new(),
             stopping: false,
@@ -139,6 +150,15 @@ impl<E: Engine> Service<E> {
             return Err(error);
         }
         let pid = init.pid.unsigned_abs();
+        self.events.tell(|| {
+            let images = checkpoint.map(|it| it.images.display().to_string());
+            let made_of = MadeOf {
+                rootfs,
+                stdio: &init.stdio,
+                checkpoint: images.as_deref().unwrap_or_default(),
+            };
+            Event::created(id, &bundle.display().to_string(), pid, made_of)
+        });
         self.container = Some(Container {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
@@ -169,10 +189,18 @@ impl<E: Engine> Service<E> {
         }
         let process = Process::added(key, stdio, spec);
         container.execs.insert(exec_id.to_owned(), process);
+        self.events.tell(|| Event::exec_added(id, exec_id));
         Ok(())
     }
 
     pub fn start(&mut self, id: &str, exec_id: &str) -> Result<u32, Error> {
+        let pid = self.started(id, exec_id)?;
+        self.events.tell(|| Event::started(id, exec_id, pid));
+        Ok(pid)
+    }
+
+    fn started(&mut self, id: &str, exec_id: &str) -> Result<u32, Error> {
+        self.refuse_while_dumping(id, "start")?;
         let container = find(&mut self.container, id)?;
         let state = container.process(exec_id)?.state;
         if exec_id.is_empty() {
@@ -275,22 +303,26 @@ impl<E: Engine> Service<E> {
     }
 
     pub fn pause(&mut self, id: &str) -> Result<(), Error> {
+        self.refuse_while_dumping(id, "pause")?;
         let container = find(&mut self.container, id)?;
         if container.init.state != State::Running || container.paused {
             return Err(container.wrong_state("", container.init.state, "pause"));
         }
         self.engine.pause()?;
         container.paused = true;
+        self.events.tell(|| Event::paused(id));
         Ok(())
     }
 
     pub fn resume(&mut self, id: &str) -> Result<(), Error> {
+        self.refuse_while_dumping(id, "resume")?;
         let container = find(&mut self.container, id)?;
         if !container.paused {
             return Err(container.wrong_state("", container.init.state, "resume"));
         }
         self.engine.resume()?;
         container.paused = false;
+        self.events.tell(|| Event::resumed(id));
         Ok(())
     }
 

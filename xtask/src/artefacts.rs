@@ -118,6 +118,15 @@ fn build_program(
     )
 }
 
+/// Builds what other daemons run as well.
+pub fn build_shim() -> Result<()> {
+    let out = workspace::artefacts();
+    fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    let [shim, init, _] = STATIC;
+    build_static(shim.0, shim.1)?;
+    build_static(init.0, init.1)
+}
+
 /// Builds the runtime with runc's command line, and what looks around in its
 /// containers.
 pub fn build_oci() -> Result<()> {

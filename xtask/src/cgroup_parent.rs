@@ -6,6 +6,7 @@ use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::retry;
 
@@ -50,6 +51,25 @@ impl CgroupParent {
             fs::create_dir_all(&top).with_context(|| format!("creating {}", top.display()))?;
         }
         Ok(())
+    }
+
+    /// Kills what still runs below it, frozen or not.
+    pub fn kill(&self) {
+        for directory in self.directories() {
+            // Each is a file of one of both versions.
+            for (file, word) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                let file = directory.join(file);
+                if file.exists() {
+                    let _gone_already = fs::write(file, word);
+                }
+            }
+            let pids = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines().filter_map(|line| line.parse().ok()) {
+                if let Some(pid) = Pid::from_raw(pid) {
+                    let _gone_already = kill_process(pid, Signal::KILL);
+                }
+            }
+        }
     }
 
     /// Removes what is below it.

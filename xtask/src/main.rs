@@ -55,6 +55,10 @@ usage: cargo xtask <command>
   oci [checkpoint|validation]
                    only the oci suite: the same specifications through berth-oci,
                    runc and crun; or only its checkpoints or validation programs
+  containerd [FOCUS]
+                   only the containerd suite: a stock containerd runs containers with
+                   our shim; or its rooms whose name contains FOCUS: tasks, pods,
+                   checkpoints, faults
   vm [cgroupfs|systemd [FOCUS]]
                    only the vm suite: cgroup v2 alone, in machines of their own,
                    without systemd and with it; or one machine, or its rooms whose
@@ -159,6 +163,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["oci"] => Ok(report(suites::oci::run()?)),
         ["oci", "checkpoint"] => Ok(report(suites::oci::run_checkpoints()?)),
         ["oci", "validation"] => Ok(report(suites::oci::run_validation()?)),
+        ["containerd"] => Ok(report(suites::containerd::run()?)),
+        ["containerd", focus] => Ok(report(suites::containerd::run_matching(focus)?)),
         ["vm"] => {
             prepare()?;
             Ok(report(suites::vm::run_all()?))

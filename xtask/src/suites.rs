@@ -2,6 +2,7 @@
 
 pub mod berth;
 mod checks;
+pub mod containerd;
 pub mod crash;
 pub mod crictl;
 pub mod critest;

@@ -14,8 +14,9 @@ use crate::{artefacts, lint, suites, tools, workspace};
 
 type Suite = fn() -> Result<Tally>;
 
-const SUITES: [(&str, Suite); 11] = [
+const SUITES: [(&str, Suite); 12] = [
     ("oci", suites::oci::run),
+    ("containerd", suites::containerd::run),
     ("vm", suites::vm::run_all),
     ("crictl", suites::crictl::run),
     ("docker", suites::docker::run),

@@ -19,8 +19,10 @@ pub enum Tool {
     Ginkgo,
     /// A directory with the reference plugins.
     CniPlugins,
-    /// The daemon that figures are compared with.
+    /// The daemon that figures are compared with, and that runs containers with our shim.
     Containerd,
+    /// Its command line.
+    Ctr,
     /// containerd's shim for runc and crun, which runtime handlers of the suites use.
     ContainerdShim,
     Runc,
@@ -31,12 +33,13 @@ pub enum Tool {
     Compose,
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     Tool::Crictl,
     Tool::Critest,
     Tool::Ginkgo,
     Tool::CniPlugins,
     Tool::Containerd,
+    Tool::Ctr,
     Tool::ContainerdShim,
     Tool::Runc,
     Tool::RuntimeTools,
@@ -74,17 +77,13 @@ impl Tool {
             Tool::Ginkgo => "ginkgo",
             Tool::CniPlugins => "cni-plugins",
             Tool::Containerd => "containerd",
+            Tool::Ctr => "ctr",
             Tool::ContainerdShim => "containerd-shim-runc-v2",
             Tool::Runc => "runc",
             Tool::RuntimeTools => "runtime-tools",
             Tool::Kubelet => "kubelet",
             Tool::Compose => "docker-compose",
         }
-    }
-
-    /// Only the bench compares: no other suite has to wait for this build.
-    fn is_for_suites(self) -> bool {
-        self != Tool::Containerd
     }
 
     /// Our module that pins the version, and whose module it is.
@@ -96,7 +95,7 @@ impl Tool {
                 "tools/cni-plugins",
                 "github.com/containernetworking/plugins",
             ),
-            Tool::Containerd | Tool::ContainerdShim => {
+            Tool::Containerd | Tool::Ctr | Tool::ContainerdShim => {
                 ("tools/containerd", "github.com/containerd/containerd/v2")
             }
             Tool::Runc => ("tools/runc", "github.com/opencontainers/runc"),
@@ -129,6 +128,7 @@ impl Tool {
                 self.go(&["build"], &out.join(name), &package)
             }),
             Tool::Containerd => self.go(CONTAINERD, out, &containerd("containerd")),
+            Tool::Ctr => self.go(CONTAINERD, out, &containerd("ctr")),
             Tool::ContainerdShim => {
                 self.go(CONTAINERD, out, &containerd("containerd-shim-runc-v2"))
             }
@@ -194,8 +194,9 @@ pub fn path(tool: Tool) -> Result<PathBuf> {
 
 /// Builds what the suites need and is not there yet.
 pub fn install() -> Result<()> {
-    let mut needed = TOOLS.into_iter().filter(|tool| tool.is_for_suites());
-    needed.try_for_each(|tool| ensure(tool).map(drop))
+    TOOLS
+        .into_iter()
+        .try_for_each(|tool| ensure(tool).map(drop))
 }
 
 /// Builds the program unless it is there, and says where it is. A build that

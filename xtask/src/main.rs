@@ -57,8 +57,8 @@ usage: cargo xtask <command>
                    runc and crun; or only its checkpoints or validation programs
   containerd [FOCUS]
                    only the containerd suite: a stock containerd runs containers with
-                   our shim; or its rooms whose name contains FOCUS: tasks, pods,
-                   checkpoints, faults
+                   our shim; or its rooms whose name contains FOCUS: asked, tasks,
+                   pods, checkpoints, faults
   vm [cgroupfs|systemd [FOCUS]]
                    only the vm suite: cgroup v2 alone, in machines of their own,
                    without systemd and with it; or one machine, or its rooms whose

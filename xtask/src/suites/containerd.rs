@@ -1,5 +1,6 @@
 //! A stock containerd that runs containers with our shim, driven by its own client.
 
+mod asked;
 mod checkpoints;
 mod faults;
 mod inventory;
@@ -21,6 +22,7 @@ type Room = (&'static str, &'static [(&'static str, Step)]);
 
 /// Each step begins with nothing and has to leave nothing.
 const ROOMS: &[Room] = &[
+    ("asked", asked::STEPS),
     ("tasks", tasks::STEPS),
     ("pods", pods::STEPS),
     ("checkpoints", checkpoints::STEPS),

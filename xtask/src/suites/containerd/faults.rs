@@ -26,6 +26,10 @@ pub const STEPS: &[(&str, Step)] = &[
         paused_shim_killed,
     ),
     (
+        "a shim that is killed while containerd is away is cleaned up behind",
+        both_killed,
+    ),
+    (
         "tasks outlive a killed containerd, and the next one has them",
         containerd_killed,
     ),
@@ -116,6 +120,21 @@ fn gone(session: &Session, id: &str) -> Result<()> {
     session.task(id, COUNTER)?;
     session.running(id)?;
     session.remove(id)
+}
+
+fn both_killed(session: &mut Session) -> Result<()> {
+    session.task("alone", COUNTER)?;
+    let pid = session.running("alone")?;
+    let shim = session.shim("alone")?;
+    session.kill()?;
+    kill(shim)?;
+    counts_beyond(pid, count(pid)?).context("nobody has ended it yet")?;
+    session.start()?;
+    retry(SOON, || {
+        ensure!(!lives(pid), "the task lives");
+        Ok(())
+    })?;
+    gone(session, "alone")
 }
 
 /// One goes on meanwhile, one ends; nobody asks for the end of the latter any more.

@@ -20,6 +20,17 @@ const SLICE: &str = "berthvm.slice";
 const SCOPE: &str = "oci-one.scope";
 const ID: &str = "one";
 
+/// What the control files hold besides the limit that is updated.
+const REST: [(&str, &str); 7] = [
+    ("memory.swap.max", "0"),
+    ("memory.high", "50331648"),
+    ("pids.max", "50"),
+    ("cpu.weight", "59"),
+    ("cpu.max", "50000 100000"),
+    ("cpuset.cpus", "0"),
+    ("io.weight", "default 50"),
+];
+
 pub fn run() -> Result<Tally> {
     println!("  systemd");
     let mut tally = Tally::default();
@@ -94,14 +105,20 @@ fn lives(oci: &dyn Fn(&[&str]) -> Command) -> Result<()> {
         ("Slice", SLICE),
         ("Delegate", "yes"),
         ("MemoryMax", "67108864"),
+        ("MemorySwapMax", "0"),
+        ("MemoryHigh", "50331648"),
         ("TasksMax", "50"),
+        ("CPUWeight", "59"),
+        ("CPUQuotaPerSecUSec", "500ms"),
+        ("AllowedCPUs", "0"),
         ("TimeoutStopUSec", "7s"),
     ] {
         let found = property(SCOPE, name)?;
         ensure!(found == value, "{name} is {found:?} instead of {value:?}");
     }
-    holds("memory.max", 64 * MIB)?;
-    holds("pids.max", 50)?;
+    holds("memory.max", &(64 * MIB).to_string())?;
+    REST.iter()
+        .try_for_each(|(file, value)| holds(file, value))?;
     let inside = stdout(&mut oci(&[
         "exec",
         ID,
@@ -117,8 +134,9 @@ fn lives(oci: &dyn Fn(&[&str]) -> Command) -> Result<()> {
     ensure!(told == more, "systemd knows {told} after the update");
     // What systemd does not know, it takes back now.
     run_command(Command::new("systemctl").arg("daemon-reload"))?;
-    holds("memory.max", 96 * MIB)?;
-    holds("pids.max", 50)?;
+    holds("memory.max", &more)?;
+    REST.iter()
+        .try_for_each(|(file, value)| holds(file, value))?;
 
     let refused = output(&mut oci(&["update", "--memory", "1", ID]))?;
     ensure!(
@@ -131,12 +149,12 @@ fn lives(oci: &dyn Fn(&[&str]) -> Command) -> Result<()> {
     run_command(&mut oci(&["resume", ID]))
 }
 
-fn holds(file: &str, expected: u64) -> Result<()> {
+fn holds(file: &str, expected: &str) -> Result<()> {
     retry(SOON, || {
         let path = cgroup().join(file);
         let text =
             fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        ensure!(text.trim() == expected.to_string(), "{file} is {text:?}");
+        ensure!(text.trim() == expected, "{file} is {text:?}");
         Ok(())
     })
 }
@@ -173,6 +191,10 @@ fn write_bundle(bundle: &Path) -> Result<()> {
     spec["linux"]["cgroupsPath"] = json!(format!("{SLICE}:oci:{ID}"));
     spec["linux"]["resources"]["memory"] = json!({ "limit": 64 * MIB, "swap": 64 * MIB });
     spec["linux"]["resources"]["pids"] = json!({ "limit": 50 });
+    spec["linux"]["resources"]["cpu"] =
+        json!({ "shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0" });
+    spec["linux"]["resources"]["unified"] =
+        json!({ "memory.high": (48 * MIB).to_string(), "io.weight": "default 50" });
     spec["annotations"] = json!({ "org.systemd.property.TimeoutStopUSec": "uint64 7000000" });
     fs::write(&path, spec.to_string()).context("writing the specification")
 }

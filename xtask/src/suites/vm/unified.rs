@@ -135,8 +135,10 @@ fn limits(session: &mut Session) -> Result<()> {
                     ("cpuset.cpus.effective", "1"),
                     ("cpuset.mems", "0"),
                     ("memory.max", "67108864"),
+                    ("memory.swap.max", "0"),
                     ("memory.high", "50331648"),
                     ("memory.oom.group", "1"),
+                    ("io.weight", "default 50"),
                     ("pids.max", "64"),
                 ],
             )?;

@@ -142,6 +142,11 @@ fn apply_v2(directory: &ControlDir, io: &LinuxBlockIo) -> Result<()> {
     Ok(())
 }
 
+/// The v2 `io.weight` that is asked for; none if it is out of range.
+pub(crate) fn default_weight(io: &LinuxBlockIo) -> Option<u64> {
+    weight(io.weight()).ok().flatten().map(io_weight)
+}
+
 /// The v2 `io.weight` (1..=10000) for a v1 weight (10..=1000), linearly.
 fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight) - u64::from(*WEIGHTS.start())) * 9999 / 990

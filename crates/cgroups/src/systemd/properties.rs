@@ -5,6 +5,7 @@
 //! back.
 
 use super::wire::{Property, Value};
+use crate::blkio::default_weight;
 use crate::cpu::shares_to_weight;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use std::collections::HashMap;
@@ -33,6 +34,9 @@ pub fn properties(resources: &LinuxResources) -> Vec<Property> {
     match resources.pids().as_ref().map(|pids| pids.limit()) {
         None | Some(0) => {}
         Some(limit) => out.push(number("TasksMax", limited(limit))),
+    }
+    if let Some(weight) = resources.block_io().as_ref().and_then(default_weight) {
+        out.push(number("IOWeight", weight));
     }
     if let Some(files) = resources.unified() {
         of_unified(files, &mut out);
@@ -122,6 +126,13 @@ fn of_unified(files: &HashMap<String, String>, out: &mut Vec<Property>) {
                 bandwidth(quota.unwrap_or(-1), period, out);
                 continue;
             }
+            // A weight of one device is nothing that systemd would take back.
+            "io.weight" if !text.contains(':') => {
+                out.retain(|(name, _)| name != "IOWeight");
+                let weight = text.strip_prefix("default").unwrap_or(text).trim().parse();
+                out.extend(weight.map(|weight| number("IOWeight", weight)));
+                continue;
+            }
             _ => continue,
         };
         let value = match text {
@@ -173,7 +184,8 @@ fn set(name: &str, list: Option<&str>, out: &mut Vec<Property>) {
 mod tests {
     use super::*;
     use oci_spec::runtime::{
-        LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResourcesBuilder,
+        LinuxBlockIoBuilder, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder,
+        LinuxResourcesBuilder,
     };
 
     fn get(properties: &[Property], name: &str) -> Option<Value> {
@@ -199,9 +211,12 @@ mod tests {
             .reservation(-1i64)
             .build()
             .unwrap();
+        let io = LinuxBlockIoBuilder::default().weight(500u16);
+        let io = io.build().unwrap();
         let resources = LinuxResourcesBuilder::default()
             .cpu(cpu)
             .memory(memory)
+            .block_io(io)
             .pids(LinuxPidsBuilder::default().limit(7).build().unwrap())
             .build()
             .unwrap();
@@ -217,6 +232,7 @@ mod tests {
             ("MemorySwapMax", Value::U64(2000)),
             ("MemoryLow", Value::U64(u64::MAX)),
             ("TasksMax", Value::U64(7)),
+            ("IOWeight", Value::U64(4950)),
         ] {
             assert_eq!(get(&told, name), Some(value), "{name}");
         }
@@ -232,6 +248,7 @@ mod tests {
             ("cpuset.cpus", "2"),
             ("memory.oom.group", "1"),
             ("pids.max", "odd"),
+            ("io.weight", "default 50"),
         ];
         let files = files.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let memory = LinuxMemoryBuilder::default().limit(1000i64);
@@ -246,6 +263,7 @@ mod tests {
         assert_eq!(get(&told, "CPUQuotaPerSecUSec"), Some(Value::U64(u64::MAX)));
         assert_eq!(get(&told, "AllowedCPUs"), Some(Value::Bytes(vec![4])));
         assert_eq!(get(&told, "TasksMax"), None);
+        assert_eq!(get(&told, "IOWeight"), Some(Value::U64(50)));
     }
 
     #[test]

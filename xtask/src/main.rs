@@ -225,6 +225,13 @@ fn prepare() -> Result<()> {
 }
 
 fn report(tally: Tally) -> bool {
+    let failures = outcome::failures();
+    if !failures.is_empty() {
+        println!("what failed, once more");
+        for line in failures {
+            println!("  {line}");
+        }
+    }
     println!("{tally}");
     tally.failed == 0
 }

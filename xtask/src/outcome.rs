@@ -2,6 +2,28 @@
 
 use std::fmt;
 use std::ops::AddAssign;
+use std::sync::{Mutex, PoisonError};
+
+/// What was said of failures, to be said again where the output ends: of a long one, often only
+/// the end is kept.
+static FAILURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Shows a line that tells of a failure, and keeps it.
+pub fn tell_failure(line: &str) {
+    println!("  {line}");
+    FAILURES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(line.to_owned());
+}
+
+/// What [`tell_failure`] has kept.
+pub fn failures() -> Vec<String> {
+    FAILURES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+}
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -35,7 +57,7 @@ impl Tally {
                 *self += Self::PASSED;
             }
             Err(error) => {
-                println!("  FAILED  {name}: {error:#}");
+                tell_failure(&format!("FAILED  {name}: {error:#}"));
                 *self += Self::FAILED;
             }
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::command::{cargo, run as run_command};
-use crate::outcome::Tally;
+use crate::outcome::{Tally, tell_failure};
 use crate::tools::Tool;
 use crate::{artefacts, lint, suites, tools, workspace};
 
@@ -132,7 +132,7 @@ fn workspace_tests() -> Result<Tally> {
         let line = line.context("reading cargo test")?;
         writeln!(log, "{line}").context("writing the log of cargo test")?;
         if let Some(shown) = reader.take(&line) {
-            println!("  {shown}");
+            shown.print();
         }
     }
     let status = child.wait().context("waiting for cargo test")?;
@@ -142,6 +142,22 @@ fn workspace_tests() -> Result<Tally> {
     }
     println!("  workspace: {tally} ({})", path.display());
     Ok(tally)
+}
+
+/// What people should see of the output of the test harness.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Shown {
+    Skip(String),
+    Failure(String),
+}
+
+impl Shown {
+    pub fn print(&self) {
+        match self {
+            Self::Skip(line) => println!("  {line}"),
+            Self::Failure(line) => tell_failure(line),
+        }
+    }
 }
 
 /// Follows the output of the test harness.
@@ -160,7 +176,7 @@ pub struct Reader {
 
 impl Reader {
     /// Takes one line; answers with what people should see of it.
-    pub fn take(&mut self, line: &str) -> Option<String> {
+    pub fn take(&mut self, line: &str) -> Option<Shown> {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.section = None;
             self.in_failures = false;
@@ -185,12 +201,12 @@ impl Reader {
             }
             self.skipped_here = true;
             self.skips += 1;
-            return Some(format!("skipped {section}:{reason}"));
+            return Some(Shown::Skip(format!("skipped {section}:{reason}")));
         }
         let failed = line.starts_with("test ") && line.ends_with("FAILED");
         let explains = self.just_failed && line.starts_with("    ");
         self.just_failed = failed || explains;
-        (failed || explains || self.in_failures).then(|| line.to_owned())
+        (failed || explains || self.in_failures).then(|| Shown::Failure(line.to_owned()))
     }
 
     pub fn tally(&self) -> Tally {
@@ -255,7 +271,7 @@ test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 0 filtered out; 
     #[test]
     fn counts_and_reasons_come_from_the_output_of_cargo() {
         let mut reader = Reader::default();
-        let shown: Vec<String> = OUTPUT
+        let shown: Vec<Shown> = OUTPUT
             .lines()
             .filter_map(|line| reader.take(line))
             .collect();
@@ -267,9 +283,13 @@ test result: FAILED. 2 passed; 1 failed; 4 ignored; 0 measured; 0 filtered out; 
                 skipped: 5
             }
         );
-        assert!(shown.contains(&"skipped a: needs root: uid 1000".to_owned()));
-        assert!(shown.contains(&"thread panicked".to_owned()));
-        assert!(shown.iter().all(|line| !line.contains("said twice")));
+        let skips: Vec<&Shown> = shown
+            .iter()
+            .filter(|line| matches!(line, Shown::Skip(_)))
+            .collect();
+        let reason = "skipped a: needs root: uid 1000".to_owned();
+        assert_eq!(skips, [&Shown::Skip(reason)]);
+        assert!(shown.contains(&Shown::Failure("thread panicked".to_owned())));
         let mut reader = Reader::default();
         let shown = [
             "test d ... FAILED",

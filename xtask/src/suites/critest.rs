@@ -19,7 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::{end, wait};
 use crate::daemon::Daemon;
-use crate::outcome::Tally;
+use crate::outcome::{Tally, tell_failure};
 use crate::place::Place;
 use crate::registry::Registry;
 use crate::suites::handlers;
@@ -269,7 +269,7 @@ fn print_verdict(verdict: &Verdict, began: Instant) {
         println!("  skipped {name}: {reason}");
     }
     for complaint in &verdict.complaints {
-        println!("  FAILED  {complaint}");
+        tell_failure(&format!("FAILED  {complaint}"));
     }
     let seconds = began.elapsed().as_secs();
     println!("  critest: {} in {seconds} s", verdict.tally);

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::disks;
 use super::kernel::Kernel;
 use crate::command::{retry, which};
-use crate::outcome::Tally;
+use crate::outcome::{Tally, tell_failure};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -110,6 +110,7 @@ impl Machine {
                     writeln!(self.log, "{line}").context("writing the log of the machine")?;
                     match line.strip_prefix(RESULT) {
                         Some(counts) => told = Some(parse(counts)?),
+                        None if line.contains("FAILED") => tell_failure(&format!("{name}{line}")),
                         None if line.starts_with("  ") => println!("  {name}{line}"),
                         None => {}
                     }

@@ -131,7 +131,7 @@ impl TestProgram {
         let mut reader = Reader::default();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
             if let Some(shown) = reader.take(line) {
-                println!("    {shown}");
+                shown.print();
             }
         }
         let mut tally = reader.tally();

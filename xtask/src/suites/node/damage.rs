@@ -13,17 +13,13 @@ use super::session::Session;
 use crate::workspace;
 
 const PODS: usize = 3;
+const WAITING: &str = "while :; do sleep 1; done";
 const NONSENSE: &str = "{\"id\": \"this is no rec";
 
 /// It is rebuilt at the start: pods and images are those of before.
 pub fn is_mended(session: &mut Session) -> Result<()> {
     let before = Inventory::take(session)?;
-    let scratch = session.place.scratch();
-    let mut crew = Vec::new();
-    for number in 0..PODS {
-        let command = "while :; do sleep 1; done";
-        crew.push(restart::launch(session, number, command, &scratch)?);
-    }
+    let crew = restart::crew(session, PODS, WAITING)?;
     let images = names(session)?;
 
     session.kill_daemon()?;
@@ -52,12 +48,7 @@ pub fn is_mended(session: &mut Session) -> Result<()> {
 /// put aside, that of the store takes its place, and whatever runs goes on.
 pub fn records_are_set_aside(session: &mut Session) -> Result<()> {
     let before = Inventory::take(session)?;
-    let scratch = session.place.scratch();
-    let mut crew = Vec::new();
-    for number in 0..PODS {
-        let command = "while :; do sleep 1; done";
-        crew.push(restart::launch(session, number, command, &scratch)?);
-    }
+    let crew = restart::crew(session, PODS, WAITING)?;
     let [first, second, third] = crew.as_slice() else {
         anyhow::bail!("{} pods were started", crew.len());
     };
@@ -85,11 +76,11 @@ pub fn records_are_set_aside(session: &mut Session) -> Result<()> {
         let told = |line: &str| line.contains("record set aside") && line.contains(&path);
         ensure!(log.lines().any(told), "the log does not tell of {path}");
     }
-    go_on(session, &crew)?;
+    restart::go_on(session, &crew)?;
     // What took their place serves the next one.
     session.kill_daemon()?;
     session.start_daemon()?;
-    go_on(session, &crew)?;
+    restart::go_on(session, &crew)?;
     for running in &crew {
         session.tear_down(&running.pod, &running.container)?;
     }
@@ -104,14 +95,6 @@ fn was_set_aside(record: &Path, id: &str) -> Result<()> {
     let text = fs::read(record).with_context(|| format!("reading {record:?}"))?;
     let anew: Value = serde_json::from_slice(&text).context("reading the record anew")?;
     ensure!(anew["id"] == id, "the record is of {}", anew["id"]);
-    Ok(())
-}
-
-fn go_on(session: &mut Session, crew: &[Running]) -> Result<()> {
-    restart::all_listed(session, crew)?;
-    for running in crew {
-        restart::goes_on(session, running).with_context(|| format!("pod {}", running.pod))?;
-    }
     Ok(())
 }
 

@@ -23,12 +23,8 @@ pub fn is_told() -> Result<()> {
     let mut session = Session::begin_in(place, "node-read-only-root", "")?;
     super::warm_up(&mut session)?;
     let before = Inventory::take(&session)?;
-    let scratch = session.place.scratch();
-    let mut crew = Vec::new();
-    for number in 0..PODS {
-        let command = "while :; do date >/written; sleep 1; done";
-        crew.push(restart::launch(&mut session, number, command, &scratch)?);
-    }
+    let writing = "while :; do date >/written; sleep 1; done";
+    let crew = restart::crew(&mut session, PODS, writing)?;
 
     session.kill_daemon()?;
     root.remount("ro")?;
@@ -53,10 +49,7 @@ pub fn is_told() -> Result<()> {
 
 /// What runs is listed and goes on, and more can be made.
 fn serves(session: &mut Session, crew: &[Running]) -> Result<()> {
-    restart::all_listed(session, crew)?;
-    for running in crew {
-        restart::goes_on(session, running).with_context(|| format!("pod {}", running.pod))?;
-    }
+    restart::go_on(session, crew)?;
     let scratch = session.place.scratch();
     let more = restart::launch(session, crew.len(), "while :; do sleep 1; done", &scratch)?;
     session.tear_down(&more.pod, &more.container)

@@ -84,6 +84,14 @@ pub fn takes_over(session: &mut Session) -> Result<()> {
     before.restored(session)
 }
 
+/// As many pods, with what runs in each of them.
+pub fn crew(session: &mut Session, pods: usize, command: &str) -> Result<Vec<Running>> {
+    let told = session.place.scratch();
+    (0..pods)
+        .map(|number| launch(session, number, command, &told))
+        .collect()
+}
+
 pub fn launch(session: &mut Session, number: usize, command: &str, told: &Path) -> Result<Running> {
     let pod_config = session.pod(&format!("kept-{number}"));
     let mut config = session.container("main", &["sh", "-c", command]);
@@ -149,6 +157,15 @@ fn exited_with_7(session: &mut Session, container: &str) -> Result<()> {
         status.state(),
         status.exit_code
     );
+    Ok(())
+}
+
+/// All of them are listed, and go on.
+pub fn go_on(session: &mut Session, crew: &[Running]) -> Result<()> {
+    all_listed(session, crew)?;
+    for running in crew {
+        goes_on(session, running).with_context(|| format!("pod {}", running.pod))?;
+    }
     Ok(())
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use berth_lifecycle::{Runtime, chain};
 
 use crate::error::{Error, Result};
-use crate::quantity;
 
 /// In bytes; without the option what the daemon is configured to, and with a size of 0 no limit.
 /// Refused before anything is done where the file system cannot do it.
@@ -33,7 +32,7 @@ fn asked(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
                 "unknown --storage-opt {key:?}: there is size"
             )));
         }
-        let bytes = quantity::bytes(value).ok_or_else(|| {
+        let bytes = berth_names::bytes(value).ok_or_else(|| {
             Error::invalid(format!(
                 "invalid --storage-opt size {value:?}: write it like 10G"
             ))

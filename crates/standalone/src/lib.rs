@@ -35,7 +35,6 @@ mod networks;
 mod plugged;
 mod policy;
 mod ports;
-mod quantity;
 mod record;
 mod request;
 mod root;

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::journal::Journal;
 use crate::store::{self, Entry};
+use berth_names::bytes;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use std::path::Path;
 
@@ -156,35 +157,14 @@ fn size(given: &Arguments, name: &'static str) -> Result<Option<i64>> {
     let Some(text) = given.value(name) else {
         return Ok(None);
     };
-    let bytes = if text == "-1" { Some(-1) } else { bytes(text) };
+    let bytes = match text {
+        "-1" => Some(-1),
+        text => bytes(text).and_then(|bytes| i64::try_from(bytes).ok()),
+    };
     bytes.map(Some).ok_or_else(|| Error::InvalidOption {
         name,
         value: text.to_owned(),
     })
-}
-
-fn bytes(text: &str) -> Option<i64> {
-    let text = text.trim().to_ascii_lowercase();
-    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));
-    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
-    let unit = unit.trim().trim_end_matches('b').trim_end_matches('i');
-    let shift = match unit {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        "t" => 40,
-        "p" => 50,
-        _ => return None,
-    };
-    match number.parse::<i64>() {
-        Ok(number) => number.checked_mul(1 << shift),
-        Err(_) => {
-            let number: f64 = number.parse().ok()?;
-            let bytes = number * (1_i64 << shift) as f64;
-            (bytes.is_finite() && bytes < i64::MAX as f64).then_some(bytes as i64)
-        }
-    }
 }
 
 #[cfg(test)]

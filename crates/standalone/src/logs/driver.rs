@@ -1,10 +1,10 @@
 //! Which log a container asks for, and how large it may grow.
 
+use berth_names::bytes;
 use berth_plugins::{LogDriver, Patience, Plugins};
 
 use crate::config::LogConfig;
 use crate::error::{Error, Result};
-use crate::quantity::bytes;
 
 /// Bytes of a log file, and files, where the request names none.
 const LOG_SIZE: u64 = 20 << 20;

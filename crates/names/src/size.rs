@@ -1,7 +1,7 @@
 //! Sizes as people write them.
 
 /// Bytes: `10m`, `1.5 GiB`, `64kb` or a number. Units are powers of 1024, whatever they are called.
-pub(crate) fn bytes(text: &str) -> Option<u64> {
+pub fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));

@@ -116,7 +116,7 @@ impl Steps<'_> {
         for (number, one) in wanted.all.iter().enumerate() {
             let brought = wanted.brought.get(number);
             self.job.materials.add(one.address(), one.checksum(brought));
-            let field = match (one, wanted.brought.get(number)) {
+            let field = match (one, brought) {
                 (Elsewhere::File { url, .. }, Some(Brought::File(file))) => {
                     format!("{url} {}", file.digest)
                 }

@@ -524,14 +524,14 @@ impl Snapshotter for Overlay {
     fn sync(&self) -> Result<()> {
         let layout = &self.inner.layout;
         let flushed = self.inner.state.lock().unsynced.clone();
+        if flushed.is_empty() {
+            return Ok(());
+        }
         flush(layout).map_err(|source| Error::Flush {
             path: layout.root.path(""),
             layers: flushed.keys().cloned().collect(),
             source,
         })?;
-        if flushed.is_empty() {
-            return Ok(());
-        }
         berth_faults::at("layer.sync.after-flush")?;
         for (id, instance) in &flushed {
             // One that is removed meanwhile takes itself off this list before it removes its mark.

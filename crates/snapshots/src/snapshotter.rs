@@ -197,6 +197,6 @@ pub trait Snapshotter: Send + Sync {
 
     fn snapshots(&self) -> Result<Vec<Snapshot>>;
 
-    /// Makes all layers committed before the call durable, with one syncfs.
+    /// Makes all layers committed before the call durable, with one syncfs; with none if all are.
     fn sync(&self) -> Result<()>;
 }

@@ -21,12 +21,12 @@ use serde_json::{Value, json};
 use crate::holds::Item;
 use crate::images::{Shared, blocking};
 use crate::index::Entry;
+use crate::manifest::OCI_CONFIG;
 use crate::platform::Platform;
 use crate::{Error, Images, Result};
 
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 const IN_TOTO: &str = "application/vnd.in-toto+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Bytes of a predicate.
 const MAX_PREDICATE: u64 = 64 << 20;
 
@@ -215,7 +215,7 @@ pub(crate) fn attested(subject: &Subject<'_>, said: &[Attestation]) -> Attested 
     let manifest = document(&json!({
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
-        "config": { "mediaType": CONFIG, "digest": config.digest, "size": config.bytes.len() },
+        "config": { "mediaType": OCI_CONFIG, "digest": config.digest, "size": config.bytes.len() },
         "layers": layers,
     }));
     blobs.push(config);

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use berth_metadata::schema::LEASES;
@@ -49,8 +48,8 @@ pub(crate) enum Leftovers {
 impl Shared {
     /// Collects soon, without anybody waiting. Requests that come together are one.
     pub(crate) fn collect_behind(self: &Arc<Self>, leftovers: Leftovers) {
-        let wanted = self.collection_wanted.swap(true, Ordering::AcqRel);
-        if wanted && leftovers == Leftovers::KeepRecent {
+        let is_new = self.collecting.want();
+        if !is_new && leftovers == Leftovers::KeepRecent {
             return;
         }
         let shared = Arc::clone(self);
@@ -66,9 +65,7 @@ impl Shared {
 }
 
 async fn collect(shared: &Arc<Shared>, leftovers: Leftovers) -> Result<Collected> {
-    let _turn = shared.collecting.lock().await;
-    // What is asked for from here on may have been missed by this collection.
-    shared.collection_wanted.store(false, Ordering::Release);
+    let _turn = shared.collecting.begin().await;
     let work = Arc::clone(shared);
     let sweeping = move || {
         let mut collected = sweep(&work)?;

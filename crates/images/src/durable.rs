@@ -14,29 +14,21 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use berth_content::Store;
 use berth_metadata::schema::{ImageRecord, LayerRecord};
 use berth_names::ChainId;
-use berth_snapshots::{LayerDraft, LayerInfo, Snapshotter};
+use berth_snapshots::{LayerDraft, LayerInfo};
 use futures::executor::block_on;
 
-use crate::images::{Config, Shared, blocking};
+use crate::images::{Shared, blocking};
+use crate::unpacking::Unpacking;
 use crate::{Error, Result};
 
-/// Unpacks blobs that are here.
-pub(crate) struct Remaking<'a> {
-    pub content: &'a Store,
-    pub snapshotter: &'a dyn Snapshotter,
-    pub config: &'a Config,
-}
-
-impl Remaking<'_> {
+impl Shared {
     /// Makes the layers again that images have lost and whose blobs are here; `present` has them
     /// afterwards. Blocks for as long as unpacking takes: of what was pulled in the seconds before
     /// a power cut.
-    pub fn regain<'r>(
+    pub(crate) fn regain<'r>(
         &self,
         images: impl Iterator<Item = &'r ImageRecord>,
         present: &mut HashSet<ChainId>,
@@ -47,7 +39,7 @@ impl Remaking<'_> {
             for layer in &image.layers {
                 let chain = &layer.chain_id;
                 if !present.contains(chain) && self.has_blob(layer) {
-                    match self.commit(layer, parent) {
+                    match self.put_back(layer, parent) {
                         Ok(()) => {
                             tracing::info!(layer = %chain, "a lost layer is made again from its blob");
                             present.insert(chain.clone());
@@ -66,52 +58,39 @@ impl Remaking<'_> {
         stored.is_ok_and(|size| size == Some(layer.size))
     }
 
-    fn commit(&self, layer: &LayerRecord, parent: Option<&ChainId>) -> Result<()> {
-        let (draft, info) = self.draft(layer, parent)?;
+    fn put_back(&self, layer: &LayerRecord, parent: Option<&ChainId>) -> Result<()> {
+        let (draft, info) = self.remade(layer, parent)?;
         let committed = self.snapshotter.commit(draft, info);
         committed.map_err(Error::layer("commit", &layer.chain_id))
     }
 
-    /// The layer once more, not in its place yet.
-    pub fn draft(
+    /// A layer once more from its blob, not in its place yet.
+    pub(crate) fn remade(
         &self,
         layer: &LayerRecord,
         parent: Option<&ChainId>,
     ) -> Result<(LayerDraft, LayerInfo)> {
-        let chain = &layer.chain_id;
         let blob = self.content.open_blob(&layer.digest);
         let blob = blob.map_err(Error::content("open the blob of a layer"))?;
-        let draft = self.snapshotter.begin_layer(chain, parent);
-        let draft = draft.map_err(Error::layer("begin", chain))?;
-        let unpack = &self.config.unpack;
-        let unpacked = self.config.unpacker.unpack(blob, draft.dir_fd(), unpack);
-        let applied = unpacked.map_err(|source| Error::Unpack {
-            digest: layer.digest.clone(),
-            source,
-        })?;
-        if applied.diff_id != layer.diff_id {
-            return Err(Error::DigestMismatch {
-                what: format!("the archive in layer {}", layer.digest),
-                expected: layer.diff_id.clone(),
-                actual: applied.diff_id,
-            });
-        }
-        let info = LayerInfo {
-            diff_id: applied.diff_id,
-            size: applied.bytes,
-            inodes: applied.inodes,
-        };
-        Ok((draft, info))
+        let unpacking = Unpacking::of(layer, parent);
+        let (draft, applied) = unpacking.draft(self, blob)?;
+        Ok((draft, unpacking.info(applied)?))
     }
-}
 
-impl Shared {
-    pub(crate) fn remaking(&self) -> Remaking<'_> {
-        Remaking {
-            content: &self.content,
-            snapshotter: &*self.snapshotter,
-            config: &self.config,
-        }
+    /// Puts a good layer in the place of one that is not. The caller has the layer's lock.
+    pub(crate) fn replace(
+        &self,
+        chain: &ChainId,
+        draft: LayerDraft,
+        info: LayerInfo,
+    ) -> Result<()> {
+        let retired = self.snapshotter.retire_layer(chain);
+        retired.map_err(Error::layer("retire", chain))?;
+        let placed = self.snapshotter.commit(draft, info);
+        placed.map_err(|error| {
+            self.hide(chain);
+            Error::layer("commit", chain)(error)
+        })
     }
 
     /// Below which layer this one was unpacked.
@@ -124,14 +103,12 @@ impl Shared {
 
     /// Flushes the layers soon, without anybody waiting. Requests that come together are one.
     pub(crate) fn flush_behind(self: &Arc<Self>) {
-        if self.flush_wanted.swap(true, Ordering::AcqRel) {
+        if !self.flushing.want() {
             return;
         }
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            let _turn = shared.flushing.lock().await;
-            // What is asked for from here on may have been missed by this flush.
-            shared.flush_wanted.store(false, Ordering::Release);
+            let _turn = shared.flushing.begin().await;
             let work = Arc::clone(&shared);
             let flushed = blocking("flush layers", move || {
                 work.flush();
@@ -152,7 +129,7 @@ impl Shared {
         }
         for chain in &refused {
             let _layer = block_on(self.layers.lock(chain.clone()));
-            if let Err(error) = self.replace(chain) {
+            if let Err(error) = self.make_anew(chain) {
                 tracing::warn!(layer = %chain, error = error.report(),
                     "a layer that the disk refused cannot be made again from its blob");
                 self.retire(chain);
@@ -178,16 +155,13 @@ impl Shared {
         refused
     }
 
-    fn replace(&self, chain: &ChainId) -> Result<()> {
+    fn make_anew(&self, chain: &ChainId) -> Result<()> {
         let Some(layer) = self.layers_of(|layer| layer.chain_id == *chain).pop() else {
             // No image needs it, and the collector takes it.
             return Ok(());
         };
         let parent = self.parent_of(chain)?;
-        let (draft, info) = self.remaking().draft(&layer, parent.as_ref())?;
-        let retired = self.snapshotter.retire_layer(chain);
-        retired.map_err(Error::layer("retire", chain))?;
-        let placed = self.snapshotter.commit(draft, info);
-        placed.map_err(Error::layer("commit", chain))
+        let (draft, info) = self.remade(&layer, parent.as_ref())?;
+        self.replace(chain, draft, info)
     }
 }

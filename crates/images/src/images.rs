@@ -1,6 +1,5 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use berth_metadata::schema::{IMAGES, LEASES, LeaseRecord, REFERENCES};
 use berth_metadata::{Batch, Store};
@@ -12,9 +11,9 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore};
 use tracing::Instrument;
 
+use crate::behind::Behind;
 use crate::catalog::Catalog;
 use crate::collect::Leftovers;
-use crate::durable::Remaking;
 use crate::error::Shared as SharedResult;
 use crate::flight::Flights;
 use crate::holds::{Hold, Holds, Item};
@@ -100,11 +99,8 @@ pub(crate) struct Shared {
     catalog: RwLock<Arc<Catalog>>,
     /// Held over the commit of a change, so that the catalog follows the records in order.
     changing: Mutex<()>,
-    pub collecting: Mutex<()>,
-    pub collection_wanted: AtomicBool,
-    /// One flush of the layers at a time.
-    pub flushing: Mutex<()>,
-    pub flush_wanted: AtomicBool,
+    pub collecting: Behind,
+    pub flushing: Behind,
 }
 
 impl Images {
@@ -131,16 +127,6 @@ impl Images {
             .layers()
             .map_err(Error::snapshots("list layers"))?;
         let mut present: HashSet<_> = layers.into_iter().map(|layer| layer.id).collect();
-        let remaking = Remaking {
-            content: &content,
-            snapshotter: &*snapshotter,
-            config: &config,
-        };
-        let records = images.records.iter().map(|(_, record)| record);
-        remaking.regain(records, &mut present);
-        let catalog = Catalog::load(images.records, references.records, |layer| {
-            present.contains(layer)
-        });
         let permits = Semaphore::new(config.layers_at_once.max(1));
         let shared = Arc::new(Shared {
             content,
@@ -153,13 +139,17 @@ impl Images {
             layers: KeyedLocks::default(),
             blobs: KeyedLocks::default(),
             permits,
-            catalog: RwLock::new(Arc::new(catalog)),
+            catalog: RwLock::default(),
             changing: Mutex::default(),
-            collecting: Mutex::default(),
-            collection_wanted: false.into(),
-            flushing: Mutex::default(),
-            flush_wanted: false.into(),
+            collecting: Behind::default(),
+            flushing: Behind::default(),
         });
+        let records = images.records.iter().map(|(_, record)| record);
+        shared.regain(records, &mut present);
+        *shared.catalog.write() =
+            Arc::new(Catalog::load(images.records, references.records, |layer| {
+                present.contains(layer)
+            }));
         // Those too that an earlier process did not come to.
         shared.flush_behind();
         let pulls = Flights::default();

@@ -10,7 +10,6 @@ use std::time::SystemTime;
 use berth_metadata::schema::{IMAGES, REFERENCES, ReferenceRecord};
 use berth_names::{ChainId, Digest, ImageRef};
 use berth_registry::media_type::OCI_MANIFEST;
-use berth_snapshots::LayerInfo;
 use berth_unpack::{Compression, Decoder};
 use bytes::Bytes;
 use serde_json::json;
@@ -18,10 +17,10 @@ use serde_json::json;
 use crate::document::{Content, Document, Found};
 use crate::holds::{Hold, Item};
 use crate::images::{Shared, blocking};
-use crate::manifest::{self, Descriptor, MAX_CONFIG, MAX_MANIFEST};
+use crate::manifest::{self, Descriptor, MAX_CONFIG, MAX_MANIFEST, OCI_CONFIG};
+use crate::unpacking::Unpacking;
 use crate::{Error, Image, Images, Result, catalog, pull};
 
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const BUFFER: usize = 256 << 10;
 const BUSY_PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -288,7 +287,7 @@ impl Intake {
         }
         let config = Document {
             digest: id.clone(),
-            media_type: CONFIG_TYPE.to_owned(),
+            media_type: OCI_CONFIG.to_owned(),
             bytes: config,
         };
         let manifest = match manifest {
@@ -379,7 +378,7 @@ impl Intake {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "config": {
-                "mediaType": CONFIG_TYPE,
+                "mediaType": OCI_CONFIG,
                 "digest": config.digest,
                 "size": config.bytes.len(),
             },
@@ -442,34 +441,18 @@ impl Work {
     }
 
     fn unpack(&self) -> Result<()> {
-        let snapshotter = &self.shared.snapshotter;
-        let draft = snapshotter
-            .begin_layer(&self.chain, self.parent.as_ref())
-            .map_err(Error::layer("begin", &self.chain))?;
-        let reader = self.archive.reader();
-        let config = &self.shared.config;
-        let unpacked = config
-            .unpacker
-            .unpack(reader, draft.dir_fd(), &config.unpack);
-        let applied = unpacked.map_err(|source| Error::Unpack {
-            digest: self.descriptor.digest.clone(),
-            source,
-        })?;
-        if applied.diff_id != self.diff_id {
-            return Err(Error::DigestMismatch {
-                what: format!("the archive in layer {}", self.descriptor.digest),
-                expected: self.diff_id.clone(),
-                actual: applied.diff_id,
-            });
-        }
-        let info = LayerInfo {
-            diff_id: applied.diff_id,
-            size: applied.bytes,
-            inodes: applied.inodes,
+        let unpacking = Unpacking {
+            chain: &self.chain,
+            parent: self.parent.as_ref(),
+            digest: &self.descriptor.digest,
+            diff_id: &self.diff_id,
         };
-        snapshotter
-            .commit(draft, info)
-            .map_err(Error::layer("commit", &self.chain))
+        let (draft, applied) = unpacking.draft(&self.shared, self.archive.reader())?;
+        let committed = self
+            .shared
+            .snapshotter
+            .commit(draft, unpacking.info(applied)?);
+        committed.map_err(Error::layer("commit", &self.chain))
     }
 }
 

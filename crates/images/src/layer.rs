@@ -17,6 +17,7 @@ use crate::images::blocking;
 use crate::manifest::{Descriptor, LayerPlan};
 use crate::pull::Pull;
 use crate::scrub::repair::{self, Outcome};
+use crate::unpacking::Unpacking;
 use crate::watch::Phase;
 use crate::{Error, Result};
 
@@ -238,7 +239,10 @@ async fn stream_and_unpack(
     let storing = transfer(pull, ingest, Some(sender), stream, &stop);
     let (stored, unpacked) = tokio::join!(storing, unpacking);
     match (stored, unpacked) {
-        (Ok(()), Ok((draft, applied))) => commit(pull, plan, draft, applied).await,
+        (Ok(()), Ok((draft, applied))) => {
+            let info = Unpacking::planned(plan).info(applied)?;
+            commit(pull, plan, draft, info).await
+        }
         (Ok(()), Err(error)) => {
             discard_blob(pull, plan).await;
             Err(error)
@@ -360,10 +364,8 @@ async fn unpack_stored(pull: &Arc<Pull>, plan: &LayerPlan) -> Result<Attempt> {
         let blob = content
             .open_blob(digest)
             .map_err(Error::content("open blob"))?;
-        let unpacked = unpack(&work, &layer, blob).and_then(|(draft, applied)| {
-            check_diff_id(&layer, &applied)?;
-            Ok((draft, applied))
-        });
+        let unpacked = unpack(&work, &layer, blob)
+            .and_then(|(draft, applied)| Ok((draft, Unpacking::planned(&layer).info(applied)?)));
         match unpacked {
             Ok(done) => Ok(Some(done)),
             Err(error) => match content.verify(digest) {
@@ -379,7 +381,7 @@ async fn unpack_stored(pull: &Arc<Pull>, plan: &LayerPlan) -> Result<Attempt> {
     })
     .await?;
     match unpacked {
-        Some((draft, applied)) => commit(pull, plan, draft, applied)
+        Some((draft, info)) => commit(pull, plan, draft, info)
             .await
             .map(|()| Attempt::Done),
         None => Ok(Attempt::StartOver("the stored blob was damaged")),
@@ -392,48 +394,18 @@ fn unpack(
     reader: impl std::io::Read + Send,
 ) -> Result<(LayerDraft, Applied)> {
     let _span = tracing::info_span!("unpack").entered();
-    let draft = pull
-        .shared
-        .snapshotter
-        .begin_layer(&plan.chain_id, plan.parent.as_ref())
-        .map_err(Error::layer("begin", &plan.chain_id))?;
-    let config = &pull.shared.config;
-    let unpacked = config
-        .unpacker
-        .unpack(reader, draft.dir_fd(), &config.unpack);
-    let applied = unpacked.map_err(|source| Error::Unpack {
-        digest: plan.descriptor.digest.clone(),
-        source,
-    })?;
-    Ok((draft, applied))
+    Unpacking::planned(plan).draft(&pull.shared, reader)
 }
 
-fn check_diff_id(plan: &LayerPlan, applied: &Applied) -> Result<()> {
-    if applied.diff_id == plan.diff_id {
-        return Ok(());
-    }
-    Err(Error::DigestMismatch {
-        what: format!("the archive in layer {}", plan.descriptor.digest),
-        expected: plan.diff_id.clone(),
-        actual: applied.diff_id.clone(),
-    })
-}
-
-/// Makes the layer visible. It is synced with the others at the end of the pull.
+/// Makes the layer visible. It is flushed with the others behind the pull.
 async fn commit(
     pull: &Arc<Pull>,
     plan: &LayerPlan,
     draft: LayerDraft,
-    applied: Applied,
+    info: LayerInfo,
 ) -> Result<()> {
     let (pull, plan) = (Arc::clone(pull), plan.clone());
     blocking("commit layer", move || {
-        check_diff_id(&plan, &applied)?;
-        let info = LayerInfo {
-            diff_id: applied.diff_id,
-            size: applied.bytes,
-            inodes: applied.inodes,
-        };
         let snapshotter = &pull.shared.snapshotter;
         snapshotter
             .commit(draft, info)

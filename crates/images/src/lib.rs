@@ -28,6 +28,7 @@
 mod archive;
 mod artifact;
 mod attest;
+mod behind;
 mod bridge;
 mod catalog;
 mod checkpoint;
@@ -51,6 +52,7 @@ mod pull;
 mod push;
 mod scrub;
 mod stored;
+mod unpacking;
 mod values;
 mod watch;
 

@@ -20,10 +20,10 @@ pub(crate) const MAX_CONFIG: u64 = 8 << 20;
 /// Bytes of one compressed layer: more than any disk here holds is a mistake or a lie.
 const MAX_LAYER: u64 = 1 << 40;
 
-pub(crate) const CONFIG_TYPES: [&str; 2] = [
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-];
+/// Of an image's config: OCI's, which is what is written here, and Docker's.
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const CONFIG_TYPES: [&str; 2] =
+    [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
 
 /// Layers that are tar archives. What they are compressed with is seen from their first bytes.
 const LAYER_TYPES: [&str; 9] = [

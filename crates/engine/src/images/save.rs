@@ -39,8 +39,7 @@ pub fn save(engine: &Arc<Engine>, names: &[&str], is_attested: bool) -> Result<R
     }
     let mut chosen: Vec<Chosen> = Vec::new();
     for name in names {
-        for mut one in choose(engine, name)? {
-            one.is_attested = is_attested;
+        for one in choose(engine, name)? {
             match chosen
                 .iter_mut()
                 .find(|known| known.image.id == one.image.id)
@@ -57,7 +56,10 @@ pub fn save(engine: &Arc<Engine>, names: &[&str], is_attested: bool) -> Result<R
     }
     let images = Arc::clone(&engine.images);
     Ok(pieces::archive(|sink| async move {
-        images.save(chosen, sink).await.map_err(Error::from)
+        images
+            .save(chosen, is_attested, sink)
+            .await
+            .map_err(Error::from)
     }))
 }
 
@@ -80,11 +82,7 @@ fn choose(engine: &Engine, name: &str) -> Result<Vec<Chosen>> {
         reference.digest().is_none() && found.is_some_and(|found| found.image == image.id)
     });
     let names = known.into_iter().collect();
-    Ok(vec![Chosen {
-        image,
-        names,
-        is_attested: false,
-    }])
+    Ok(vec![Chosen { image, names }])
 }
 
 fn of_repository(engine: &Engine, wanted: &ImageRef) -> Vec<Chosen> {
@@ -97,11 +95,7 @@ fn of_repository(engine: &Engine, wanted: &ImageRef) -> Vec<Chosen> {
             .filter(|tag| tag.repository() == repository)
             .collect();
         if !names.is_empty() {
-            chosen.push(Chosen {
-                image,
-                names,
-                is_attested: false,
-            });
+            chosen.push(Chosen { image, names });
         }
     }
     chosen

@@ -25,8 +25,6 @@ pub struct Chosen {
     pub image: Arc<Image>,
     /// The names that it shall have there.
     pub names: Vec<ImageRef>,
-    /// With what is said of it: not every tool reads such archives.
-    pub is_attested: bool,
 }
 
 /// An image on its way into an archive.
@@ -38,19 +36,20 @@ pub(crate) struct Member {
 }
 
 impl Images {
-    /// Writes an archive with these images. `sink` is written to by a thread of its own.
+    /// Writes an archive with these images, and with what is said of them where `is_attested`: not
+    /// every tool reads such archives. `sink` is written to by a thread of its own.
     ///
     /// # Errors
     /// If an image was removed meanwhile, or `sink` fails.
-    pub async fn save(&self, chosen: Vec<Chosen>, sink: impl Write + Send + 'static) -> Result<()> {
+    pub async fn save(
+        &self,
+        chosen: Vec<Chosen>,
+        is_attested: bool,
+        sink: impl Write + Send + 'static,
+    ) -> Result<()> {
         let mut holds = Vec::new();
         let mut records = Vec::new();
-        for Chosen {
-            image,
-            names,
-            is_attested,
-        } in chosen
-        {
+        for Chosen { image, names } in chosen {
             let catalog = self.shared.catalog();
             let Some(record) = catalog.record(&image.id) else {
                 return Err(gone(&image.id));

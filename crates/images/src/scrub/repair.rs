@@ -99,7 +99,7 @@ fn make_anew(
     found: &Compared,
 ) -> Result<Option<(LayerDraft, LayerInfo)>> {
     let parent = shared.parent_of(&layer.chain_id)?;
-    let (draft, info) = shared.remaking().draft(layer, parent.as_ref())?;
+    let (draft, info) = shared.remade(layer, parent.as_ref())?;
     let fresh = compare(shared, layer, &draft.dir_fd(), &mut |_| {})?;
     Ok((fresh != *found).then_some((draft, info)))
 }
@@ -112,14 +112,8 @@ fn replace(
     info: LayerInfo,
 ) -> Result<Outcome> {
     let chain = &layer.chain_id;
-    let snapshotter = &shared.snapshotter;
-    snapshotter
-        .retire_layer(chain)
-        .map_err(Error::layer("retire", chain))?;
-    let placed = snapshotter
-        .commit(draft, info)
-        .and_then(|()| snapshotter.sync());
-    if let Err(error) = placed {
+    shared.replace(chain, draft, info)?;
+    if let Err(error) = shared.snapshotter.sync() {
         shared.hide(chain);
         return Err(Error::layer("commit", chain)(error));
     }

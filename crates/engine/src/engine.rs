@@ -55,7 +55,6 @@ impl Engine {
         builder: Builder,
         facts: Facts,
     ) -> Arc<Self> {
-        let told = containers.events();
         let engine = Arc::new(Self {
             runtime,
             images,
@@ -69,7 +68,12 @@ impl Engine {
             events: Events::default(),
             facts,
         });
-        tokio::spawn(containers::events::pass_on(told, Arc::downgrade(&engine)));
+        let bus = Arc::downgrade(&engine);
+        engine.containers.listen(move |event| {
+            if let Some(engine) = bus.upgrade() {
+                containers::events::pass_on(event, &engine.events);
+            }
+        });
         engine
     }
 }

@@ -10,7 +10,6 @@ use berth_metadata::{Store, schema};
 use berth_names::Digest;
 use berth_network::Networks;
 use berth_plugins::Plugins;
-use tokio::sync::broadcast;
 
 use crate::config::{Config, HostConfig, NetworkingConfig};
 use crate::container::Container;
@@ -101,14 +100,9 @@ impl Containers {
         Ok(Self { house, commands })
     }
 
-    /// Waits until those who listen have all events of now, a second at most.
-    pub async fn until_told(&self) {
-        self.house.until_told().await;
-    }
-
-    /// What happens from now on.
-    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.house.events()
+    /// Has what happens from now on told, in its order. `listener` must not wait; there is one.
+    pub fn listen(&self, listener: impl Fn(Event) + Send + Sync + 'static) {
+        self.house.listen(Box::new(listener));
     }
 
     pub(crate) fn house(&self) -> &House {

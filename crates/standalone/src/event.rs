@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{Nanos, Record};
+use crate::record::Record;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -13,7 +13,6 @@ pub struct Event {
     /// Of what it happened to: an id, or a volume's name.
     pub id: String,
     pub attributes: BTreeMap<String, String>,
-    pub at: Nanos,
 }
 
 impl Event {
@@ -27,7 +26,6 @@ impl Event {
             action: action.into(),
             id: record.id.to_string(),
             attributes,
-            at: berth_lifecycle::record::now(),
         }
     }
 

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use berth_images::Images;
 use berth_lifecycle::request::Owner;
@@ -13,7 +12,6 @@ use berth_names::ContainerId;
 use berth_network::Networks;
 use berth_plugins::Plugins;
 use parking_lot::RwLock;
-use tokio::sync::broadcast;
 
 use crate::config::HostConfig;
 use crate::container::Container;
@@ -30,11 +28,8 @@ use crate::sharing::Sharing;
 use crate::task::Task;
 use crate::volumes::Volumes;
 
-/// Events that may wait for one who listens.
-const EVENTS: usize = 1024;
-/// How often, and after how long, it is looked whether they were heard.
-const LOOKS: usize = 1000;
-const LOOK: Duration = Duration::from_millis(1);
+/// Who is told what happens, in the moment in which it is: nobody is answered before.
+type Listener = Box<dyn Fn(Event) + Send + Sync>;
 
 /// What every task shares.
 pub(crate) struct House {
@@ -45,7 +40,7 @@ pub(crate) struct House {
     pub volumes: Arc<Volumes>,
     pub commands: Arc<Commands>,
     store: Store,
-    events: broadcast::Sender<Arc<Event>>,
+    listener: OnceLock<Listener>,
     all: RwLock<All>,
 }
 
@@ -68,7 +63,7 @@ impl House {
         Ok(Arc::new(Self {
             volumes: Arc::new(Volumes::open(&root, store.clone(), plugins)?),
             commands: Arc::default(),
-            events: broadcast::Sender::new(EVENTS),
+            listener: OnceLock::new(),
             all: RwLock::default(),
             root,
             runtime,
@@ -78,8 +73,9 @@ impl House {
         }))
     }
 
-    pub fn events(&self) -> broadcast::Receiver<Arc<Event>> {
-        self.events.subscribe()
+    pub fn listen(&self, listener: Listener) {
+        // There is one door.
+        let _second = self.listener.set(listener);
     }
 
     pub fn all(&self) -> Vec<Arc<Container>> {
@@ -114,17 +110,10 @@ impl House {
     }
 
     /// Nobody listens is no failure.
-    pub async fn until_told(&self) {
-        for _look in 0..LOOKS {
-            if self.events.is_empty() {
-                return;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
     pub fn tell(&self, event: Event) {
-        let _ = self.events.send(Arc::new(event));
+        if let Some(listener) = self.listener.get() {
+            listener(event);
+        }
     }
 
     pub fn add(

@@ -258,7 +258,6 @@ fn of_network(network: &NetworkDefinition, action: &str, container: &ContainerId
         attributes: attributes
             .map(|(key, value)| (key.to_owned(), value))
             .into(),
-        at: berth_lifecycle::record::now(),
     }
 }
 

@@ -28,8 +28,6 @@ pub fn routes() -> Router<Arc<Engine>> {
 
 async fn events(State(engine): State<Arc<Engine>>, query: Query) -> Result<Response> {
     let selection = Selection::parse(&query)?;
-    // Who asks what happened is to hear of what an earlier answer of this daemon told already.
-    engine.containers.until_told().await;
     let listener = Listener::new(engine.events.subscribe(), selection);
     let mut response = Response::new(Body::from_stream(listener.lines()));
     let json = HeaderValue::from_static("application/json");

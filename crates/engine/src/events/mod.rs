@@ -110,24 +110,12 @@ impl Events {
         id: impl Into<String>,
         attributes: BTreeMap<String, String>,
     ) -> i64 {
-        let now = i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos());
-        self.publish_at(now.unwrap_or(i64::MAX), kind, action, id, attributes)
-    }
-
-    /// The same for what happened at `now`, in nanoseconds, and is heard of a little later.
-    pub fn publish_at(
-        &self,
-        now: i64,
-        kind: Kind,
-        action: impl Into<String>,
-        id: impl Into<String>,
-        attributes: BTreeMap<String, String>,
-    ) -> i64 {
         let (action, id) = (action.into(), id.into());
         let is_legacy = matches!(kind, Kind::Container | Kind::Image);
         let is_container = kind == Kind::Container;
         let mut past = self.past.lock();
-        let at = now.max(past.last + 1);
+        let now = i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos());
+        let at = now.unwrap_or(i64::MAX).max(past.last + 1);
         past.last = at;
         let event = Arc::new(Event {
             status: is_legacy.then(|| action.clone()),

@@ -83,55 +83,63 @@ impl Architecture {
     }
 
     /// The number of a call, as it appears in `seccomp_data.nr`.
-    pub(crate) fn number(self, name: &str) -> Option<u32> {
-        let at = TABLE
-            .binary_search_by(|(known, _)| (*known).cmp(name))
-            .ok()?;
-        let numbers = TABLE.get(at)?.1;
+    pub(crate) fn number(self, call: Call) -> Option<u32> {
+        let [x86_64, x86, x32, aarch64, arm] = call.numbers;
         let number = match self {
-            Self::X86_64 => numbers[0],
-            Self::X86 => numbers[1],
-            Self::X32 => numbers[2],
-            Self::Aarch64 => numbers[3],
-            Self::Arm => numbers[4],
+            Self::X86_64 => x86_64,
+            Self::X86 => x86,
+            Self::X32 => x32,
+            Self::Aarch64 => aarch64,
+            Self::Arm => arm,
         };
-        let number = u32::try_from(number).ok()?;
+        let number = u32::try_from(*number).ok()?;
         Some(match self {
             Self::X32 => number | X32_BIT,
             _ => number,
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn number_of(self, name: &str) -> Option<u32> {
+        self.number(Call::named(name)?)
+    }
+
     /// On x86, calls about sockets and System V objects also go through one
     /// call each whose first argument says which is meant. A rule for a call
     /// has to cover that way too.
-    pub(crate) fn multiplexed(self, name: &str) -> Option<Multiplexed> {
+    pub(crate) fn multiplexed(self, call: Call) -> Option<Multiplexed> {
         if self != Self::X86 {
             return None;
         }
-        let find = |list: &[(&str, u32)]| {
-            list.iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, number)| *number)
+        let (through, selector, mask) = match (socket_call(call.name), ipc_call(call.name)) {
+            (Some(selector), _) => ("socketcall", selector, u64::from(u32::MAX)),
+            // The high half of the selector is the version of the structures.
+            (None, Some(selector)) => ("ipc", selector, 0xffff),
+            (None, None) => return None,
         };
-        let socket =
-            find(SOCKET_CALLS).map(|selector| ("socketcall", selector, u64::from(u32::MAX)));
-        // The high half of the selector is the version of the structures.
-        let ipc = || find(IPC_CALLS).map(|selector| ("ipc", selector, 0xffff));
-        let (through, selector, mask) = socket.or_else(ipc)?;
         Some(Multiplexed {
-            number: self.number(through)?,
+            number: self.number(Call::named(through)?)?,
             mask,
-            selector: u64::from(selector),
+            selector,
         })
     }
 }
 
-/// True if any architecture has a call of this name.
-pub(crate) fn is_known(name: &str) -> bool {
-    TABLE
-        .binary_search_by(|(known, _)| (*known).cmp(name))
-        .is_ok()
+/// A call that some architecture has: what its name is looked up to, once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    name: &'static str,
+    numbers: &'static [i32; 5],
+}
+
+impl Call {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let at = TABLE
+            .binary_search_by(|(known, _)| (*known).cmp(name))
+            .ok()?;
+        let (name, numbers) = TABLE.get(at)?;
+        Some(Self { name, numbers })
+    }
 }
 
 /// A call as an argument of another one.
@@ -145,43 +153,49 @@ pub(crate) struct Multiplexed {
     pub(crate) selector: u64,
 }
 
-const SOCKET_CALLS: &[(&str, u32)] = &[
-    ("socket", 1),
-    ("bind", 2),
-    ("connect", 3),
-    ("listen", 4),
-    ("accept", 5),
-    ("getsockname", 6),
-    ("getpeername", 7),
-    ("socketpair", 8),
-    ("send", 9),
-    ("recv", 10),
-    ("sendto", 11),
-    ("recvfrom", 12),
-    ("shutdown", 13),
-    ("setsockopt", 14),
-    ("getsockopt", 15),
-    ("sendmsg", 16),
-    ("recvmsg", 17),
-    ("accept4", 18),
-    ("recvmmsg", 19),
-    ("sendmmsg", 20),
-];
+fn socket_call(name: &str) -> Option<u64> {
+    Some(match name {
+        "socket" => 1,
+        "bind" => 2,
+        "connect" => 3,
+        "listen" => 4,
+        "accept" => 5,
+        "getsockname" => 6,
+        "getpeername" => 7,
+        "socketpair" => 8,
+        "send" => 9,
+        "recv" => 10,
+        "sendto" => 11,
+        "recvfrom" => 12,
+        "shutdown" => 13,
+        "setsockopt" => 14,
+        "getsockopt" => 15,
+        "sendmsg" => 16,
+        "recvmsg" => 17,
+        "accept4" => 18,
+        "recvmmsg" => 19,
+        "sendmmsg" => 20,
+        _ => return None,
+    })
+}
 
-const IPC_CALLS: &[(&str, u32)] = &[
-    ("semop", 1),
-    ("semget", 2),
-    ("semctl", 3),
-    ("semtimedop", 4),
-    ("msgsnd", 11),
-    ("msgrcv", 12),
-    ("msgget", 13),
-    ("msgctl", 14),
-    ("shmat", 21),
-    ("shmdt", 22),
-    ("shmget", 23),
-    ("shmctl", 24),
-];
+fn ipc_call(name: &str) -> Option<u64> {
+    Some(match name {
+        "semop" => 1,
+        "semget" => 2,
+        "semctl" => 3,
+        "semtimedop" => 4,
+        "msgsnd" => 11,
+        "msgrcv" => 12,
+        "msgget" => 13,
+        "msgctl" => 14,
+        "shmat" => 21,
+        "shmdt" => 22,
+        "shmget" => 23,
+        "shmctl" => 24,
+        _ => return None,
+    })
+}
 
 #[cfg(test)]
 mod tests {
@@ -224,7 +238,11 @@ mod tests {
             (X86_64, "no_such_call", None),
             (X86_64, "", None),
         ] {
-            assert_eq!(architecture.number(name), number, "{architecture:?} {name}");
+            assert_eq!(
+                architecture.number_of(name),
+                number,
+                "{architecture:?} {name}"
+            );
         }
     }
 
@@ -245,7 +263,7 @@ mod tests {
                 continue;
             };
             let number = number.trim().parse().unwrap();
-            assert_eq!(Architecture::X86_64.number(name), Some(number), "{name}");
+            assert_eq!(Architecture::X86_64.number_of(name), Some(number), "{name}");
             seen += 1;
         }
         assert!(seen > 300);
@@ -253,14 +271,15 @@ mod tests {
 
     #[test]
     fn x86_calls_inside_calls_are_found() {
-        let socket = Architecture::X86.multiplexed("socket").unwrap();
+        let inside = |on: Architecture, name| on.multiplexed(Call::named(name).unwrap());
+        let socket = inside(Architecture::X86, "socket").unwrap();
         assert_eq!((socket.number, socket.selector), (102, 1));
-        let shmat = Architecture::X86.multiplexed("shmat").unwrap();
+        let shmat = inside(Architecture::X86, "shmat").unwrap();
         assert_eq!(
             (shmat.number, shmat.selector, shmat.mask),
             (117, 21, 0xffff)
         );
-        assert_eq!(Architecture::X86.multiplexed("read"), None);
-        assert_eq!(Architecture::X86_64.multiplexed("socket"), None);
+        assert_eq!(inside(Architecture::X86, "read"), None);
+        assert_eq!(inside(Architecture::X86_64, "socket"), None);
     }
 }

@@ -158,7 +158,7 @@ pub(crate) fn argument(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::architecture::{X32_BIT, is_known};
+    use crate::architecture::{Call, X32_BIT};
     use crate::compile::compile_for;
     use crate::interpreter::{Data, run};
     use crate::program::Program;
@@ -176,7 +176,7 @@ mod tests {
     fn ask(program: &Program, on: Architecture, name: &str, arguments: &[u64]) -> u32 {
         let mut data = Data {
             number: on
-                .number(name)
+                .number_of(name)
                 .unwrap_or_else(|| panic!("{name} on {on:?}")),
             architecture: on.audit(),
             ..Data::default()
@@ -203,7 +203,7 @@ mod tests {
                 );
             }
         }
-        assert!(is_known("clone3"));
+        assert!(Call::named("clone3").is_some());
     }
 
     #[test]
@@ -341,7 +341,7 @@ mod tests {
             let with = program(&[*capability]);
             let without = program(&[]);
             for name in *names {
-                let Some(_) = Architecture::X86_64.number(name) else {
+                let Some(_) = Architecture::X86_64.number_of(name) else {
                     continue;
                 };
                 let on = Architecture::X86_64;

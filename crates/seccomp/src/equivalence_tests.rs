@@ -1,6 +1,6 @@
 //! A program decides as a direct reading of its profile does.
 
-use crate::architecture::{ARM_PRIVATE, Architecture, X32_BIT};
+use crate::architecture::{ARM_PRIVATE, Architecture, Call, X32_BIT};
 use crate::compile::{compile_for, filtered};
 use crate::default_profile::{argument, default_profile_for};
 use crate::error::Error;
@@ -49,7 +49,7 @@ fn evaluate(native: Architecture, profile: &LinuxSeccomp, data: &Data) -> u32 {
     let newest = rules
         .iter()
         .flat_map(|rule| rule.names())
-        .filter_map(|name| architecture.number(name))
+        .filter_map(|name| architecture.number_of(name))
         .filter(|number| architecture != Architecture::Arm || *number < ARM_PRIVATE)
         .max();
     let lenient = matches!(
@@ -79,7 +79,7 @@ fn speaks(architecture: Architecture, rule: &LinuxSyscall, data: &Data) -> Optio
     let named = rule
         .names()
         .iter()
-        .any(|name| architecture.number(name) == Some(data.number));
+        .any(|name| architecture.number_of(name) == Some(data.number));
     if named && arguments.is_empty() {
         return Some(Holds::Always);
     }
@@ -100,7 +100,7 @@ fn speaks(architecture: Architecture, rule: &LinuxSyscall, data: &Data) -> Optio
     let inside: Vec<_> = rule
         .names()
         .iter()
-        .filter_map(|name| architecture.multiplexed(name))
+        .filter_map(|name| architecture.multiplexed(Call::named(name)?))
         .filter(|inside| inside.number == data.number)
         .collect();
     if inside.is_empty() || !arguments.is_empty() {
@@ -280,7 +280,7 @@ prop_compose! {
         arguments in prop::array::uniform6(any_value()),
         foreign in prop::option::weighted(0.05, any::<u32>()),
     ) -> Data {
-        let number = on.number(name).unwrap_or(3).wrapping_add_signed(nudge);
+        let number = on.number_of(name).unwrap_or(3).wrapping_add_signed(nudge);
         Data {
             number: odd.unwrap_or(number),
             architecture: foreign.unwrap_or(on.audit()),
@@ -361,7 +361,7 @@ fn large_programs_keep_their_targets_and_too_large_ones_are_refused() {
     let program = compile_for(Architecture::X86_64, &profile).unwrap();
     assert!(program.instructions.len() > 1500);
     for (at, (name, _)) in TABLE.iter().enumerate() {
-        let Some(number) = Architecture::X86_64.number(name) else {
+        let Some(number) = Architecture::X86_64.number_of(name) else {
             continue;
         };
         for (first, expected) in [

@@ -8,7 +8,7 @@
 //! default action anyway are passed over. Profiles are written with these
 //! readings of libseccomp and its users in mind.
 
-use crate::architecture::{ARM_PRIVATE, Architecture, is_known};
+use crate::architecture::{ARM_PRIVATE, Architecture, Call};
 use crate::condition::Condition;
 use crate::error::{Error, Result};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSyscall};
@@ -45,7 +45,7 @@ pub(crate) struct Policy {
 
 #[derive(Debug)]
 struct Rule {
-    names: Vec<String>,
+    calls: Vec<Call>,
     verdict: Verdict,
     /// Any of these; each holds if all of its conditions do. One empty
     /// alternative for a rule without conditions.
@@ -81,20 +81,13 @@ impl Policy {
         };
         let mut unknown = BTreeSet::new();
         for syscall in profile.syscalls().iter().flatten() {
-            unknown.extend(
-                syscall
-                    .names()
-                    .iter()
-                    .filter(|name| !is_known(name))
-                    .cloned(),
-            );
-            policy.add(syscall)?;
+            policy.add(syscall, &mut unknown)?;
         }
         policy.unknown = unknown.into_iter().collect();
         Ok(policy)
     }
 
-    fn add(&mut self, syscall: &LinuxSyscall) -> Result<()> {
+    fn add(&mut self, syscall: &LinuxSyscall, unknown: &mut BTreeSet<String>) -> Result<()> {
         let label = syscall.names().first().map_or("no call", String::as_str);
         let verdict = verdict(label, syscall.action(), syscall.errno_ret())?;
         if syscall.action() == LinuxSeccompAction::ScmpActNotify {
@@ -107,8 +100,15 @@ impl Policy {
             self.notifies = true;
         }
         let alternatives = alternatives(label, syscall.args().as_deref().unwrap_or_default())?;
+        let mut calls = Vec::with_capacity(syscall.names().len());
+        for name in syscall.names() {
+            match Call::named(name) {
+                Some(call) => calls.push(call),
+                None => drop(unknown.insert(name.clone())),
+            }
+        }
         self.rules.push(Rule {
-            names: syscall.names().clone(),
+            calls,
             verdict,
             alternatives,
         });
@@ -123,9 +123,9 @@ impl Policy {
             .iter()
             .filter(|rule| rule.verdict != self.default)
         {
-            for name in &rule.names {
-                let plain = architecture.number(name).map(|number| (number, None));
-                let inside = architecture.multiplexed(name).and_then(|inside| {
+            for call in &rule.calls {
+                let plain = architecture.number(*call).map(|number| (number, None));
+                let inside = architecture.multiplexed(*call).and_then(|inside| {
                     // What the other way passes is in memory, so a rule about
                     // arguments cannot be asked there.
                     rule.is_plain().then(|| {
@@ -150,8 +150,8 @@ impl Policy {
         let newest = self
             .rules
             .iter()
-            .flat_map(|rule| &rule.names)
-            .filter_map(|name| architecture.number(name))
+            .flat_map(|rule| &rule.calls)
+            .filter_map(|call| architecture.number(*call))
             .filter(|number| architecture != Architecture::Arm || *number < ARM_PRIVATE)
             .max()?;
         Some((newest + 1, self.newer))

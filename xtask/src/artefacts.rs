@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use crate::command::{cargo, run};
 use crate::workspace;
 
-/// Linked statically: what lives once per container must not drag a C library
-/// and its relocations along.
+/// Linked statically: what lives once per container, or comes and goes with each layer, must not drag
+/// a C library and its relocations along.
 const STATIC_TARGET: &str = if cfg!(target_arch = "aarch64") {
     "aarch64-unknown-linux-gnu"
 } else {
@@ -19,11 +19,14 @@ const STATIC_TARGET: &str = if cfg!(target_arch = "aarch64") {
 const STATIC_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
 /// Package and program of what is linked statically.
-const STATIC: [(&str, &str); 3] = [
-    ("containerd-shim-berth-v1", "containerd-shim-berth-v1"),
-    ("berth-executor", "berth-pod-init"),
-    ("berth-oci", "berth-oci"),
+const STATIC: [(&str, &str); 4] = [
+    SHIM,
+    POD_INIT,
+    (OCI, OCI),
+    ("berth-unpack-worker", "berth-unpack"),
 ];
+const SHIM: (&str, &str) = ("containerd-shim-berth-v1", "containerd-shim-berth-v1");
+const POD_INIT: (&str, &str) = ("berth-executor", "berth-pod-init");
 
 /// The profile of tests.
 const DEV: &str = "dev";
@@ -122,9 +125,8 @@ fn build_program(
 pub fn build_shim() -> Result<()> {
     let out = workspace::artefacts();
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    let [shim, init, _] = STATIC;
-    build_static(shim.0, shim.1)?;
-    build_static(init.0, init.1)
+    build_static(SHIM.0, SHIM.1)?;
+    build_static(POD_INIT.0, POD_INIT.1)
 }
 
 /// Builds the runtime with runc's command line, and what looks around in its

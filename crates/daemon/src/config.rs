@@ -89,6 +89,8 @@ pub struct Config {
     /// The init of pods with a shared PID namespace; empty means `berth-pod-init` beside the
     /// daemon's own binary.
     pub pod_init: PathBuf,
+    /// Unpacks layers; empty means `berth-unpack` beside the daemon's own binary.
+    pub unpack: PathBuf,
     /// Where relative localhost seccomp profiles are found.
     pub seccomp_dir: PathBuf,
     /// Directories of CDI files; what a later one describes wins.
@@ -131,6 +133,7 @@ impl Default for Config {
             cni_conf_template: PathBuf::new(),
             shim: PathBuf::new(),
             pod_init: PathBuf::new(),
+            unpack: PathBuf::new(),
             seccomp_dir: "/var/lib/kubelet/seccomp".into(),
             cdi_dirs: DEFAULT_CDI_DIRS.map(PathBuf::from).to_vec(),
             criu: PathBuf::new(),
@@ -218,6 +221,9 @@ impl Config {
         }
         if self.pod_init.as_os_str().is_empty() {
             self.pod_init = beside("berth-pod-init");
+        }
+        if self.unpack.as_os_str().is_empty() {
+            self.unpack = beside("berth-unpack");
         }
         if self.serves_docker() && self.docker_socket == self.socket {
             bail!("docker-socket and socket are both {:?}", self.socket);

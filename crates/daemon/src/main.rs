@@ -25,9 +25,6 @@ fn main() -> ExitCode {
     if let Some(code) = berth_rootless::hold_if_asked() {
         return code;
     }
-    if berth_unpack_worker::is_asked_for() {
-        return berth_unpack_worker::serve();
-    }
     let flags = Flags::parse();
     match run(flags) {
         Ok(()) => ExitCode::SUCCESS,

@@ -123,6 +123,8 @@ fn rooms(config: &Config, plugins: Plugins) -> Result<(Parts, Network, Networks)
         ..RegistryConfig::default()
     })
     .context("cannot set up the registry client")?;
+    let unpack = Program::open(&config.unpack)
+        .with_context(|| format!("the program {:?} cannot be used", config.unpack))?;
     let images = Images::open(
         content,
         Arc::clone(&snapshots),
@@ -130,7 +132,7 @@ fn rooms(config: &Config, plugins: Plugins) -> Result<(Parts, Network, Networks)
         store.clone(),
         berth_images::Config {
             layers_at_once: config.pull.layers_at_once,
-            unpacker: Unpacker::Apart(Program::own()),
+            unpacker: Unpacker::Apart(unpack),
             ..berth_images::Config::default()
         },
     )

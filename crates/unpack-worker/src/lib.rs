@@ -1,10 +1,10 @@
 //! Layers unpacked by a process that can reach nothing but the layer.
 //!
 //! A layer comes from strangers, and decoders and parsers have bugs. So the daemon does not run them:
-//! for each layer it starts its own program again, which decompresses, parses, hashes and writes.
+//! for each layer it starts a small program that decompresses, parses, hashes and writes.
 //!
 //! ```text
-//!  daemon                                     worker: `berthd unpack-layer`
+//!  daemon                                     worker: `berth-unpack layer`
 //!    start ── socket, pipe ─────────────────▶ its own namespaces
 //!    the layer's directory as a mount ──────▶ an empty root, few capabilities, limits, a filter
 //!    the layer's bytes, as they come ───────▶ unpacks
@@ -33,4 +33,4 @@ pub use unpacker::{Program, Unpacker, layer};
 pub use worker::{is_asked_for, serve};
 
 /// The argument by which a program is asked to be a worker.
-const ARGUMENT: &str = "unpack-layer";
+const ARGUMENT: &str = "layer";

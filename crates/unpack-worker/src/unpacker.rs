@@ -1,17 +1,18 @@
 //! The daemon's side: a worker for each layer.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use berth_kernel::{
     AttributeChange, Errno, MountFlags, clone_tree, receive_with_fds, set_attributes, socket_pair,
 };
 use berth_unpack::{Applied, Directly, Error, Marker, Options, Result};
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, accessat, fstat};
 
 use crate::ARGUMENT;
 use crate::answer::{Answer, Marked, readable, receive, send};
@@ -26,14 +27,33 @@ const SIGNALLED: i32 = 128;
 #[derive(Debug, Clone)]
 pub struct Program {
     path: PathBuf,
+    /// Keeps what is executed from being another one.
+    _file: Option<Arc<OwnedFd>>,
 }
 
 impl Program {
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            _file: None,
+        }
     }
 
-    /// The calling program itself, as it was started: also after its file was replaced.
+    /// The program as it is now: also after its file was replaced.
+    ///
+    /// # Errors
+    /// The kernel's: there is none, or it is not for this user.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        accessat(CWD, path, Access::EXEC_OK, AtFlags::empty())?;
+        Ok(Self {
+            path: format!("/proc/self/fd/{}", file.as_raw_fd()).into(),
+            _file: Some(Arc::new(file)),
+        })
+    }
+
+    /// The calling program itself, as it was started.
     pub fn own() -> Self {
         Self::at("/proc/self/exe")
     }

@@ -73,7 +73,12 @@ impl Own {
         for directory in above {
             fs::set_permissions(directory, Permissions::from_mode(0o711))?;
         }
-        for program in ["berthd", "containerd-shim-berth-v1", "berth-pod-init"] {
+        for program in [
+            "berthd",
+            "containerd-shim-berth-v1",
+            "berth-pod-init",
+            "berth-unpack",
+        ] {
             let from = workspace::artefacts().join(program);
             fs::copy(&from, self.directory.join("bin").join(program))
                 .with_context(|| format!("copying {}", from.display()))?;

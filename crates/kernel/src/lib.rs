@@ -12,6 +12,7 @@
 mod bpf;
 mod capabilities;
 mod clone;
+mod command_line;
 mod descriptors;
 mod execute;
 mod heap;
@@ -39,6 +40,7 @@ pub use capabilities::{
 pub use clone::{
     Clone3, Cloned, exit_now, is_single_threaded, pidfd_open, pidfd_send_signal, process_start,
 };
+pub use command_line::CommandLine;
 pub use descriptors::{close_on_exec_from, duplicate_onto, duplicate_to, inherit, unread_by_peer};
 pub use execute::{Execution, executable_at};
 pub use heap::{limit_arenas, release_free_memory};

@@ -26,10 +26,14 @@ pub(crate) struct Launch<'a> {
     /// Whose process it is, in errors.
     pub name: String,
     pub bundle: &'a Path,
-    pub rootfs: Vec<Mount>,
-    pub stdio: Stdio,
     pub cgroup: String,
     pub runner: Runner,
+}
+
+/// What a shim that was launched is told.
+pub(crate) struct Work<'a> {
+    pub rootfs: Vec<Mount>,
+    pub stdio: Stdio,
     /// Where its processes come from, if they are not to be made anew.
     pub checkpoint: Option<Checkpoint>,
     /// Who sees all of its output, from the first byte.
@@ -42,11 +46,12 @@ pub(crate) struct Started {
     pub pid: u32,
 }
 
-/// Launches the shim, has it create the process and opens the start gate. `undo` takes it back
-/// with everything that it acquired, from the moment at which there is something.
+/// Launches the shim while `work` is made ready, has it create the process and opens the start gate.
+/// `undo` takes it back with everything that it acquired, from the moment at which there is something.
 pub(crate) async fn start(
     core: &Arc<Core>,
     launch: Launch<'_>,
+    work: impl Future<Output = Result<Work<'_>>>,
     undo: &mut Undo,
 ) -> Result<Started> {
     let failed = |action| Error::of_shim(action, &launch.name);
@@ -56,27 +61,28 @@ pub(crate) async fn start(
             Runner::Foreign(shim) => shim.launch(&core.launcher, launch.id, launch.bundle).await,
         }
     };
-    let launched = launching
-        .instrument(tracing::info_span!("shim launch"))
-        .await;
+    let launching = launching.instrument(tracing::info_span!("shim launch"));
+    // In this order: the shim comes into being while this thread does the work.
+    let (launched, work) = tokio::join!(launching, work);
     let shim = Arc::new(launched.map_err(failed("launch"))?);
     let disposal = dispose(Arc::clone(core), Arc::clone(&shim), launch.cgroup);
     undo.push("shim", disposal);
+    let work = work?;
     berth_faults::at("shim.start.after-launch")?;
     let creating = async {
-        match &launch.checkpoint {
-            None => shim.create(&launch.rootfs, &launch.stdio).await,
-            Some(from) => shim.restore(&launch.rootfs, &launch.stdio, from).await,
+        match &work.checkpoint {
+            None => shim.create(&work.rootfs, &work.stdio).await,
+            Some(from) => shim.restore(&work.rootfs, &work.stdio, from).await,
         }
     };
     let creating = creating.instrument(tracing::info_span!("shim create"));
-    let action = match launch.checkpoint {
+    let action = match work.checkpoint {
         None => "create",
         Some(_) => "restore",
     };
     let pid = creating.await.map_err(failed(action))?;
     berth_faults::at("shim.start.after-create")?;
-    for client in launch.clients {
+    for client in work.clients {
         let (stdout, stderr) = (client.stdout.as_deref(), client.stderr.as_deref());
         let attached = shim.attach(None, stdout, stderr).await;
         attached.map_err(failed("attach to"))?;

@@ -1,4 +1,4 @@
-//! Launching Berth's own shim: one spawn, and the socket is there before it.
+//! Launching Berth's own shim: a copy of one that waits, and the socket is there before it.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use crate::foreign::Link;
 use crate::shim::{SOCKET_NAME, Shim};
 use crate::socket;
 use crate::types::Exit;
+use crate::zygote::Zygote;
 
 /// What a shim writes its own messages to, in the bundle.
 const LOG_NAME: &str = "shim.log";
@@ -30,6 +31,7 @@ pub struct Launcher {
     /// Where the binary is executed from; keeps the view's descriptor open.
     executable: PathBuf,
     sealed: Option<OwnedFd>,
+    zygote: Zygote,
 }
 
 impl Launcher {
@@ -55,6 +57,7 @@ impl Launcher {
             binary,
             executable,
             sealed,
+            zygote: Zygote::default(),
         })
     }
 
@@ -68,34 +71,23 @@ impl Launcher {
     }
 
     /// Starts a shim for the container and connects to it. The socket listens
-    /// before the process exists, so nothing is waited for. The child is reaped
-    /// by a task of the current tokio runtime.
+    /// before the process exists, so nothing is waited for but the process's
+    /// number.
     pub async fn launch(&self, id: &str, bundle: &Path) -> Result<Shim, Error> {
         let path = bundle.join(SOCKET_NAME);
         let listener = socket::bind(&path).map_err(path_error("bind", &path))?;
         berth_faults::passing("shim.launch.after-bind");
         let log = open_log(&bundle.join(LOG_NAME))?;
-        let mut child = self
-            .command()
-            .args(["-id", id, "serve"])
-            .stdin(ProcessStdio::from(OwnedFd::from(listener)))
-            .stdout(ProcessStdio::null())
-            .stderr(ProcessStdio::from(log))
-            .spawn()
-            .map_err(|source| {
-                let _ = std::fs::remove_file(&path);
-                let id = id.to_owned();
-                Error::Launch { id, source }
-            })?;
+        let copying = self
+            .zygote
+            .copy(|| self.command(), id, listener.into(), log.into());
+        let pid = copying.await.map_err(|source| {
+            let _ = std::fs::remove_file(&path);
+            let id = id.to_owned();
+            Error::Launch { id, source }
+        })?;
         berth_faults::passing("shim.launch.after-spawn");
-        let pid = child.id();
-        let name = id.to_owned();
-        tokio::spawn(async move {
-            match child.wait().await {
-                Ok(status) if status.success() => {}
-                status => tracing::warn!(id = name, ?status, "shim ended"),
-            }
-        });
+        let pid = u32::try_from(pid.as_raw_pid()).ok();
         Shim::connect_to(id, bundle, &path, 2, pid).await
     }
 

@@ -20,6 +20,7 @@ mod rpc;
 mod shim;
 mod socket;
 mod types;
+mod zygote;
 
 pub use error::{Code, Error};
 pub use exit_record::{ExitRecord, read_exit_record};

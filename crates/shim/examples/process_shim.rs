@@ -14,6 +14,7 @@ use berth_shim::args::Args;
 use berth_shim::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
 use berth_shim::serve::serve;
 use berth_shim::status::EngineError;
+use berth_shim::zygote;
 use containerd_shim_protos::ttrpc::proto::Code;
 
 #[derive(Default)]
@@ -193,7 +194,11 @@ fn main() -> ExitCode {
     let Ok(args) = Args::parse(std::env::args_os().skip(1)) else {
         return ExitCode::from(2);
     };
-    match serve(&args, |_before| Processes::default()) {
+    let served = match args.action.as_str() {
+        "zygote" => zygote::run(|_before| Processes::default()),
+        _ => serve(&args, |_before| Processes::default()),
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", berth_shim::status::chain(&error));

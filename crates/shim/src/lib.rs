@@ -15,6 +15,8 @@
 //!
 //! * `serve` with a listening Unix socket as standard input (or as descriptor 3):
 //!   what Berth's daemon does, and what `start` does with itself.
+//! * `zygote` with a socket on which it is told to copy itself, see [`zygote`]: how
+//!   the daemon starts most shims.
 //! * `copy` likewise, for a container that another shim runs, see [`copy`].
 //! * `start` and `delete` as containerd does, see [`start`] and [`cleanup`]; what happens then is
 //!   told to it, see [`events`] and [`publisher`].
@@ -63,3 +65,4 @@ pub mod signals;
 pub mod start;
 pub mod status;
 pub mod wire;
+pub mod zygote;

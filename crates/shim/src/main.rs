@@ -7,7 +7,7 @@ use berth_shim::args::Args;
 use berth_shim::dispatch::delete_response;
 use berth_shim::oci::OciEngine;
 use berth_shim::status::chain;
-use berth_shim::{cleanup, copy, info, serve, start};
+use berth_shim::{cleanup, copy, info, serve, start, zygote};
 use containerd_shim_protos::protobuf::Message;
 
 const WRONG_USE: u8 = 2;
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let done: Result<(), Box<dyn std::error::Error>> = match args.action.as_str() {
         "" if args.info => print_info(),
         "serve" => serve::serve(&args, OciEngine::new).map_err(Into::into),
+        "zygote" => zygote::run(OciEngine::on_known_host()).map_err(Into::into),
         "copy" if !args.id.is_empty() => copy::copy(&args).map_err(Into::into),
         "start" if !args.id.is_empty() => print_address(&args),
         "delete" if !args.id.is_empty() => delete(&args),

@@ -38,6 +38,16 @@ impl OciEngine {
         }
     }
 
+    /// Makes engines that need not look at the host's cgroups again.
+    pub fn on_known_host() -> impl FnOnce(Before) -> Self {
+        // A failure is found again, and told, by whoever makes a container.
+        let host = CgroupHost::detect().ok();
+        move |before| Self {
+            host,
+            ..Self::new(before)
+        }
+    }
+
     fn container(&mut self, operation: &'static str) -> Result<&mut Container, EngineError> {
         self.container.as_mut().ok_or_else(|| EngineError::Step {
             operation,

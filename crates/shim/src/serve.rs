@@ -1,5 +1,6 @@
 //! `serve`: becoming the process that a container lives under.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -16,6 +17,8 @@ use crate::status::{Error, chain};
 /// Below any container, above the daemons that the node cannot do without.
 const OOM_SCORE_ADJ: &str = "-998";
 const OOM_SCORE_PATH: &str = "/proc/self/oom_score_adj";
+/// What the kernel and `ps` call a shim.
+pub(crate) const NAME: &CStr = c"berth-shim";
 
 /// The state that a container must not inherit, as it was before.
 #[derive(Debug, Clone, Copy)]
@@ -41,15 +44,39 @@ pub fn serve<E: Engine>(args: &Args, engine: impl FnOnce(Before) -> E) -> Result
 /// Sets the process up; what is left is to run the server.
 pub fn prepare<E: Engine>(engine: impl FnOnce(Before) -> E) -> Result<Server<E>, Error> {
     let listener = inherited_listener()?;
+    let before = set_up(NAME);
+    server(listener, before, engine)
+}
+
+/// Serves in a process that is a copy of one that was set up.
+pub(crate) fn on<E: Engine>(
+    listener: UnixListener,
+    before: Before,
+    engine: impl FnOnce(Before) -> E,
+) -> Result<(), Error> {
+    server(listener, before, engine)?.run()
+}
+
+/// What a copy of the process inherits.
+pub(crate) fn set_up(name: &CStr) -> Before {
     // What else came over exec is not for containers.
     let _ = berth_kernel::close_on_exec_from(3);
+    let _ = berth_kernel::set_process_name(name);
+    // It is there wherever a process can be.
+    let _ = rustix::process::chdir("/");
+    protect_from_oom()
+}
+
+/// What each process has to do for itself.
+fn server<E: Engine>(
+    listener: UnixListener,
+    before: Before,
+    engine: impl FnOnce(Before) -> E,
+) -> Result<Server<E>, Error> {
     // Fails only for the leader of a group, which a shell may have made us.
     let _ = rustix::process::setsid();
-    let _ = berth_kernel::set_process_name(c"berth-shim");
     berth_kernel::set_child_subreaper(true)
         .map_err(|source| Error::system("become subreaper", source))?;
-    rustix::process::chdir("/").map_err(|source| Error::path("change to", "/", source))?;
-    let before = protect_from_oom();
     let signals = Signals::take_over()?;
     Server::new(listener, signals, engine(before))
 }
@@ -60,9 +87,7 @@ fn inherited_listener() -> Result<UnixListener, Error> {
     let stdin = std::io::stdin();
     if listens(&stdin) {
         let listener = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).map_err(|e| fail(e.into()))?;
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|source| Error::path("open", "/dev/null", source))?;
-        berth_kernel::duplicate_onto(&null, 0).map_err(|e| fail(e.into()))?;
+        nothing_on_stdin()?;
         return Ok(UnixListener::from(listener));
     }
     let inherited: OwnedFd = berth_kernel::inherit(3).map_err(|e| fail(e.into()))?;
@@ -70,6 +95,13 @@ fn inherited_listener() -> Result<UnixListener, Error> {
         return Err(fail(std::io::ErrorKind::NotConnected.into()));
     }
     Ok(UnixListener::from(inherited))
+}
+
+pub(crate) fn nothing_on_stdin() -> Result<(), Error> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|source| Error::path("open", "/dev/null", source))?;
+    berth_kernel::duplicate_onto(&null, 0)
+        .map_err(|source| Error::system("leave standard input", source))
 }
 
 /// Lowers the chance that the kernel kills the shim for memory. Where that is

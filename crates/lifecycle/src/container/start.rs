@@ -12,7 +12,7 @@ use crate::files::ContainerFiles;
 use crate::handlers::Runner;
 use crate::record::{ContainerRecord, PodRecord};
 use crate::restore;
-use crate::shim::{self, Launch, Started};
+use crate::shim::{self, Launch, Started, Work};
 use crate::undo::{Undo, blocking};
 
 /// Has a shim run the container's process. On failure the shim and everything that it acquired is
@@ -25,22 +25,29 @@ pub(super) async fn start(
 ) -> Result<Started> {
     let pod = core.pod(record.pod.as_str())?.view();
     let runner = runner(core, &pod)?;
-    let (rootfs, eased) = prepare(core, &pod, record, files, &runner).await?;
+    let checkpoint = restore::checkpoint(core, record.id.as_str())?;
+    let restored = checkpoint.is_some();
+    let mut eased = false;
+    let work = async {
+        let rootfs;
+        (rootfs, eased) = prepare(core, &pod, record, files, &runner).await?;
+        berth_faults::at("container.start.after-prepare")?;
+        Ok(Work {
+            rootfs,
+            stdio: stdio(record, files),
+            checkpoint,
+            clients,
+        })
+    };
     let launch = Launch {
         id: record.id.as_str(),
         name: record.id.to_string(),
         bundle: files.bundle(),
-        rootfs,
-        stdio: stdio(record, files),
         cgroup: record.cgroup.clone(),
-        runner,
-        checkpoint: restore::checkpoint(core, record.id.as_str())?,
-        clients,
+        runner: runner.clone(),
     };
-    berth_faults::at("container.start.after-prepare")?;
-    let restored = launch.checkpoint.is_some();
     let mut undo = Undo::default();
-    let started = shim::start(core, launch, &mut undo).await;
+    let started = shim::start(core, launch, work, &mut undo).await;
     if eased {
         hold(core, record).await;
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use berth_shim_client::{Shim, Stdio};
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use oci_spec::runtime::{
     Capabilities, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder,
     LinuxNamespaceType, MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::files::{PodFiles, make_dir};
 use crate::handlers::Runner;
 use crate::record::PodRecord;
-use crate::shim::{self, Launch};
+use crate::shim::{self, Launch, Work};
 use crate::undo::{Undo, blocking};
 
 /// A running init. Its end is awaited by the pod's task.
@@ -49,14 +49,16 @@ impl Init {
             id: record.id.as_str(),
             name: format!("init of pod sandbox {}", record.id),
             bundle: &bundle,
-            rootfs: Vec::new(),
-            stdio: Stdio::default(),
             cgroup: cgroup(core, record),
             runner: Runner::Own,
+        };
+        let work = Work {
+            rootfs: Vec::new(),
+            stdio: Stdio::default(),
             checkpoint: None,
             clients: &[],
         };
-        let started = shim::start(core, launch, undo).await?;
+        let started = shim::start(core, launch, future::ready(Ok(work)), undo).await?;
         Ok(Self::adopt(core, record, started.shim, started.pid))
     }
 

@@ -5,6 +5,8 @@
 //! back, waits of the kernel for its readers vanish and the figures mislead.
 
 mod build;
+mod crowd;
+mod density;
 mod docker;
 mod figures;
 mod lists;
@@ -29,6 +31,7 @@ use crate::place::Place;
 use crate::registry::Registry;
 use crate::{artefacts, tools, workspace};
 pub use build::run as build;
+pub use density::run as density;
 pub use docker::run as docker;
 pub use lists::run as lists;
 pub use pull::run as pull;

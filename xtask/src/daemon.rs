@@ -12,7 +12,8 @@ use crate::command::{end, retry};
 use crate::place::Place;
 use crate::{tools, workspace};
 
-const START: Duration = Duration::from_secs(90);
+/// In an emulated machine, beside another one, a program of the profile of tests takes its time to be read.
+const START: Duration = Duration::from_secs(240);
 const STOP: Duration = Duration::from_secs(20);
 
 /// Ends with its value; containers go on.

@@ -7,6 +7,7 @@ mod sources;
 use anyhow::Result;
 
 use crate::outcome::Tally;
+use crate::plots;
 
 /// Runs every rule and prints what breaks it.
 pub fn run() -> Result<Tally> {
@@ -18,6 +19,7 @@ pub fn run() -> Result<Tally> {
     ] {
         tally.check(name, verdict(&broken));
     }
+    tally.check("plots are of the figures beside them", plots::check());
     Ok(tally)
 }
 

@@ -11,6 +11,7 @@ mod demo;
 mod lint;
 mod outcome;
 mod place;
+mod plots;
 mod power;
 mod registry;
 mod suites;
@@ -71,6 +72,9 @@ usage: cargo xtask <command>
                    how long lists of so many records take while pods start
   bench-restart [--release] PODS
                    how soon a killed daemon serves again while so many pods run
+  bench-density [--release] PODS
+                   what so many pods cost that run at once: memory for each, and the
+                   time of calls beside them
   bench-pull [--with-containerd] [--rounds N]
                    how long images of three shapes take to arrive, and how much memory
   bench [--with-containerd | --containerd SOCKET] [--rounds N]
@@ -80,6 +84,7 @@ usage: cargo xtask <command>
                    how long the Docker door takes for a run and an exec
   bench-build [--release]
                    how long builds take: from nothing, unchanged, one file changed
+  plots [--take]   draw docs/figures; with --take what the benches wrote last
   bench --oci      how long berth-oci takes, in turns with crun and runc";
 
 fn main() -> ExitCode {
@@ -190,12 +195,16 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["bench-lists", "--release", records] => bench::lists(records, true).map(|()| true),
         ["bench-restart", pods] => bench::restart(pods, false).map(|()| true),
         ["bench-restart", "--release", pods] => bench::restart(pods, true).map(|()| true),
+        ["bench-density", pods] => bench::density(pods, false).map(|()| true),
+        ["bench-density", "--release", pods] => bench::density(pods, true).map(|()| true),
         ["bench-pull"] => bench::pull(None, false).map(|()| true),
         ["bench-pull", "--with-containerd"] => bench::pull(None, true).map(|()| true),
         ["bench-pull", "--rounds", rounds] => bench::pull(Some(rounds), false).map(|()| true),
         ["bench-pull", "--with-containerd", "--rounds", rounds] => {
             bench::pull(Some(rounds), true).map(|()| true)
         }
+        ["plots"] => plots::draw(false).map(|()| true),
+        ["plots", "--take"] => plots::draw(true).map(|()| true),
         ["bench-docker"] => bench::docker(false).map(|()| true),
         ["bench-docker", "--release"] => bench::docker(true).map(|()| true),
         ["bench-build"] => bench::build(false).map(|()| true),

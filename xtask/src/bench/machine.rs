@@ -52,7 +52,7 @@ fn memory_of(pid: i32, file: &str, key: &str) -> Result<u64> {
 }
 
 /// The number of `Key:   123 kB`; the unit may be absent.
-fn field(text: &str, key: &str) -> Option<u64> {
+pub fn field(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace().next()?.parse().ok()
 }

@@ -25,6 +25,8 @@ const WARM_UP: usize = 3;
 const TURNS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(20);
 
+const PEAK: &str = "peak RSS";
+
 const OPERATIONS: [&str; 3] = ["run", "create + start + delete", "exec"];
 
 /// Marks the process that runs where crun runs.
@@ -277,7 +279,7 @@ fn print_table(sides: &[Runtime], figures: &Figures) {
         .peaks
         .iter()
         .map(|peaks| peaks.iter().max().map_or(f64::NAN, |peak| *peak as f64));
-    print_row("peak RSS, KiB", &peaks.collect::<Vec<_>>(), 0);
+    print_row(&format!("{PEAK}, KiB"), &peaks.collect::<Vec<_>>(), 0);
 }
 
 fn print_row(name: &str, values: &[f64], places: usize) {
@@ -291,25 +293,29 @@ fn print_row(name: &str, values: &[f64], places: usize) {
     println!();
 }
 
-/// Every single figure, for later.
+/// Every single figure, for later and for plots.
 fn keep(sides: &[Runtime], figures: &Figures) -> Result<()> {
-    let mut results = Vec::new();
+    let mut runtimes = serde_json::Map::new();
     for (index, side) in sides.iter().enumerate() {
-        let times: serde_json::Map<String, Value> = OPERATIONS
-            .iter()
-            .zip(&figures.times)
-            .map(|(name, times)| ((*name).to_owned(), json!(times[index])))
-            .collect();
+        let mut taken = super::figures::Figures::default();
+        for (name, times) in OPERATIONS.iter().zip(&figures.times) {
+            times[index].iter().for_each(|time| taken.add(name, *time));
+        }
+        for peak in &figures.peaks[index] {
+            taken.add(PEAK, *peak as f64);
+        }
+        let mut told = serde_json::Map::new();
+        for name in OPERATIONS {
+            told.insert(name.to_owned(), taken.of(name, "ms"));
+        }
+        told.insert(PEAK.to_owned(), taken.of(PEAK, "KiB"));
         let version = output(Command::new(&side.program).arg("--version"))?;
-        results.push(json!({
-            "runtime": side.name,
-            "version": String::from_utf8_lossy(&version.stdout).lines().next(),
-            "milliseconds": times,
-            "peak_kib": figures.peaks[index],
-        }));
+        let version = String::from_utf8_lossy(&version.stdout);
+        let side_told = json!({ "version": version.lines().next(), "figures": told });
+        runtimes.insert(side.name.to_owned(), side_told);
     }
     let path = workspace::artefacts().join("bench-oci.json");
-    let all = json!({ "machine": machine::describe(), "results": results });
+    let all = json!({ "machine": machine::describe(), "runtimes": runtimes });
     fs::write(&path, serde_json::to_vec_pretty(&all)?)
         .with_context(|| format!("writing {}", path.display()))?;
     println!("every figure: {}", path.display());

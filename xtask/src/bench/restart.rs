@@ -7,11 +7,11 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use berth_api::cri::v1::{ContainerState, NamespaceMode, PodSandboxState};
+use anyhow::{Context, Result, bail, ensure};
+use berth_api::cri::v1::{ContainerState, PodSandboxState};
 use serde_json::json;
 
-use super::{load, machine};
+use super::{crowd, load, machine};
 use crate::cri::Cri;
 use crate::daemon::Daemon;
 use crate::place::Place;
@@ -19,11 +19,8 @@ use crate::registry::Registry;
 use crate::workspace;
 
 const ROUNDS: usize = 5;
-const CLIENTS: usize = 4;
 /// Longer than anybody would wait.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Room for more pods than the /24 of a suite has.
-const RANGE: &str = "[bridge]\nsubnets = [\"100.99.0.0/20\"]\n";
 
 /// Milliseconds from the start of the process.
 struct Round {
@@ -42,7 +39,7 @@ pub fn run(pods: &str, released: bool) -> Result<()> {
     let programs = super::programs(released)?;
     let place = Place::new()?;
     let drop_in = place.config().with_extension("toml.d").join("range.toml");
-    fs::write(&drop_in, RANGE).context("writing the range of the pods")?;
+    fs::write(&drop_in, crowd::RANGE).context("writing the range of the pods")?;
     let registry = Registry::start(&place.scratch())?;
     let image = load::publish_small(&registry)?;
     let log = workspace::logs()?.join("bench-restart-berthd.log");
@@ -53,7 +50,7 @@ pub fn run(pods: &str, released: bool) -> Result<()> {
         .context("PullImage")?;
 
     println!("starting {pods} pods");
-    let made = start_all(&place, &image, pods)?;
+    let made = crowd::start(&place, &image, None, 0, pods)?;
     let one = made.first().context("no pods")?.1.clone();
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
@@ -84,7 +81,7 @@ pub fn run(pods: &str, released: bool) -> Result<()> {
     let text = serde_json::to_string_pretty(&report).context("encoding the figures")?;
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
 
-    remove_all(&place, &made)?;
+    crowd::remove(&place, &made)?;
     daemon.stop()?;
     place.bridge().remove()
 }
@@ -125,56 +122,5 @@ fn until_served(place: &Place, begin: Instant, pods: usize, one: &str) -> Result
         answers,
         lists,
         execs: millis(),
-    })
-}
-
-/// Ids of pods and their containers.
-type Made = Vec<(String, String)>;
-
-fn start_all(place: &Place, image: &str, pods: usize) -> Result<Made> {
-    by_clients(|client| {
-        let mut cri = Cri::connect(&place.socket())?;
-        let numbers = (client..pods).step_by(CLIENTS);
-        numbers
-            .map(|number| {
-                let name = format!("restart-{number}");
-                let logs = place.pod_logs();
-                let (pod_config, mut config) =
-                    load::requests(&name, image, &logs, NamespaceMode::Pod);
-                config.log_path = format!("{name}.log");
-                let pod = cri.run_pod(&pod_config).context("RunPodSandbox")?;
-                let container = cri
-                    .create(&pod, &pod_config, &config)
-                    .context("CreateContainer")?;
-                cri.start(&container).context("StartContainer")?;
-                Ok((pod, container))
-            })
-            .collect()
-    })
-}
-
-fn remove_all(place: &Place, made: &Made) -> Result<()> {
-    by_clients(|client| {
-        let mut cri = Cri::connect(&place.socket())?;
-        for (pod, _) in made.iter().skip(client).step_by(CLIENTS) {
-            cri.stop_pod(pod).context("StopPodSandbox")?;
-            cri.remove_pod(pod).context("RemovePodSandbox")?;
-        }
-        Ok(Made::new())
-    })
-    .map(drop)
-}
-
-fn by_clients(work: impl Fn(usize) -> Result<Made> + Sync) -> Result<Made> {
-    thread::scope(|scope| {
-        let work = &work;
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| scope.spawn(move || work(client)))
-            .collect();
-        let mut made = Made::new();
-        for client in clients {
-            made.extend(client.join().map_err(|_| anyhow!("a client panicked"))??);
-        }
-        Ok(made)
     })
 }

@@ -9,7 +9,7 @@ pub(super) mod disk;
 mod events;
 mod full_disk;
 mod handlers;
-pub(super) mod inventory;
+pub mod inventory;
 mod old_metadata;
 mod read_only_root;
 mod refusals;

@@ -54,6 +54,9 @@ struct Made {
 pub fn create(global: &Global, journal: &Journal, given: &Arguments) -> Result<u8> {
     let plan = Plan::new(given, true)?;
     let mut made = plan.make(global, journal, true)?;
+    // First, since the process at its gate has a copy of the locked descriptor: were its maker killed
+    // after it was told to stay, it would keep every other command waiting.
+    made.entry.unlock();
     match made.container.leave() {
         Ok(()) => Ok(0),
         Err(error) => Err(made.undo(error.into())),

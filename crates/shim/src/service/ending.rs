@@ -115,13 +115,15 @@ impl<E: Engine> Service<E> {
                 None => return,
             }
         };
+        let mut oom_killed = false;
         if is_init {
+            // At once: systemd takes a scope away when it finds it empty, and what it counted with it.
+            oom_killed = self.engine.oom_killed();
             self.engine.init_exited();
             container.paused = false;
         }
         self.pumps.drain(process.key);
         if is_init {
-            let oom_killed = self.engine.oom_killed();
             if let Err(error) = exit_record::write(&container.bundle, pid, &exit, oom_killed) {
                 note!("{}", chain(&error));
             }

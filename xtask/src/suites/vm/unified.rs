@@ -243,7 +243,22 @@ fn whole(sample: &cri::ContainerStats) -> Result<()> {
     Ok(())
 }
 
+/// Where systemd takes an empty scope away before the shim of this slow machine has looked, nobody
+/// knows how its process ended: that may happen, but not always.
 fn out_of_memory(session: &mut Session) -> Result<()> {
+    const ATTEMPTS: usize = 3;
+    let mut outcome = Ok(());
+    for attempt in 1..=ATTEMPTS {
+        outcome = killed_for_memory(session);
+        match &outcome {
+            Ok(()) => break,
+            Err(error) => println!("  note    attempt {attempt} of {ATTEMPTS}: {error:#}"),
+        }
+    }
+    outcome
+}
+
+fn killed_for_memory(session: &mut Session) -> Result<()> {
     let resources = cri::LinuxContainerResources {
         memory_limit_in_bytes: 24 * MIB,
         memory_swap_limit_in_bytes: 24 * MIB,

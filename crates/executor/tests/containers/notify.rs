@@ -146,14 +146,16 @@ fn answers(host: &Host) -> Result<()> {
     ] {
         let directory = tempfile::tempdir()?;
         let agent = Agent::start(directory.path(), "errno")?;
-        let bundle = host.bundle("mkdir /tmp/x || sleep 60")?;
+        let bundle = host.bundle("mkdir /tmp/x || { :>/tmp/asked; sleep 60; }")?;
         let bundle = notifying(bundle, &agent.socket, &["mkdir", "mkdirat"])
             .set("/process/noNewPrivileges", json!(no_new_privileges))
             .set("/linux/seccomp/flags", flags)
             .set("/annotations", json!({"key": "value"}));
         let mut container = bundle.create(host)?;
         container.start()?;
-        let outcome = exec(&container, "mkdir /tmp/y; true");
+        // The container's own call first: it is not ended before.
+        let script = "while [ ! -e /tmp/asked ]; do :; done; mkdir /tmp/y; true";
+        let outcome = exec(&container, script);
         let pid = container.pid();
         container.delete(true)?;
         reap(pid)?;

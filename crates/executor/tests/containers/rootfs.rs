@@ -126,7 +126,7 @@ fn devices(host: &Host) -> Result<()> {
     let script = "echo x > /dev/null && head -c 4 /dev/zero > /dev/null && \
                   head -c 4 /dev/urandom > /dev/null && echo usable; \
                   stat -c %a /dev/null; readlink /dev/fd; readlink /dev/ptmx; stat -c %t:%T:%a:%g /dev/own; \
-                  mknod /tmp/raw b 254 0 && cat /tmp/raw";
+                  mknod /tmp/raw b 254 0 && head -c 1 /tmp/raw";
     let bundle = host.bundle(script)?.set(
         "/linux/devices",
         json!([{"path": "/dev/own", "type": "c", "major": 1, "minor": 5,

@@ -244,7 +244,7 @@ impl Drop for Place {
 }
 
 /// Fourth field of `stat`; the second may hold blanks and parentheses.
-fn parent_of(proc: &Path) -> Option<i32> {
+pub fn parent_of(proc: &Path) -> Option<i32> {
     let stat = fs::read_to_string(proc.join("stat")).ok()?;
     stat.rsplit_once(')')?
         .1

@@ -26,6 +26,7 @@ impl Runtime {
     /// Rebuilds what was there before this daemon started and takes it over.
     pub async fn open(config: Config, parts: Parts) -> Result<(Self, Recovered)> {
         let core = Arc::new(Core::new(config, parts));
+        core.launcher.warm_up().await;
         let recovered = recovery::recover(&core).await?;
         Ok((Self { core }, recovered))
     }

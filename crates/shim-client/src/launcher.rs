@@ -70,6 +70,13 @@ impl Launcher {
         &self.binary
     }
 
+    /// Does what has to be done once before the first shim; a failure is told by the first launch.
+    pub async fn warm_up(&self) {
+        if let Err(error) = self.zygote.start(|| self.command()).await {
+            tracing::warn!(%error, "the zygote does not start");
+        }
+    }
+
     /// Starts a shim for the container and connects to it. The socket listens
     /// before the process exists, so nothing is waited for but the process's
     /// number.

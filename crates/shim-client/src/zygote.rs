@@ -52,6 +52,15 @@ impl Zygote {
         *slot = Some(link);
         answered
     }
+
+    /// Has one ready before the first order.
+    pub(crate) async fn start(&self, command: impl Fn() -> Command) -> io::Result<()> {
+        let mut slot = self.link.lock().await;
+        if slot.is_none() {
+            *slot = Some(Link::start(command())?);
+        }
+        Ok(())
+    }
 }
 
 /// Whether an order failed because there was nobody to take it.

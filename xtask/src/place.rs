@@ -171,7 +171,8 @@ impl Place {
     }
 
     /// Pids that work in this place (by command line, current directory or open
-    /// files), ourselves excluded, each before its descendants.
+    /// files), ourselves excluded, each before its descendants. The zygote of a
+    /// daemon that lives is a part of it.
     pub fn processes(&self) -> Result<Vec<i32>> {
         let mut parents = BTreeMap::new();
         let mut found = Vec::new();
@@ -202,7 +203,14 @@ impl Place {
             index += 1;
         }
         let own = i32::try_from(process::id()).unwrap_or_default();
-        found.retain(|pid| *pid != own);
+        let name_of = |pid: i32| fs::read_to_string(format!("/proc/{pid}/comm"));
+        let is_called = |pid, name| name_of(pid).is_ok_and(|found| found.trim() == name);
+        found.retain(|pid| {
+            let of_daemon = |parent: &i32| is_called(*parent, "berthd");
+            let is_part =
+                is_called(*pid, "berth-zygote") && parents.get(pid).is_some_and(of_daemon);
+            *pid != own && !is_part
+        });
         Ok(found)
     }
 
@@ -244,7 +252,7 @@ impl Drop for Place {
 }
 
 /// Fourth field of `stat`; the second may hold blanks and parentheses.
-pub fn parent_of(proc: &Path) -> Option<i32> {
+fn parent_of(proc: &Path) -> Option<i32> {
     let stat = fs::read_to_string(proc.join("stat")).ok()?;
     stat.rsplit_once(')')?
         .1

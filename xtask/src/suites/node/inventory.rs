@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::session::Session;
 use crate::cgroup_parent::CgroupParent;
 use crate::command::retry;
-use crate::place::{Place, parent_of};
+use crate::place::Place;
 
 /// Namespaces are destroyed, and shims exit, behind the answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -147,12 +147,8 @@ fn names(directory: &Path) -> BTreeSet<String> {
 fn processes(place: &Place, daemon: u32) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for pid in place.processes()? {
-        let process = Path::new("/proc").join(pid.to_string());
-        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
-        let is_of = |pid: Option<i32>| pid.and_then(|pid| u32::try_from(pid).ok()) == Some(daemon);
-        // It comes and goes with its daemon.
-        let is_zygote = name.trim() == "berth-zygote" && is_of(parent_of(&process));
-        if !is_of(Some(pid)) && !is_zygote {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if u32::try_from(pid).is_ok_and(|pid| pid != daemon) {
             found.insert(format!("{pid} {}", name.trim()));
         }
     }

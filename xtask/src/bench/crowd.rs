@@ -1,19 +1,67 @@
 //! Many pods at once, started and removed by several clients.
 
+use std::fs;
+use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use berth_api::cri::v1::NamespaceMode;
 
 use super::load;
 use crate::cgroup_parent::CgroupParent;
 use crate::cri::Cri;
+use crate::daemon::Daemon;
 use crate::place::Place;
+use crate::registry::Registry;
+use crate::workspace;
 
 const CLIENTS: usize = 4;
 
 /// Room for more pods than the /24 of a suite has.
-pub const RANGE: &str = "[bridge]\nsubnets = [\"100.99.0.0/20\"]\n";
+const RANGE: &str = "[bridge]\nsubnets = [\"100.99.0.0/20\"]\n";
+
+/// A place for that many pods, with the image that they run.
+pub struct Scene {
+    pub place: Place,
+    pub image: String,
+    programs: PathBuf,
+    log: PathBuf,
+    _registry: Registry,
+}
+
+impl Scene {
+    /// With a daemon that has the image; it logs as the bench with this name.
+    pub fn make(bench: &str, released: bool) -> Result<(Self, Daemon)> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("needs root");
+        }
+        let programs = super::programs(released)?;
+        let place = Place::new()?;
+        let drop_in = place.config().with_extension("toml.d").join("range.toml");
+        fs::write(&drop_in, RANGE).context("writing the range of the pods")?;
+        let registry = Registry::start(&place.scratch())?;
+        let image = load::publish_small(&registry)?;
+        let log = workspace::logs()?.join(format!("{bench}-berthd.log"));
+        let _fresh = fs::remove_file(&log);
+        let scene = Self {
+            place,
+            image,
+            programs,
+            log,
+            _registry: registry,
+        };
+        let daemon = scene.daemon()?;
+        Cri::connect(&scene.place.socket())?
+            .pull(&scene.image)
+            .context("PullImage")?;
+        Ok((scene, daemon))
+    }
+
+    /// Another daemon, after the first.
+    pub fn daemon(&self) -> Result<Daemon> {
+        Daemon::start_from(&self.programs, &self.place, &self.log)
+    }
+}
 
 /// Ids of a pod and its container.
 pub type Made = (String, String);

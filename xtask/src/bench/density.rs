@@ -8,17 +8,16 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::crowd::{self, Made};
+use super::crowd::{self, Made, Scene};
 use super::figures::Figures;
-use super::{load, machine};
+use super::machine;
 use crate::cgroup_parent::CgroupParent;
 use crate::cri::Cri;
 use crate::daemon::Daemon;
 use crate::place::Place;
-use crate::registry::Registry;
 use crate::suites::node::inventory::Inventory;
 use crate::workspace;
 
@@ -51,40 +50,27 @@ pub fn run(pods: &str, released: bool) -> Result<()> {
         pods > FEW,
         "{FEW} pods are what the others are compared with"
     );
-    if !rustix::process::geteuid().is_root() {
-        bail!("needs root");
-    }
-    let programs = super::programs(released)?;
-    let place = Place::new()?;
-    let drop_in = place.config().with_extension("toml.d").join("range.toml");
-    fs::write(&drop_in, crowd::RANGE).context("writing the range of the pods")?;
-    let registry = Registry::start(&place.scratch())?;
-    let image = load::publish_small(&registry)?;
-    let log = workspace::logs()?.join("bench-density-berthd.log");
-    let _fresh = fs::remove_file(&log);
-    let daemon = Daemon::start_from(&programs, &place, &log)?;
-    Cri::connect(&place.socket())?
-        .pull(&image)
-        .context("PullImage")?;
+    let (scene, daemon) = Scene::make("bench-density", released)?;
+    let place = &scene.place;
     let parent = CgroupParent::new("density");
     parent.make()?;
-    let start = |first, end| crowd::start(&place, &image, Some(&parent), first, end);
+    let start = |first, end| crowd::start(place, &scene.image, Some(&parent), first, end);
 
     // What is opened once and kept is open after one.
-    crowd::remove(&place, &start(0, 1)?)?;
+    crowd::remove(place, &start(0, 1)?)?;
     thread::sleep(REST);
-    let before = Inventory::of(&place, &parent, daemon.pid())?.allowing(FEW);
+    let before = Inventory::of(place, &parent, daemon.pid())?.allowing(FEW);
     let empty = kernel_memory()?;
     let mut made = start(0, FEW)?;
-    let few = look(&place, &daemon, &made, empty)?;
+    let few = look(place, &daemon, &made, empty)?;
     let begin = Instant::now();
     made.extend(start(FEW, pods)?);
     let started = begin.elapsed().as_secs_f64();
-    let all = look(&place, &daemon, &made, empty)?;
+    let all = look(place, &daemon, &made, empty)?;
     let begin = Instant::now();
-    crowd::remove(&place, &made)?;
+    crowd::remove(place, &made)?;
     let removed = begin.elapsed().as_secs_f64();
-    before.restored_in(|| Inventory::of(&place, &parent, daemon.pid()))?;
+    before.restored_in(|| Inventory::of(place, &parent, daemon.pid()))?;
 
     tell(&few, &all);
     println!(

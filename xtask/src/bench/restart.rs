@@ -7,15 +7,14 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use berth_api::cri::v1::{ContainerState, PodSandboxState};
 use serde_json::json;
 
-use super::{crowd, load, machine};
+use super::crowd::{self, Scene};
+use super::machine;
 use crate::cri::Cri;
-use crate::daemon::Daemon;
 use crate::place::Place;
-use crate::registry::Registry;
 use crate::workspace;
 
 const ROUNDS: usize = 5;
@@ -33,32 +32,19 @@ pub fn run(pods: &str, released: bool) -> Result<()> {
     let pods: usize = pods
         .parse()
         .with_context(|| format!("number of pods {pods}"))?;
-    if !rustix::process::geteuid().is_root() {
-        bail!("needs root");
-    }
-    let programs = super::programs(released)?;
-    let place = Place::new()?;
-    let drop_in = place.config().with_extension("toml.d").join("range.toml");
-    fs::write(&drop_in, crowd::RANGE).context("writing the range of the pods")?;
-    let registry = Registry::start(&place.scratch())?;
-    let image = load::publish_small(&registry)?;
-    let log = workspace::logs()?.join("bench-restart-berthd.log");
-    let _fresh = fs::remove_file(&log);
-    let mut daemon = Daemon::start_from(&programs, &place, &log)?;
-    Cri::connect(&place.socket())?
-        .pull(&image)
-        .context("PullImage")?;
+    let (scene, mut daemon) = Scene::make("bench-restart", released)?;
+    let place = &scene.place;
 
     println!("starting {pods} pods");
-    let made = crowd::start(&place, &image, None, 0, pods)?;
+    let made = crowd::start(place, &scene.image, None, 0, pods)?;
     let one = made.first().context("no pods")?.1.clone();
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
         thread::sleep(Duration::from_secs(1));
         daemon.kill()?;
         let begin = Instant::now();
-        daemon = Daemon::start_from(&programs, &place, &log)?;
-        let round = until_served(&place, begin, pods, &one)?;
+        daemon = scene.daemon()?;
+        let round = until_served(place, begin, pods, &one)?;
         println!(
             "round {number}: answers after {:.0}, lists all after {:.0}, runs commands after {:.0} ms",
             round.answers, round.lists, round.execs
@@ -81,7 +67,7 @@ pub fn run(pods: &str, released: bool) -> Result<()> {
     let text = serde_json::to_string_pretty(&report).context("encoding the figures")?;
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
 
-    crowd::remove(&place, &made)?;
+    crowd::remove(place, &made)?;
     daemon.stop()?;
     place.bridge().remove()
 }

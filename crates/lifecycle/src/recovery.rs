@@ -348,6 +348,9 @@ async fn adopt_container(
         tracing::warn!(id = %record.id, error = chain(&error), "record not written");
     }
     core.store_container(&record);
+    if let Ok(pod) = core.pod(record.pod.as_str()) {
+        core.pod_names.is_known(&pod.view().request.key());
+    }
     let known = record.state != ContainerState::Created;
     core.container_names
         .adopt(container_key(&record), record.id.clone(), known);

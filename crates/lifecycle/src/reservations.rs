@@ -8,7 +8,8 @@
 //!
 //! A client that timed out repeats its request. While the first one is in flight it joins it; when
 //! the first one succeeded without anyone left to hear of it, the repeated one is told; only a
-//! name whose owner knows of it is a conflict.
+//! name whose owner knows of it is a conflict. A kubelet that has forgotten its pod for a moment
+//! has to get that conflict: given the pod, it would start each container a second time in it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -66,10 +67,8 @@ impl<Id: Clone + Send + Sync + 'static> Reservations<Id> {
             }
         };
         let outcome = flight.await;
-        if outcome.is_ok()
-            && let Some(Slot::Present { told, .. }) = self.slots.lock().get_mut(key)
-        {
-            *told = true;
+        if outcome.is_ok() {
+            self.is_known(key);
         }
         outcome.map_err(Error::Shared)
     }
@@ -113,6 +112,13 @@ impl<Id: Clone + Send + Sync + 'static> Reservations<Id> {
     /// it before that is not known: where not, a repeated request is answered once more.
     pub fn adopt(&self, key: String, id: Id, told: bool) {
         self.slots.lock().insert(key, Slot::Present { id, told });
+    }
+
+    /// Whoever asked for the name has shown to know of its owner.
+    pub fn is_known(&self, key: &str) {
+        if let Some(Slot::Present { told, .. }) = self.slots.lock().get_mut(key) {
+            *told = true;
+        }
     }
 
     pub fn release(&self, key: &str) {
@@ -174,10 +180,13 @@ mod tests {
         let names = Reservations::<u32>::default();
         names.adopt("a".into(), 1, false);
         names.adopt("b".into(), 2, true);
+        names.adopt("c".into(), 3, false);
+        names.is_known("c");
         let claim = |key: &'static str| names.claim(key, async { Ok(9) }, conflict);
         assert_eq!(claim("a").await.unwrap(), 1);
         assert!(claim("a").await.is_err());
         assert!(claim("b").await.is_err());
+        assert!(claim("c").await.is_err());
     }
 
     #[tokio::test]

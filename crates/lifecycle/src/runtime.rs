@@ -50,6 +50,7 @@ impl Runtime {
         request: ContainerRequest,
     ) -> Result<ContainerId> {
         let pod = self.core.pod(pod)?;
+        self.core.pod_names.is_known(&pod.view().request.key());
         if request.name.is_empty() {
             return Err(Error::invalid("metadata.name", "a container needs a name"));
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_api::cri::v1::{ContainerState, Mount, PodSandboxState};
+use tonic::Code;
 
 use super::inventory::Inventory;
 use super::session::{MARKER, Session};
@@ -71,6 +72,7 @@ pub fn takes_over(session: &mut Session) -> Result<()> {
         "  note    {PODS} pods were listed again {} ms after the daemon's start",
         begin.elapsed().as_millis()
     );
+    known_names_are_taken(session, &crew)?;
     for (number, running) in crew.iter().enumerate() {
         if number == 0 {
             retry(SOON, || exited_with_7(session, &running.container))?;
@@ -82,6 +84,21 @@ pub fn takes_over(session: &mut Session) -> Result<()> {
         session.tear_down(&running.pod, &running.container)?;
     }
     before.restored(session)
+}
+
+/// A kubelet may ask for a pod once more that it has forgotten. Were it given the one that has
+/// containers already, it would start them a second time in it.
+fn known_names_are_taken(session: &mut Session, crew: &[Running]) -> Result<()> {
+    for number in 0..crew.len() {
+        let name = format!("kept-{number}");
+        let config = session.pod(&name);
+        let answer = session.cri.run_pod(&config);
+        let refused = answer.as_ref().is_err_and(|error| {
+            error.code() == Code::AlreadyExists && error.message().contains(&name)
+        });
+        ensure!(refused, "{name} once more: {answer:?}");
+    }
+    Ok(())
 }
 
 /// As many pods, with what runs in each of them.

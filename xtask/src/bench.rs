@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("needs root");
     }
     let programs = programs(true)?;
-    let place = Place::new()?;
+    let place = Place::as_on_a_node()?;
     let registry = Registry::start(&place.scratch())?;
     let images = load::publish(&registry)?;
     let log = workspace::logs()?.join("bench-berthd.log");

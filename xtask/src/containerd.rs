@@ -33,7 +33,7 @@ pub struct Containerd {
 impl Containerd {
     pub fn start(registry: &Registry) -> Result<Self> {
         let program = tools::ensure(Tool::Containerd)?;
-        let place = Place::new()?;
+        let place = Place::as_on_a_node()?;
         place.mirror(registry.address(), registry.address())?;
         let config = place.scratch().join("config.toml");
         write(&config, &configuration(&place, &pause(registry)?)?)?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, process};
 
 use anyhow::{Context, Result};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -46,6 +46,15 @@ impl Place {
         place.settle_network(false)?;
         place.settle_devices()?;
         place.settle_plugins()?;
+        Ok(place)
+    }
+
+    /// Its run directory is memory, as `/run` is on a node: what a bench measures in.
+    pub fn as_on_a_node() -> Result<Self> {
+        let place = Self::new()?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("tmpfs", place.state(), "tmpfs", flags, c"mode=0711")
+            .context("mounting a run directory")?;
         Ok(place)
     }
 

@@ -40,7 +40,7 @@ pub fn run(released: bool) -> Result<()> {
         bail!("needs root");
     }
     let programs = super::programs(released)?;
-    let place = Place::new()?;
+    let place = Place::as_on_a_node()?;
     let registry = Registry::start(&place.scratch())?;
     let base = load::publish_small(&registry)?;
     let log = workspace::logs()?.join("bench-build-berthd.log");

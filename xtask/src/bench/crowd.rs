@@ -36,7 +36,7 @@ impl Scene {
             bail!("needs root");
         }
         let programs = super::programs(released)?;
-        let place = Place::new()?;
+        let place = Place::as_on_a_node()?;
         let drop_in = place.config().with_extension("toml.d").join("range.toml");
         fs::write(&drop_in, RANGE).context("writing the range of the pods")?;
         let registry = Registry::start(&place.scratch())?;

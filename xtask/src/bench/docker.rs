@@ -28,7 +28,7 @@ pub fn run(released: bool) -> Result<()> {
         bail!("needs root");
     }
     let programs = super::programs(released)?;
-    let place = Place::new()?;
+    let place = Place::as_on_a_node()?;
     let registry = Registry::start(&place.scratch())?;
     let image = load::publish_small(&registry)?;
     let log = workspace::logs()?.join("bench-docker-berthd.log");

@@ -30,7 +30,7 @@ pub fn run(records: &str, released: bool) -> Result<()> {
         .parse()
         .with_context(|| format!("number of records {records}"))?;
     let programs = super::programs(released)?;
-    let place = Place::new()?;
+    let place = Place::as_on_a_node()?;
     let registry = Registry::start(&place.scratch())?;
     let image = load::publish_small(&registry)?;
     let log = workspace::logs()?.join("bench-lists-berthd.log");

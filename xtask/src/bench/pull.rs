@@ -54,7 +54,7 @@ pub fn run(rounds: Option<&str>, with_peer: bool) -> Result<()> {
         bail!("needs root");
     }
     let programs = super::programs(true)?;
-    let place = Place::new()?;
+    let place = Place::as_on_a_node()?;
     let registry = Registry::start(&place.scratch())?;
     println!("making the images");
     let images = images::publish(&registry)?;

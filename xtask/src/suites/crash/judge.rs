@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_api::cri::v1 as api;
+use tonic::Code;
 
 use super::lane::{Lane, first_process};
 use super::ledger::{Container, ContainerIs, Pod, PodIs, container_state, pod_state};
@@ -200,8 +201,21 @@ fn again(world: &mut World, pod: &Pod) -> Result<()> {
     if !pod.is(PodIs::Ready) {
         return Ok(());
     }
-    let id = world.cri.run_pod(&pod.config).context("RunPodSandbox")?;
-    ensure!(pod.id() == id, "it was made a second time, as {id}");
+    // Who made a container in it knows of it: for that one its name is taken.
+    let is_known = pod
+        .containers
+        .iter()
+        .any(|container| !container.is(ContainerIs::Absent));
+    match world.cri.run_pod(&pod.config) {
+        Ok(id) => {
+            ensure!(pod.id() == id, "it was made a second time, as {id}");
+            ensure!(!is_known, "it was given once more, with its containers");
+        }
+        Err(taken) if taken.code() == Code::AlreadyExists => {
+            ensure!(taken.message().contains(&pod.id()), "{}", taken.message());
+        }
+        Err(other) => return Err(other).context("RunPodSandbox"),
+    }
     for container in &pod.containers {
         if container.is(ContainerIs::Created) {
             let (id, config) = (pod.id(), &container.config);

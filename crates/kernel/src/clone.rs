@@ -6,6 +6,7 @@ use crate::sys::check_long;
 use crate::{Errno, NamespaceSet, Result};
 use rustix::process::{Pid, PidfdFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// The kernel's `struct clone_args`, version 2 (Linux 5.7, with `cgroup`).
 #[repr(C, align(8))]
@@ -119,6 +120,17 @@ pub fn process_start(pid: i32) -> Option<u64> {
         return None;
     }
     fields.get(START_TIME)?.parse().ok()
+}
+
+/// For how long a process that has not ended has been there, to a clock tick.
+#[must_use]
+pub fn process_age(pid: i32) -> Option<Duration> {
+    let ticks = rustix::param::clock_ticks_per_second();
+    let began = Duration::from_millis(process_start(pid)?.checked_mul(1000)? / ticks);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).ok()?;
+    let nanoseconds = u32::try_from(now.tv_nsec).ok()?;
+    Some(Duration::new(seconds, nanoseconds).saturating_sub(began))
 }
 
 /// Ends the process at once: no destructors, no exit handlers, no flushing.

@@ -1,7 +1,8 @@
 //! What is written down about each pod and container, and how.
 //!
 //! Two copies are kept. The one in the runtime directory (tmpfs) is written by rename before a
-//! transition is acknowledged: it survives the daemon. The one in the metadata store is written
+//! transition is acknowledged: it survives the daemon. Only a start is acknowledged first, since the
+//! shim that runs it tells the next daemon the same. The copy in the metadata store is written
 //! behind: it survives the host, so that a kubelet sees after a reboot what used to run.
 
 use std::fs;
@@ -22,6 +23,13 @@ pub type Nanos = i64;
 /// The present wall-clock time.
 pub fn now() -> Nanos {
     nanos(SystemTime::now())
+}
+
+/// When the process `pid` came into being; the present time where it is not there any more.
+pub fn began(pid: Option<u32>) -> Nanos {
+    let pid = pid.and_then(|pid| i32::try_from(pid).ok());
+    let age = pid.and_then(berth_kernel::process_age).unwrap_or_default();
+    nanos(SystemTime::now().checked_sub(age).unwrap_or(UNIX_EPOCH))
 }
 
 /// `time` in nanoseconds since the epoch; zero for times before it.
@@ -198,6 +206,26 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_began_when_it_was_made() {
+        let before = now();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let began = began(Some(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The kernel counts this in hundredths of a second.
+        let tick = 20_000_000;
+        assert!(
+            (before - tick..before + 150_000_000).contains(&began),
+            "{before} {began}"
+        );
+        assert!(super::began(None) > began);
+    }
 
     #[test]
     fn the_reason_of_an_exit_is_what_kubelets_expect() {

@@ -438,7 +438,7 @@ async fn answered(
     }
     record.state = ContainerState::Running;
     if record.started_at == 0 {
-        record.started_at = record::now();
+        record.started_at = record::began(record.pid);
     }
     Phase::Running(shim)
 }

@@ -80,17 +80,19 @@ pub(crate) async fn start(
         None => "create",
         Some(_) => "restore",
     };
-    let pid = creating.await.map_err(failed(action))?;
-    berth_faults::at("shim.start.after-create")?;
-    for client in work.clients {
-        let (stdout, stderr) = (client.stdout.as_deref(), client.stderr.as_deref());
-        let attached = shim.attach(None, stdout, stderr).await;
-        attached.map_err(failed("attach to"))?;
-    }
-    let starting = shim
-        .start(None)
-        .instrument(tracing::info_span!("shim start"));
-    starting.await.map_err(failed("start"))?;
+    let (pid, started) = if work.clients.is_empty() {
+        let both = shim.make_and_start(creating, None).await;
+        both.map_err(failed(action))?
+    } else {
+        let pid = creating.await.map_err(failed(action))?;
+        for client in work.clients {
+            let (stdout, stderr) = (client.stdout.as_deref(), client.stderr.as_deref());
+            let attached = shim.attach(None, stdout, stderr).await;
+            attached.map_err(failed("attach to"))?;
+        }
+        (pid, shim.start(None).await)
+    };
+    started.map_err(failed("start"))?;
     berth_faults::at("shim.start.after-start")?;
     Ok(Started { shim, pid })
 }

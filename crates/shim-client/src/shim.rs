@@ -217,6 +217,23 @@ impl Shim {
         Ok(answer.pid)
     }
 
+    /// `making` (of init, or an exec) and the start of what it makes: what came of the one, and if
+    /// it was made, of the other. Berth's own shim is told both at once: it handles calls in the
+    /// order in which they come, and has nothing to start where the first one failed. Another shim
+    /// is told one after the other.
+    pub async fn make_and_start<T>(
+        &self,
+        making: impl Future<Output = Result<T, Error>>,
+        exec: Option<&str>,
+    ) -> Result<(T, Result<u32, Error>), Error> {
+        if self.is_foreign() {
+            let made = making.await?;
+            return Ok((made, self.start(exec).await));
+        }
+        let (made, started) = tokio::join!(biased; making, self.start(exec));
+        Ok((made?, started))
+    }
+
     /// Adds a process, to be started with [`Shim::start`].
     pub async fn exec(&self, exec: &str, process: &Process, stdio: &Stdio) -> Result<(), Error> {
         let mut message = api::ExecProcessRequest::new();

@@ -109,7 +109,13 @@ impl Task {
         match command {
             Command::Start { clients, reply } => {
                 let outcome = self.start(&clients).await;
+                let runs = outcome.is_ok();
                 let _ = reply.send(outcome);
+                // Behind the answer: until this is done, its shim tells what it says.
+                if runs {
+                    berth_faults::passing("container.start.before-record");
+                    self.write_down().await;
+                }
             }
             Command::Stop { grace, reply } => self.stop(grace, reply).await,
             Command::Remove(reply) => {
@@ -136,13 +142,12 @@ impl Task {
             .ready("start a container")?;
         match start::start(&self.core, &self.record, &self.container.files, clients).await {
             Ok(started) => {
-                berth_faults::passing("container.start.before-record");
                 let record = Arc::make_mut(&mut self.record);
                 record.state = ContainerState::Running;
                 record.pid = Some(started.pid);
                 record.started_at = record::now();
                 self.watch(Arc::clone(&started.shim));
-                self.persist().await;
+                self.container.show(Arc::clone(&self.record));
                 self.core.tell_container(EventKind::Started, &self.record);
                 berth_faults::passing("container.start.before-answer");
                 Ok(started.shim)
@@ -334,10 +339,15 @@ impl Task {
         })
     }
 
-    /// Shows the record and writes it down. The runtime directory is memory: a failure there means
-    /// that the host has none left, and the container's truth is still its shim.
+    /// Shows the record and writes it down.
     async fn persist(&mut self) {
         self.container.show(Arc::clone(&self.record));
+        self.write_down().await;
+    }
+
+    /// The runtime directory is memory: a failure there means that the host has none left, and the
+    /// container's truth is still its shim.
+    async fn write_down(&mut self) {
         self.core.store_container(&self.record);
         let (path, record) = (self.container.files.record(), Arc::clone(&self.record));
         let written = blocking("write the record of", move || {

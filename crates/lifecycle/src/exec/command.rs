@@ -53,16 +53,11 @@ impl Command {
         };
         let (stdout, stderr) = fifos.readers()?;
         let failed = || Error::of_shim("execute a command in", &self.container);
-        let stdio = fifos.stdio();
-        self.shim
-            .exec(&self.exec_id, &self.process, &stdio)
-            .await
-            .map_err(failed())?;
-        berth_faults::at("exec.after-adding")?;
-        self.shim
-            .start(Some(&self.exec_id))
-            .await
-            .map_err(failed())?;
+        let (exec_id, stdio) = (self.exec_id.as_str(), fifos.stdio());
+        let adding = self.shim.exec(exec_id, &self.process, &stdio);
+        let begun = self.shim.make_and_start(adding, Some(exec_id)).await;
+        let ((), started) = begun.map_err(failed())?;
+        started.map_err(failed())?;
         berth_faults::at("exec.after-start")?;
         Ok(Pipes {
             stdin: fifos.writer()?,

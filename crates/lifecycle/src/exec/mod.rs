@@ -16,10 +16,12 @@ mod output;
 mod request;
 mod sync;
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Process;
+use serde::Deserialize;
 use tokio::net::unix::pipe;
 
 pub use command::CommandControl;
@@ -83,7 +85,9 @@ impl Container {
         let exec_id = unique("exec");
         let prefix = files.io().join(&exec_id);
         let (process, fifos) = blocking("prepare a command in", move || {
-            let process = process(&Spec::load(files.spec())?, &request, pid, streams.tty)?;
+            let base = main_process(&files.spec())?;
+            let process = exec_process(&base, &request.command, streams.tty)?;
+            let process = request.shape(process, pid)?;
             let fifos = Fifos::create(&prefix, streams)?;
             berth_faults::at("exec.after-fifos")?;
             Ok((process, fifos))
@@ -94,18 +98,18 @@ impl Container {
     }
 }
 
-fn process(
-    spec: &Spec,
-    request: &ExecRequest,
-    pid: Option<u32>,
-    terminal: bool,
-) -> Result<Process> {
-    let base = spec.process().as_ref().ok_or_else(|| {
+/// The container's own process, out of its specification; what else is in there is passed over, which
+/// takes a tenth of the time.
+fn main_process(spec: &Path) -> Result<Process> {
+    #[derive(Deserialize)]
+    struct Part {
+        process: Option<Process>,
+    }
+    let part: Option<Part> = record::read(spec)?;
+    part.and_then(|part| part.process).ok_or_else(|| {
         Error::invalid(
             "config.json",
             "the container's specification has no process",
         )
-    })?;
-    let process = exec_process(base, &request.command, terminal)?;
-    request.shape(process, pid)
+    })
 }

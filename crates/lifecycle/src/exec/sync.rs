@@ -42,14 +42,21 @@ impl Container {
             ..StdStreams::default()
         };
         let running = self.prepare(ExecRequest::of(command), streams).await?;
-        let result = timeout_at(deadline, run(&running)).await;
-        running.release().await;
-        result.unwrap_or_else(|_| {
-            Err(Error::ExecTimeout {
-                command: command.join(" "),
-                timeout,
-            })
-        })
+        match timeout_at(deadline, run(&running)).await {
+            // What is left of it goes behind the answer.
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) => {
+                running.release().await;
+                Err(error)
+            }
+            Err(_) => {
+                running.release().await;
+                Err(Error::ExecTimeout {
+                    command: command.join(" "),
+                    timeout,
+                })
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
@@ -30,6 +31,9 @@ const POD_INIT: (&str, &str) = ("berth-executor", "berth-pod-init");
 
 /// The profile of tests.
 const DEV: &str = "dev";
+
+/// The profile of what is shipped.
+const RELEASE: &str = "release";
 
 const DAEMON: &str = "berthd";
 
@@ -74,12 +78,13 @@ fn build_statics() -> Result<()> {
     Ok(())
 }
 
-/// Builds what an installation has, the daemon as it is released, and says in which directory.
+/// Builds what an installation has, the daemon as it is released, and says in which directory. Where
+/// there is a layout of the daemon, it is linked by that.
 pub fn build_release() -> Result<PathBuf> {
     let out = workspace::artefacts().join("release");
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    build_daemon("release", "release", &[], &out)?;
-    build_program("release", "release", CLI, &[], &out)?;
+    build_daemon(RELEASE, "release", &[], &out)?;
+    build_program(RELEASE, "release", CLI, &[], &out)?;
     build_statics()?;
     for (_, program) in STATIC {
         place(&workspace::artefacts().join(program), &out.join(program))?;
@@ -114,11 +119,24 @@ fn build_program(
     if profile != DEV || !features.is_empty() {
         command.args(["--package", package]);
     }
+    if profile == RELEASE {
+        // Names are for the layout, and go when the program is put into its place.
+        command.env("CARGO_PROFILE_RELEASE_STRIP", "none");
+        if layout().exists() {
+            command.env("BERTH_LAYOUT", layout());
+        }
+    }
     run(&mut command)?;
-    place(
-        &workspace::target().join(built).join(program),
-        &out.join(program),
-    )
+    let built = workspace::target().join(built).join(program);
+    if profile == RELEASE {
+        return place_stripped(&built, &out.join(program));
+    }
+    place(&built, &out.join(program))
+}
+
+/// The order of the daemon's functions when it is released.
+pub fn layout() -> PathBuf {
+    workspace::artefacts().join("berthd.layout")
 }
 
 /// Builds what other daemons run as well.
@@ -176,6 +194,12 @@ fn build_static(package: &str, program: &str) -> Result<()> {
         .join("shim")
         .join(program);
     place(&built, &workspace::artefacts().join(program))
+}
+
+fn place_stripped(built: &Path, installed: &Path) -> Result<()> {
+    let fresh = installed.with_extension("new");
+    run(Command::new("strip").arg("-o").arg(&fresh).arg(built))?;
+    fs::rename(&fresh, installed).with_context(|| format!("placing {}", installed.display()))
 }
 
 /// Replaces by rename: a running program's file cannot be written.

@@ -119,11 +119,8 @@ pub fn run(options: &Options) -> Result<()> {
     for round in 1..=options.rounds {
         for side in &mut sides {
             println!("round {round} of {}: {}", options.rounds, side.name());
-            let result = side.round(&images).with_context(|| side.name().to_owned());
-            if result.is_err() {
-                side.clear_away();
-            }
-            result?;
+            let result = whole_round(side, &images);
+            result.with_context(|| side.name().to_owned())?;
         }
     }
     let path = workspace::artefacts().join("bench.json");
@@ -132,6 +129,23 @@ pub fn run(options: &Options) -> Result<()> {
     println!("every figure: {}", path.display());
     daemon.stop()?;
     place.bridge().remove()
+}
+
+/// One round of a daemon's, for what it does and not for how long that takes.
+pub fn one_round(registry: &Registry, daemon: &Daemon, place: &Place) -> Result<()> {
+    let images = load::publish(registry)?;
+    let pid = i32::try_from(daemon.pid()).context("pid of berthd")?;
+    let mut side = Side::connect("berth", &place.socket(), pid, &place.pod_logs())?;
+    whole_round(&mut side, &images)
+}
+
+/// Nothing of one that was broken off stays.
+fn whole_round(side: &mut Side, images: &load::Images) -> Result<()> {
+    let result = side.round(images);
+    if result.is_err() {
+        side.clear_away();
+    }
+    result
 }
 
 fn write(path: &Path, options: &Options, sides: &[Side]) -> Result<()> {

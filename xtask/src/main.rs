@@ -8,6 +8,7 @@ mod containerd;
 mod cri;
 mod daemon;
 mod demo;
+mod layout;
 mod lint;
 mod outcome;
 mod place;
@@ -30,6 +31,8 @@ usage: cargo xtask <command>
   demo             a pod, from pull to removal, with what happens told on the way
   build            daemon, command line, shim and pod init, side by side in
                    target/berth
+  release          the same as they are shipped, in target/berth/release, with what
+                   berthd does side by side in its code
   tools            what the suites need: Debian packages and Go programs
   images [--serve] make the images of critest; with --serve keep their registry
                    running until standard input ends
@@ -106,6 +109,8 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["demo"] => demo::run().map(|()| true),
         ["demo", demo::INSIDE] => demo::run_inside().map(|()| true),
         ["build"] => artefacts::build().map(|()| true),
+        ["release"] => layout::release().map(|()| true),
+        [layout::TRACE, pid, program, out] => layout::trace(pid, program, out).map(|()| true),
         ["tools"] => tools::install().map(|()| true),
         ["images"] => suites::critest::show_images(false).map(|()| true),
         ["images", "--serve"] => suites::critest::show_images(true).map(|()| true),

@@ -138,6 +138,41 @@ fn read_all(mut fifo: File) -> String {
 }
 
 #[tokio::test]
+async fn what_is_made_is_started_by_the_same_exchange_and_nothing_is_where_it_was_not_made() {
+    let bundle = Bundle::launch("sleep 60").await;
+    let (shim, stdio) = (&bundle.shim, Stdio::default());
+    let making = shim.create(&[], &stdio);
+    let (pid, started) = shim.make_and_start(making, None).await.unwrap();
+    assert_eq!(started.unwrap(), pid);
+    assert_eq!(shim.state(None).await.unwrap().status, TaskStatus::Running);
+
+    // Twice the same container: refused, and the first one goes on as it was.
+    let making = shim.create(&[], &stdio);
+    shim.make_and_start(making, None).await.unwrap_err();
+    assert_eq!(shim.state(None).await.unwrap().status, TaskStatus::Running);
+
+    let command = sh("exit 3");
+    let adding = shim.exec("one", &command, &stdio);
+    let ((), started) = shim.make_and_start(adding, Some("one")).await.unwrap();
+    started.unwrap();
+    let exit = timeout(STEP, shim.wait(Some("one"))).await.unwrap();
+    assert_eq!(exit.unwrap().status, 3);
+    let adding = shim.exec("one", &command, &stdio);
+    shim.make_and_start(adding, Some("one")).await.unwrap_err();
+
+    // Added, and there is nothing to execute: the start is refused alone.
+    let missing = ProcessBuilder::default()
+        .args(["/there/is/none".to_owned()])
+        .cwd("/")
+        .build()
+        .unwrap();
+    let adding = shim.exec("two", &missing, &stdio);
+    let ((), started) = shim.make_and_start(adding, Some("two")).await.unwrap();
+    assert!(started.is_err(), "{started:?}");
+    bundle.end().await;
+}
+
+#[tokio::test]
 async fn a_container_goes_through_its_life() {
     let bundle = Bundle::launch("echo out; echo err >&2; exit 7").await;
     let (shim, before) = (&bundle.shim, SystemTime::now());

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::report::{Failure, Listener, Reporter};
 use berth_kernel::rustix::process::{Pid, WaitOptions, dumpable_behavior, waitpid};
-use berth_kernel::{Clone3, Cloned, Errno, Namespace, NamespaceSet, exit_now};
+use berth_kernel::{Clone3, Cloned, ClonedWord, Errno, Namespace, NamespaceSet, exit_now};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -183,45 +183,31 @@ impl Spawn<'_> {
     }
 }
 
-/// What the helper says: the pid of whom it cloned, or an errno, in eight bytes.
+/// What the helper says.
 mod helper {
-    use super::{Cloned, Cloning, Errno, OwnedFd, Pid};
+    use super::{Cloned, ClonedWord, Cloning, Errno, OwnedFd, Pid};
     use berth_kernel::rustix::io::{read, write};
 
     pub(super) fn tell(socket: &OwnedFd, outcome: &Cloning) {
-        let (pid, rest) = match outcome {
-            Ok((Cloned::Parent { pid, .. }, in_unified)) => {
-                (pid.as_raw_pid(), i32::from(*in_unified))
-            }
-            Ok((Cloned::Child, _)) => (0, Errno::CHILD.raw_os_error()),
-            Err(errno) => (0, errno.raw_os_error()),
-        };
-        let mut message = [0; 8];
-        let (first, second) = message.split_at_mut(4);
-        first.copy_from_slice(&pid.to_ne_bytes());
-        second.copy_from_slice(&rest.to_ne_bytes());
+        let word = ClonedWord::new(match outcome {
+            Ok((Cloned::Parent { pid, .. }, in_unified)) => Ok((*pid, i32::from(*in_unified))),
+            Ok((Cloned::Child, _)) => Err(Errno::CHILD),
+            Err(errno) => Err(*errno),
+        });
         // Nobody to tell: then the caller sees the end.
-        let _ = write(socket, &message);
+        let _ = write(socket, &word.to_bytes());
     }
 
     pub(super) fn told(socket: &OwnedFd) -> berth_kernel::Result<(Pid, bool)> {
-        let mut message = [0; 8];
+        let mut message = [0; ClonedWord::LENGTH];
         let length = loop {
             match read(socket, &mut message) {
                 Err(Errno::INTR) => {}
                 other => break other?,
             }
         };
-        if length != message.len() {
-            return Err(Errno::CHILD);
-        }
-        let number = |from: usize| {
-            let bytes = message.get(from..from + 4).and_then(|b| b.try_into().ok());
-            bytes.map_or(0, i32::from_ne_bytes)
-        };
-        match Pid::from_raw(number(0)) {
-            Some(pid) => Ok((pid, number(4) != 0)),
-            None => Err(Errno::from_raw_os_error(number(4))),
-        }
+        let word = message.get(..length).and_then(ClonedWord::from_bytes);
+        let (pid, in_unified) = word.ok_or(Errno::CHILD)?.outcome()?;
+        Ok((pid, in_unified != 0))
     }
 }

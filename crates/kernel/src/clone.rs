@@ -122,6 +122,49 @@ pub fn process_start(pid: i32) -> Option<u64> {
     fields.get(START_TIME)?.parse().ok()
 }
 
+/// What one process tells another of a clone, in eight bytes in the machine's order: the pid and a
+/// word about it, or no pid and the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClonedWord(std::result::Result<(Pid, i32), Errno>);
+
+impl ClonedWord {
+    pub const LENGTH: usize = 8;
+
+    #[must_use]
+    pub fn new(outcome: Result<(Pid, i32)>) -> Self {
+        Self(outcome)
+    }
+
+    pub fn outcome(self) -> Result<(Pid, i32)> {
+        self.0
+    }
+
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let (pid, word) = match self.0 {
+            Ok((pid, word)) => (pid.as_raw_pid(), word),
+            Err(errno) => (0, errno.raw_os_error()),
+        };
+        let mut bytes = [0; Self::LENGTH];
+        let (first, second) = bytes.split_at_mut(4);
+        first.copy_from_slice(&pid.to_ne_bytes());
+        second.copy_from_slice(&word.to_ne_bytes());
+        bytes
+    }
+
+    /// `None` of anything but eight bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (first, second) = bytes.split_at_checked(4)?;
+        let number = |bytes: &[u8]| bytes.try_into().ok().map(i32::from_ne_bytes);
+        let (pid, word) = (number(first)?, number(second)?);
+        Some(Self(match Pid::from_raw(pid) {
+            Some(pid) => Ok((pid, word)),
+            None => Err(Errno::from_raw_os_error(word)),
+        }))
+    }
+}
+
 /// For how long a process that has not ended has been there, to a clock tick.
 #[must_use]
 pub fn process_age(pid: i32) -> Option<Duration> {
@@ -160,4 +203,19 @@ pub fn pidfd_send_signal<Fd: AsFd>(pidfd: Fd, signal: i32) -> Result<()> {
         )
     })
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn word_of_a_clone_arrives_as_it_was_sent() {
+        let pid = Pid::from_raw(4711).unwrap();
+        for outcome in [Ok((pid, 1)), Ok((pid, 0)), Err(Errno::AGAIN)] {
+            let bytes = ClonedWord::new(outcome).to_bytes();
+            assert_eq!(ClonedWord::from_bytes(&bytes).unwrap().outcome(), outcome);
+            assert_eq!(ClonedWord::from_bytes(&bytes[1..]), None);
+        }
+    }
 }

@@ -38,8 +38,8 @@ pub use capabilities::{
     CapabilitySet, clear_ambient, drop_bounding, raise_ambient, set_capabilities,
 };
 pub use clone::{
-    Clone3, Cloned, exit_now, is_single_threaded, pidfd_open, pidfd_send_signal, process_age,
-    process_start,
+    Clone3, Cloned, ClonedWord, exit_now, is_single_threaded, pidfd_open, pidfd_send_signal,
+    process_age, process_start,
 };
 pub use command_line::CommandLine;
 pub use descriptors::{close_on_exec_from, duplicate_onto, duplicate_to, inherit, unread_by_peer};

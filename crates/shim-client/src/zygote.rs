@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use berth_kernel::Errno;
+use berth_kernel::ClonedWord;
 use berth_kernel::rustix::io::ioctl_fionbio;
 use berth_kernel::rustix::process::Pid;
 use tokio::io::Interest;
@@ -90,18 +90,14 @@ impl Link {
     async fn order(&self, id: &str, listener: &OwnedFd, log: &OwnedFd) -> io::Result<Pid> {
         let fds = [listener.as_fd(), log.as_fd()];
         berth_kernel::send_with_fds(&self.0, id.as_bytes(), &fds)?;
-        let mut message = [0; 8];
+        let mut message = [0; ClonedWord::LENGTH];
         let receive = || {
             let received = berth_kernel::receive_with_fds(&self.0, &mut message)?;
             Ok(received.length)
         };
-        if self.0.async_io(Interest::READABLE, receive).await? != message.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let number = |from: usize| {
-            let bytes = message.get(from..from + 4).and_then(|b| b.try_into().ok());
-            bytes.map_or(0, i32::from_ne_bytes)
-        };
-        Pid::from_raw(number(0)).ok_or_else(|| Errno::from_raw_os_error(number(4)).into())
+        let length = self.0.async_io(Interest::READABLE, receive).await?;
+        let word = message.get(..length).and_then(ClonedWord::from_bytes);
+        let (pid, _) = word.ok_or(io::ErrorKind::UnexpectedEof)?.outcome()?;
+        Ok(pid)
     }
 }

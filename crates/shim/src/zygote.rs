@@ -13,15 +13,16 @@
 //! | message | bytes | descriptors |
 //! |---|---|---|
 //! | order | the container's id | a listening Unix socket, and what becomes standard error |
-//! | answer | pid, then errno, each an `i32` in the machine's order; one of them is 0 | none |
+//! | answer | a [`ClonedWord`] | none |
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
-use berth_kernel::{Clone3, Cloned, CommandLine, Errno};
+use berth_kernel::{Clone3, Cloned, ClonedWord, CommandLine, Errno};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::write;
+use rustix::process::Pid;
 
 use crate::engine::Engine;
 use crate::journal::note;
@@ -96,7 +97,7 @@ impl Zygote {
                     let listener = UnixListener::from(listener);
                     return Ok(Some(Order { id, listener, log }));
                 }
-                Err(_) => self.answer(0, Errno::INVAL.raw_os_error()),
+                Err(_) => self.answer(Err(Errno::INVAL)),
             }
         }
     }
@@ -128,20 +129,17 @@ impl Zygote {
             Ok(Cloned::Child) => return Side::Copy(order),
             Ok(Cloned::Parent { pid, .. }) => {
                 self.shims.insert(pid.as_raw_pid(), order.id);
-                self.answer(pid.as_raw_pid(), 0);
+                self.answer(Ok(pid));
             }
-            Err(errno) => self.answer(0, errno.raw_os_error()),
+            Err(errno) => self.answer(Err(errno)),
         }
         Side::Zygote
     }
 
-    fn answer(&self, pid: i32, errno: i32) {
-        let mut message = [0; 8];
-        let (first, second) = message.split_at_mut(4);
-        first.copy_from_slice(&pid.to_ne_bytes());
-        second.copy_from_slice(&errno.to_ne_bytes());
+    fn answer(&self, made: Result<Pid, Errno>) {
+        let word = ClonedWord::new(made.map(|pid| (pid, 0)));
         // Nobody to tell: then the next order is the end.
-        let _ = write(&self.socket, &message);
+        let _ = write(&self.socket, &word.to_bytes());
     }
 }
 

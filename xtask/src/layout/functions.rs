@@ -1,6 +1,7 @@
 //! The functions of a program, by the table that its linker left.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -54,15 +55,14 @@ pub fn names(functions: &Functions, called: &[u64]) -> String {
     text
 }
 
-/// Where `program` begins in the memory of a process.
-pub fn loaded_at(pid: i32, program: &Path) -> Result<u64> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).context("reading maps")?;
-    let path = program.canonicalize().context("finding the program")?;
-    let first = maps
-        .lines()
-        .find(|line| Path::new(line.rsplit(' ').next().unwrap_or("")) == path);
+/// Where the program of a process begins in its memory.
+pub fn loaded_at(pid: i32) -> Result<u64> {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).context("finding its program")?;
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("reading maps")?;
+    let path = program.to_string_lossy();
+    let first = maps.lines().find(|line| line.ends_with(&*path));
     let start = first.and_then(|line| line.split('-').next());
-    let start = start.with_context(|| format!("{} is not what {pid} runs", path.display()))?;
+    let start = start.with_context(|| format!("{path} is not in its memory"))?;
     u64::from_str_radix(start, 16).context("reading an address")
 }
 

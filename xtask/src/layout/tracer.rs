@@ -24,7 +24,7 @@ pub const READY: &str = "ready";
 /// called, in the order of the first calls.
 pub fn run(pid: i32, program: &Path, out: &Path) -> Result<()> {
     let functions = functions::of(program)?;
-    let base = functions::loaded_at(pid, program)?;
+    let base = functions::loaded_at(pid)?;
     let threads = stop_all(pid)?;
     let mut traced = Traced {
         originals: set(pid, base, &functions)?,

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command::{end, retry};
 use crate::place::Place;
@@ -100,6 +101,12 @@ impl Daemon {
     pub fn kill(mut self) -> Result<()> {
         self.child.kill().context("killing berthd")?;
         self.child.wait().context("waiting for berthd").map(drop)
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid()).context("pid of berthd")?;
+        let pid = Pid::from_raw(pid).context("pid of berthd")?;
+        kill_process(pid, signal).context("signalling berthd")
     }
 
     /// Whether it has ended, by itself or by somebody's hand.

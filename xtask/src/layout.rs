@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
 
 use crate::daemon::Daemon;
 use crate::place::Place;
@@ -55,9 +56,13 @@ fn called(programs: &Path) -> Result<String> {
     let registry = Registry::start(&place.scratch())?;
     let log = workspace::logs()?.join("release-berthd.log");
     let _fresh = fs::remove_file(&log);
-    let daemon = Daemon::start_from(programs, &place, &log)?;
+    let mut daemon = Daemon::spawn(programs, &place, &log, &[])?;
+    // What a start needs stays in memory, too.
+    daemon.signal(Signal::STOP)?;
     let out = place.scratch().join("functions");
     let mut tracer = start_tracer(daemon.pid(), &out)?;
+    daemon.signal(Signal::CONT)?;
+    daemon.wait_until_ready()?;
     let worked = bench::one_round(&registry, &daemon, &place);
     let stopped = daemon.stop();
     let status = tracer.wait().context("waiting for the tracer")?;

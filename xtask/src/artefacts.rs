@@ -17,6 +17,7 @@ const STATIC_TARGET: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "x86_64-unknown-linux-gnu"
 };
+const STATIC_PROFILE: &str = "shim";
 const STATIC_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static";
 
 /// Package and program of what is linked statically.
@@ -78,8 +79,8 @@ fn build_statics() -> Result<()> {
     Ok(())
 }
 
-/// Builds what an installation has, the daemon as it is released, and says in which directory. Where
-/// there is a layout of the daemon, it is linked by that.
+/// Builds what an installation has, the daemon as it is released, and says in which directory. What
+/// there is a layout of is linked by that.
 pub fn build_release() -> Result<PathBuf> {
     let out = workspace::artefacts().join("release");
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
@@ -120,11 +121,7 @@ fn build_program(
         command.args(["--package", package]);
     }
     if profile == RELEASE {
-        // Names are for the layout, and go when the program is put into its place.
-        command.env("CARGO_PROFILE_RELEASE_STRIP", "none");
-        if layout().exists() {
-            command.env("BERTH_LAYOUT", layout());
-        }
+        by_layout(&mut command, profile, program);
     }
     run(&mut command)?;
     let built = workspace::target().join(built).join(program);
@@ -134,9 +131,32 @@ fn build_program(
     place(&built, &out.join(program))
 }
 
-/// The order of the daemon's functions when it is released.
-pub fn layout() -> PathBuf {
-    workspace::artefacts().join("berthd.layout")
+/// What is laid out: a node's work, and the command line that everything else calls.
+pub const LAID_OUT: [&str; 3] = [DAEMON, SHIM.1, OCI];
+
+/// The order of a program's functions.
+pub fn layout(program: &str) -> PathBuf {
+    workspace::artefacts()
+        .join(program)
+        .with_extension("layout")
+}
+
+/// Where cargo leaves a program that is laid out, with the names of its functions.
+pub fn with_names(program: &str) -> PathBuf {
+    if program == DAEMON {
+        return workspace::target().join(RELEASE).join(program);
+    }
+    built_static(program)
+}
+
+/// Names are for the layout, and go when the program is put into its place.
+fn by_layout(command: &mut Command, profile: &str, program: &str) {
+    let strip = format!("CARGO_PROFILE_{}_STRIP", profile.to_uppercase());
+    command.env(strip, "none");
+    let layout = layout(program);
+    if layout.exists() {
+        command.env("BERTH_LAYOUT", layout);
+    }
 }
 
 /// Builds what other daemons run as well.
@@ -177,23 +197,24 @@ pub fn hello() -> PathBuf {
 
 fn build_static(package: &str, program: &str) -> Result<()> {
     println!("building {program}");
-    run(cargo()
+    let mut command = cargo();
+    command
         .current_dir(workspace::root())
         .env("RUSTFLAGS", STATIC_FLAGS)
-        .args([
-            "build",
-            "--quiet",
-            "--profile",
-            "shim",
-            "--target",
-            STATIC_TARGET,
-        ])
-        .args(["--package", package, "--bin", program]))?;
-    let built = workspace::target()
-        .join(STATIC_TARGET)
-        .join("shim")
-        .join(program);
-    place(&built, &workspace::artefacts().join(program))
+        .args(["build", "--quiet", "--profile", STATIC_PROFILE])
+        .args(["--target", STATIC_TARGET])
+        .args(["--package", package, "--bin", program]);
+    by_layout(&mut command, STATIC_PROFILE, program);
+    run(&mut command)?;
+    place_stripped(
+        &built_static(program),
+        &workspace::artefacts().join(program),
+    )
+}
+
+fn built_static(program: &str) -> PathBuf {
+    let built = workspace::target().join(STATIC_TARGET);
+    built.join(STATIC_PROFILE).join(program)
 }
 
 fn place_stripped(built: &Path, installed: &Path) -> Result<()> {

@@ -2,15 +2,17 @@
 //!
 //! Linked in the order in which crates happen to come, the functions that a node's work calls are a
 //! quarter of berthd's code and spread over nearly all of it; the kernel maps 64 KiB around each. So
-//! the daemon is linked twice: once to see which functions a round of the bench calls, and once with
-//! these side by side.
+//! programs are linked twice: once to see which functions they call when they do what a bench asks of
+//! them, and once with these side by side.
 
 mod functions;
+mod program;
 mod tracer;
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,39 +21,73 @@ use rustix::process::Signal;
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
+use crate::suites::oci::ours;
 use crate::{artefacts, bench, tools, workspace};
+use artefacts::{LAID_OUT, layout, with_names};
+use program::Program;
 
-/// The tracer's own command: pid, program, and where the names go.
+/// The tracer's own command: a pid, the directory of the programs, and the one for what they called.
 pub const TRACE: &str = "trace-functions";
 
-pub fn trace(pid: &str, program: &str, out: &str) -> Result<()> {
-    let pid = pid.parse().context("reading a pid")?;
-    tracer::run(pid, Path::new(program), Path::new(out))
-}
+/// A container's life by the runtime's command line, once a line says so.
+const LIFE: &str = r#"
+set -e
+program=$1
+place=$2
+oci() { "$program" --root "$place/state" "$@" >/dev/null; }
+read -r _
+oci run --bundle "$place/short" short
+oci create --bundle "$place/long" long
+oci state long
+oci start long
+oci exec long /bin/true
+oci list
+oci kill long KILL
+oci delete --force long
+"#;
 
-/// Builds everything in the release profile, the daemon laid out by what it does.
+/// Builds everything in the release profile, what works on a node laid out by what it does.
 pub fn release() -> Result<()> {
     tools::install()?;
     let programs = artefacts::build_release()?;
     if cfg!(not(target_arch = "x86_64")) {
-        println!("berthd is as it was linked: its functions can be followed on x86-64 only");
+        println!("programs are as they were linked: they can be followed on x86-64 only");
         return Ok(());
     }
     if !rustix::process::geteuid().is_root() {
         bail!("needs root: pods run, to see which functions they need");
     }
+    let out = tempfile::tempdir().context("making a place for what is called")?;
     println!("following a round of the bench");
-    let names = called(&programs)?;
-    let layout = artefacts::layout();
-    fs::write(&layout, names).with_context(|| format!("writing {}", layout.display()))?;
+    follow_pods(&programs, out.path())?;
+    println!("following a container by its runtime's command line");
+    follow_container(&programs, out.path())?;
+    for program in LAID_OUT {
+        let (called, layout) = (out.path().join(program), layout(program));
+        fs::copy(called, &layout).with_context(|| format!("writing {}", layout.display()))?;
+    }
     artefacts::build_release()?;
-    is_followed(&layout)?;
+    LAID_OUT.into_iter().try_for_each(is_followed)?;
     println!("{}", programs.display());
     Ok(())
 }
 
-/// The names of the functions that a round of the bench calls.
-fn called(programs: &Path) -> Result<String> {
+/// What the tracer does.
+pub fn trace(pid: &str, directory: &str, out: &str) -> Result<()> {
+    let pid = pid.parse().context("reading a pid")?;
+    let open = |name| Program::open(name, Path::new(directory));
+    let mut programs: Vec<Program> = LAID_OUT.into_iter().map(open).collect::<Result<_>>()?;
+    tracer::follow(pid, &mut programs)?;
+    for program in programs.iter().filter(|it| it.was_called()) {
+        let path = Path::new(out).join(program.name());
+        fs::write(&path, program.layout())
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What the daemon and its shims call.
+fn follow_pods(programs: &Path, out: &Path) -> Result<()> {
     let place = Place::as_on_a_node()?;
     let registry = Registry::start(&place.scratch())?;
     let log = workspace::logs()?.join("release-berthd.log");
@@ -59,8 +95,7 @@ fn called(programs: &Path) -> Result<String> {
     let mut daemon = Daemon::spawn(programs, &place, &log, &[])?;
     // What a start needs stays in memory, too.
     daemon.signal(Signal::STOP)?;
-    let out = place.scratch().join("functions");
-    let mut tracer = start_tracer(daemon.pid(), &out)?;
+    let mut tracer = start_tracer(daemon.pid(), programs, out)?;
     daemon.signal(Signal::CONT)?;
     daemon.wait_until_ready()?;
     let worked = bench::one_round(&registry, &daemon, &place);
@@ -70,16 +105,36 @@ fn called(programs: &Path) -> Result<String> {
     stopped?;
     place.bridge().remove()?;
     ensure!(status.success(), "the tracer ended with {status}");
-    fs::read_to_string(&out).context("reading what was called")
+    Ok(())
 }
 
-fn start_tracer(pid: u32, out: &Path) -> Result<Child> {
-    let program = unstripped();
+/// What the runtime's command line calls.
+fn follow_container(programs: &Path, out: &Path) -> Result<()> {
+    artefacts::build_oci()?;
+    let place = tempfile::tempdir().context("making a place for bundles")?;
+    bench::oci::bundles(place.path(), &ours())?;
+    let mut shell = Command::new("sh")
+        .args(["-c", LIFE, "sh"])
+        .args([&programs.join(ours().name), place.path()])
+        .stdin(Stdio::piped())
+        .spawn()
+        .context("starting a shell")?;
+    let mut tracer = start_tracer(shell.id(), programs, out)?;
+    let mut input = shell.stdin.take().context("the shell's input")?;
+    writeln!(input).context("telling the shell")?;
+    drop(input);
+    let lived = shell.wait().context("waiting for the shell")?;
+    let status = tracer.wait().context("waiting for the tracer")?;
+    ensure!(lived.success(), "a container's life ended with {lived}");
+    ensure!(status.success(), "the tracer ended with {status}");
+    Ok(())
+}
+
+fn start_tracer(pid: u32, programs: &Path, out: &Path) -> Result<Child> {
     let mut tracer = Command::new(std::env::current_exe().context("finding this program")?)
         .arg(TRACE)
         .arg(pid.to_string())
-        .arg(&program)
-        .arg(out)
+        .args([programs, out])
         .stdout(Stdio::piped())
         .spawn()
         .context("starting the tracer")?;
@@ -92,29 +147,49 @@ fn start_tracer(pid: u32, out: &Path) -> Result<Child> {
     Ok(tracer)
 }
 
-/// Where cargo leaves the daemon.
-fn unstripped() -> PathBuf {
-    workspace::target().join("release").join("berthd")
-}
-
-/// Nine of ten functions of the layout are there, and next to each other.
-fn is_followed(layout: &Path) -> Result<()> {
-    let wanted = fs::read_to_string(layout).context("reading the layout")?;
-    let wanted: std::collections::BTreeSet<&str> = wanted.lines().collect();
-    let functions = functions::of(&unstripped())?;
+/// Most functions of the layout are there, and in one place.
+fn is_followed(program: &str) -> Result<()> {
+    let wanted = fs::read_to_string(layout(program)).context("reading the layout")?;
+    let wanted: BTreeSet<&str> = wanted.lines().collect();
+    let functions = functions::of(&with_names(program))?;
     let is_wanted = |names: &[String]| names.iter().any(|name| wanted.contains(name.as_str()));
     let found: Vec<bool> = functions.values().map(|names| is_wanted(names)).collect();
     let all = found.iter().filter(|found| **found).count();
-    let side_by_side = found
-        .chunk_by(|one, next| one == next)
-        .filter(|run| run[0])
-        .map(<[bool]>::len)
-        .max()
-        .unwrap_or_default();
-    println!("{all} functions are used, {side_by_side} of them side by side");
+    let together = together(&found);
+    println!("{program}: {all} functions are used, {together} of them together");
     ensure!(
-        side_by_side * 10 >= wanted.len() * 7,
+        together * 10 >= wanted.len() * 7,
         "the linker does not follow the layout: is it lld?"
     );
     Ok(())
+}
+
+/// How many lie in one place, with few others between them: those of the C library come several at a time.
+fn together(found: &[bool]) -> usize {
+    const FEW: usize = 16;
+    let (mut most, mut here, mut others) = (0, 0, 0);
+    for &is_wanted in found {
+        if !is_wanted {
+            others += 1;
+            continue;
+        }
+        here = if others < FEW { here + 1 } else { 1 };
+        others = 0;
+        most = most.max(here);
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_together_with_few_others_between_them() {
+        let many = [false; 16];
+        assert_eq!(together(&[]), 0);
+        assert_eq!(together(&[true, false, true, true]), 3);
+        assert_eq!(together(&[&[true, true][..], &many, &[true]].concat()), 2);
+        assert_eq!(together(&[&[true][..], &many, &[true, true]].concat()), 2);
+    }
 }

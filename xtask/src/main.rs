@@ -110,7 +110,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["demo", demo::INSIDE] => demo::run_inside().map(|()| true),
         ["build"] => artefacts::build().map(|()| true),
         ["release"] => layout::release().map(|()| true),
-        [layout::TRACE, pid, program, out] => layout::trace(pid, program, out).map(|()| true),
+        [layout::TRACE, pid, programs, out] => layout::trace(pid, programs, out).map(|()| true),
         ["tools"] => tools::install().map(|()| true),
         ["images"] => suites::critest::show_images(false).map(|()| true),
         ["images", "--serve"] => suites::critest::show_images(true).map(|()| true),

@@ -25,6 +25,9 @@ const WARM_UP: usize = 3;
 const TURNS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Name and program.
+const BUNDLES: [(&str, &str); 2] = [("short", "/bin/true"), ("long", "/bin/sleep")];
+
 const PEAK: &str = "peak RSS";
 
 const OPERATIONS: [&str; 3] = ["run", "create + start + delete", "exec"];
@@ -100,14 +103,8 @@ impl<'a> Bench<'a> {
     fn new(place: &'a Path, sides: &'a [Runtime]) -> Result<Self> {
         let bench = Self { place, sides };
         for side in sides {
-            for (name, program) in [("short", "/bin/true"), ("long", "/bin/sleep")] {
-                let bundle = bench.bundle(side, name);
-                make_bundle(
-                    &bundle,
-                    &specification(side, name, program),
-                    &artefacts::probe(),
-                )?;
-                install_busybox(&bundle.join("rootfs"))?;
+            for (name, program) in BUNDLES {
+                make(&bench.bundle(side, name), side, name, program)?;
             }
             let mut command = side.command(place);
             let bundle = bench.bundle(side, "long");
@@ -217,6 +214,19 @@ fn finish(command: &mut Command) -> Result<()> {
         command.get_args()
     );
     Ok(())
+}
+
+/// Bundles as the bench runs them: one ends at once, one stays.
+pub fn bundles(place: &Path, side: &Runtime) -> Result<()> {
+    BUNDLES
+        .iter()
+        .try_for_each(|(name, program)| make(&place.join(name), side, name, program))
+}
+
+fn make(bundle: &Path, side: &Runtime, name: &str, program: &str) -> Result<()> {
+    let spec = specification(side, name, program);
+    make_bundle(bundle, &spec, &artefacts::probe())?;
+    install_busybox(&bundle.join("rootfs"))
 }
 
 fn install_busybox(rootfs: &Path) -> Result<()> {

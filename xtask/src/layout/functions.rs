@@ -1,11 +1,10 @@
 //! The functions of a program, by the table that its linker left.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::command::stdout;
 
@@ -53,17 +52,6 @@ pub fn names(functions: &Functions, called: &[u64]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Where the program of a process begins in its memory.
-pub fn loaded_at(pid: i32) -> Result<u64> {
-    let program = fs::read_link(format!("/proc/{pid}/exe")).context("finding its program")?;
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).context("reading maps")?;
-    let path = program.to_string_lossy();
-    let first = maps.lines().find(|line| line.ends_with(&*path));
-    let start = first.and_then(|line| line.split('-').next());
-    let start = start.with_context(|| format!("{path} is not in its memory"))?;
-    u64::from_str_radix(start, 16).context("reading an address")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One cgroup: the same path in every hierarchy.
 
 use crate::blkio;
-use crate::control::{ControlDir, flat_value};
+use crate::control::ControlDir;
 use crate::cpu;
 use crate::cpuset;
 use crate::create;
@@ -215,21 +215,6 @@ impl Cgroup {
             return Err(self.not_found());
         }
         stats::collect(self)
-    }
-
-    /// How many processes the kernel's out-of-memory killer has killed here
-    /// and below since the cgroup was made. 0 if the kernel does not count.
-    pub fn oom_kills(&self) -> Result<u64> {
-        let (directory, file) = match self.home(Controller::Memory) {
-            Some(Home::V1(directory)) => (directory, "memory.oom_control"),
-            Some(Home::V2(directory)) => (directory, "memory.events"),
-            None => return Ok(0),
-        };
-        match directory.read_optional(file)? {
-            Some(content) => Ok(flat_value(&content, "oom_kill").unwrap_or(0)),
-            None if directory.exists() => Ok(0),
-            None => Err(self.not_found()),
-        }
     }
 
     /// Removes the cgroup from every hierarchy, with the cgroups that the

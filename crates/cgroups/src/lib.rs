@@ -9,7 +9,7 @@
 //!                    └─ open(path) ────▶        ├─ update(resources): all of it or nothing
 //!                                               ├─ prepare_join ─▶ JoinHandles::join_self (in the child)
 //!                                               ├─ freeze / thaw / kill_all
-//!                                               ├─ stats / oom_kills
+//!                                               ├─ stats / oom_kills / kills_above
 //!                                               └─ remove / remove_empty
 //! ```
 //!
@@ -39,6 +39,7 @@ mod kill;
 mod layout;
 mod memory;
 mod network;
+mod oom;
 mod path;
 mod pids;
 mod rdma;
@@ -61,6 +62,7 @@ pub use error::{Blame, Error, Result};
 pub use host::CgroupHost;
 pub use join::{JoinFailure, JoinHandles};
 pub use layout::{Controller, Hierarchy, HierarchyKind, Layout};
+pub use oom::KillsAbove;
 pub use path::CgroupPath;
 pub use stats::{
     BlockIo, CgroupStats, CpuLimits, CpuStats, HugepageStats, IoCounter, IoTables, Limits,

@@ -12,6 +12,7 @@ use std::process::{Command, ExitCode};
 use berth_kernel::rustix::process::{Pid, Signal, kill_process_group};
 use berth_shim::args::Args;
 use berth_shim::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
+use berth_shim::process::Exit;
 use berth_shim::serve::serve;
 use berth_shim::status::EngineError;
 use berth_shim::zygote;
@@ -178,7 +179,7 @@ impl Engine for Processes {
         })
     }
 
-    fn oom_killed(&mut self) -> bool {
+    fn oom_killed(&mut self, _exit: &Exit) -> bool {
         self.bundle.join("oom").exists()
     }
 

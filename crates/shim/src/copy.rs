@@ -11,6 +11,7 @@ use containerd_shim_protos::ttrpc::proto::Code;
 
 use crate::args::Args;
 use crate::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
+use crate::process::Exit;
 use crate::serve;
 use crate::status::{EngineError, Error};
 
@@ -85,7 +86,7 @@ impl Engine for Elsewhere {
         refused("stats")
     }
 
-    fn oom_killed(&mut self) -> bool {
+    fn oom_killed(&mut self, _exit: &Exit) -> bool {
         false
     }
 

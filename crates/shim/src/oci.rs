@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use berth_cgroups::{CgroupHost, Layout};
+use berth_cgroups::{CgroupHost, KillsAbove, Layout};
 use berth_executor::{
     Container, Create, CreateOptions, ProcessOptions, ProcessStdio, Restore, RestoreOptions,
     RootfsMount,
@@ -13,10 +13,13 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use crate::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
 use crate::journal::note;
 use crate::metrics;
+use crate::process::Exit;
 use crate::serve::Before;
 use crate::status::{EngineError, chain};
 
 const SIGKILL: i32 = 9;
+/// The exit status of what SIGKILL ended.
+const KILLED: u32 = 128 + 9;
 
 /// One container, made by the executor.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub struct OciEngine {
     container: Option<Container>,
     /// Init has a pid namespace of its own, so that nothing outlives it.
     owns_pids: bool,
+    kills_above: Option<KillsAbove>,
 }
 
 impl OciEngine {
@@ -35,6 +39,7 @@ impl OciEngine {
             host: None,
             container: None,
             owns_pids: false,
+            kills_above: None,
         }
     }
 
@@ -123,6 +128,7 @@ impl Engine for OciEngine {
             },
             terminal: container.take_terminal(),
         };
+        self.kills_above = container.cgroup().kills_above();
         self.container = Some(container);
         Ok(spawned)
     }
@@ -200,18 +206,18 @@ impl Engine for OciEngine {
         encoded.map_err(bad("encode stats"))
     }
 
-    fn oom_killed(&mut self) -> bool {
-        let kills = self
-            .container
-            .as_ref()
-            .map(|container| container.cgroup().oom_kills());
-        match kills {
-            Some(Ok(kills)) => kills > 0,
-            Some(Err(error)) => {
+    fn oom_killed(&mut self, exit: &Exit) -> bool {
+        let Some(container) = &self.container else {
+            return false;
+        };
+        match (container.cgroup().oom_kills(), &self.kills_above) {
+            (Ok(kills), _) => kills > 0,
+            // The cgroup is gone; what its init died of and what was counted above it tell.
+            (Err(_), Some(above)) => exit.status == KILLED && above.have_risen(),
+            (Err(error), None) => {
                 note!("{}", chain(&error));
                 false
             }
-            None => false,
         }
     }
 

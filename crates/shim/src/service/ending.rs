@@ -118,7 +118,7 @@ impl<E: Engine> Service<E> {
         let mut oom_killed = false;
         if is_init {
             // At once: systemd takes a scope away when it finds it empty, and what it counted with it.
-            oom_killed = self.engine.oom_killed();
+            oom_killed = self.engine.oom_killed(&exit);
             self.engine.init_exited();
             container.paused = false;
         }

@@ -243,19 +243,9 @@ fn whole(sample: &cri::ContainerStats) -> Result<()> {
     Ok(())
 }
 
-/// Where systemd takes an empty scope away before the shim of this slow machine has looked, nobody
-/// knows how its process ended: that may happen, but not always.
+/// Again and again: systemd may take the empty scope away before the shim of this slow machine has looked.
 fn out_of_memory(session: &mut Session) -> Result<()> {
-    const ATTEMPTS: usize = 3;
-    let mut outcome = Ok(());
-    for attempt in 1..=ATTEMPTS {
-        outcome = killed_for_memory(session);
-        match &outcome {
-            Ok(()) => break,
-            Err(error) => println!("  note    attempt {attempt} of {ATTEMPTS}: {error:#}"),
-        }
-    }
-    outcome
+    (0..3).try_for_each(|_| killed_for_memory(session))
 }
 
 fn killed_for_memory(session: &mut Session) -> Result<()> {

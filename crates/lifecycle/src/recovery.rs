@@ -429,8 +429,8 @@ async fn answered(
     files: &ContainerFiles,
     shim: Arc<Shim>,
 ) -> Phase {
-    let state = shim.state(None).await;
-    if let Ok(state) = state {
+    let state = shim.state(None).await.ok();
+    if let Some(state) = &state {
         if state.status == TaskStatus::Created && record.state == ContainerState::Created {
             return undo_start(core, record, files).await;
         }
@@ -438,7 +438,12 @@ async fn answered(
     }
     record.state = ContainerState::Running;
     if record.started_at == 0 {
-        record.started_at = record::began(record.pid);
+        // The pid of what has ended may be another's by now.
+        let exit = state.and_then(|state| state.exit);
+        record.started_at = match exit {
+            Some(exit) => record::nanos(exit.exited_at),
+            None => record::began(record.pid),
+        };
     }
     Phase::Running(shim)
 }
@@ -456,7 +461,11 @@ async fn ended(core: &Arc<Core>, record: &mut ContainerRecord, files: &Container
     Launcher::forget(files.bundle());
     let unknown = || Exit::unknown("its shim was gone when the daemon came back");
     let exit = container::recorded(files.bundle()).map(|(exit, _)| exit);
-    record.exit = Some(exit.unwrap_or_else(unknown));
+    let exit = exit.unwrap_or_else(unknown);
+    if record.started_at == 0 {
+        record.started_at = exit.finished_at;
+    }
+    record.exit = Some(exit);
     record.state = ContainerState::Exited;
     record.pid = None;
     Phase::Exited

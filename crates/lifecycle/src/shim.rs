@@ -80,18 +80,23 @@ pub(crate) async fn start(
         None => "create",
         Some(_) => "restore",
     };
-    let (pid, started) = if work.clients.is_empty() {
-        let both = shim.make_and_start(creating, None).await;
-        both.map_err(failed(action))?
-    } else {
+    let clients = work.clients;
+    let starting = async {
+        // What comes from images may take its time, and starts within its own.
+        if clients.is_empty() && work.checkpoint.is_none() {
+            let both = shim.make_and_start(creating, None).await;
+            return both.map_err(failed(action));
+        }
         let pid = creating.await.map_err(failed(action))?;
-        for client in work.clients {
+        for client in clients {
             let (stdout, stderr) = (client.stdout.as_deref(), client.stderr.as_deref());
             let attached = shim.attach(None, stdout, stderr).await;
             attached.map_err(failed("attach to"))?;
         }
-        (pid, shim.start(None).await)
+        Ok((pid, shim.start(None).await))
     };
+    let starting = starting.instrument(tracing::info_span!("shim start"));
+    let (pid, started) = starting.await?;
     started.map_err(failed("start"))?;
     berth_faults::at("shim.start.after-start")?;
     Ok(Started { shim, pid })

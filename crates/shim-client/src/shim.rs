@@ -22,6 +22,8 @@ use crate::types::{Checkpoint, Exit, Mount, Stdio, TaskState};
 const QUICK: Patience = Patience::Limited(Duration::from_secs(10));
 /// For calls that make or remove something: mounts and cgroups may be slow.
 const SLOW: Patience = Patience::Limited(Duration::from_secs(60));
+/// Of a call that waits for the one before it.
+const SLOW_TWICE: Patience = Patience::Limited(Duration::from_secs(120));
 
 /// For bringing back processes with all their memory.
 const RESTORE: Patience = Patience::Limited(Duration::from_secs(600));
@@ -210,10 +212,14 @@ impl Shim {
     /// Starts init, or an exec that was added. Returns its pid once the user's
     /// program runs.
     pub async fn start(&self, exec: Option<&str>) -> Result<u32, Error> {
+        self.start_within(exec, SLOW).await
+    }
+
+    async fn start_within(&self, exec: Option<&str>, patience: Patience) -> Result<u32, Error> {
         let mut message = api::StartRequest::new();
         message.id = self.id().to_owned();
         message.exec_id = exec_id(exec);
-        let answer: api::StartResponse = self.task("Start", &message, SLOW).await?;
+        let answer: api::StartResponse = self.task("Start", &message, patience).await?;
         Ok(answer.pid)
     }
 
@@ -230,7 +236,8 @@ impl Shim {
             let made = making.await?;
             return Ok((made, self.start(exec).await));
         }
-        let (made, started) = tokio::join!(biased; making, self.start(exec));
+        let starting = self.start_within(exec, SLOW_TWICE);
+        let (made, started) = tokio::join!(biased; making, starting);
         Ok((made?, started))
     }
 

@@ -6,6 +6,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -108,14 +109,26 @@ fn reached(thread: Pid, programs: &mut [Program]) -> Result<bool> {
         Err(Errno::ESRCH) => return Ok(true),
         got => got.context("reading registers")?,
     };
-    let at = registers.rip.wrapping_sub(1);
+    let at = next(&mut registers).wrapping_sub(1);
     match program.is_call(pid, at) {
         Ok(true) => {}
         Ok(false) => return Ok(false),
         Err(_) if !program.is_of(pid) => return Ok(true),
         Err(error) => return Err(error),
     }
-    registers.rip = at;
+    *next(&mut registers) = at;
     ptrace::setregs(thread, registers).context("writing registers")?;
     Ok(true)
+}
+
+/// The place of the next instruction.
+#[cfg(target_arch = "x86_64")]
+fn next(registers: &mut user_regs_struct) -> &mut u64 {
+    &mut registers.rip
+}
+
+/// The same, so that this compiles where programs are not followed.
+#[cfg(not(target_arch = "x86_64"))]
+fn next(registers: &mut user_regs_struct) -> &mut u64 {
+    &mut registers.pc
 }

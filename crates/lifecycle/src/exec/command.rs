@@ -1,6 +1,7 @@
 //! One command: begun in the shim, waited for, and ended whatever happens to who asked for it.
 
 use std::collections::BTreeSet;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,9 +81,9 @@ impl Command {
 
     /// Ends the command if it still runs, and has the shim forget it.
     pub async fn release(mut self) {
-        let fifos = self.fifos.take();
+        let fifos = self.fifos.take().map(ManuallyDrop::new);
         release(&self.shim, &self.exec_id, Duration::ZERO).await;
-        drop(fifos);
+        drop(fifos.map(ManuallyDrop::into_inner));
     }
 }
 
@@ -91,12 +92,13 @@ impl Drop for Command {
         let Some(fifos) = self.fifos.take() else {
             return;
         };
+        // Where the daemon ends before the release does, they tell its successor what is left over.
+        let fifos = ManuallyDrop::new(fifos);
         let (shim, exec_id) = (Arc::clone(&self.shim), std::mem::take(&mut self.exec_id));
-        // Without a runtime the daemon is ending, and its successor clears what is left over.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 release(&shim, &exec_id, AFTER_HANGUP).await;
-                drop(fifos);
+                drop(ManuallyDrop::into_inner(fifos));
             });
         }
     }

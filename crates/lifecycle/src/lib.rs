@@ -26,6 +26,7 @@ mod left_cgroups;
 mod made_cgroups;
 mod mailbox;
 mod pod;
+mod private;
 pub mod record;
 mod recovery;
 pub mod request;

@@ -6,7 +6,6 @@
 //! behind: it survives the host, so that a kubelet sees after a reboot what used to run.
 
 use std::fs;
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,6 +14,7 @@ use berth_names::{ContainerId, Digest, SandboxId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::{Error, Result};
+use crate::private;
 use crate::request::{ContainerRequest, PodRequest};
 
 /// Nanoseconds since the Unix epoch, as the CRI counts time.
@@ -180,8 +180,7 @@ pub fn write(path: &Path, record: &impl Serialize) -> Result<()> {
     };
     let bytes = serde_json::to_vec(record).map_err(|e| failed(e.into()))?;
     let temporary = path.with_extension("tmp");
-    fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(&bytes))
+    private::write(&temporary, &bytes)
         .inspect(|()| berth_faults::passing("record.write.before-rename"))
         .and_then(|()| fs::rename(&temporary, path))
         .map_err(failed)

@@ -10,9 +10,9 @@ use berth_kernel::rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const STATE: &str = "state.json";
@@ -84,7 +84,13 @@ impl Entry {
             path: path.clone(),
             source,
         })?;
-        fs::write(&fresh, text).map_err(Error::io("write", &fresh))?;
+        // The container's specification is in it, with its environment.
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let written = options
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(&text));
+        written.map_err(Error::io("write", &fresh))?;
         fs::rename(&fresh, &path).map_err(Error::io("replace", &path))
     }
 

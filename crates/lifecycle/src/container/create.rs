@@ -1,6 +1,5 @@
 //! Creating a container: everything that can be refused is refused here, before a process exists.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use crate::events::EventKind;
 use crate::files::ContainerFiles;
 use crate::handlers::Handler;
 use crate::pod::Pod;
+use crate::private;
 use crate::record::{self, ContainerRecord, ContainerState, PodRecord};
 use crate::request::{ContainerRequest, Owner, Scope};
 use crate::restore::{self, Archive};
@@ -219,7 +219,7 @@ fn write_spec(path: &Path, spec: &oci_spec::runtime::Spec) -> Result<()> {
         source,
     };
     let bytes = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
-    fs::write(path, bytes).map_err(failed)
+    private::write(path, &bytes).map_err(failed)
 }
 
 fn image_defaults(image: &Image) -> ImageDefaults {

@@ -18,6 +18,7 @@ use crate::error::{Error, Result, chain};
 use crate::events::EventKind;
 use crate::files::ContainerFiles;
 use crate::mailbox::{Reply, Requests};
+use crate::private;
 use crate::record::{self, ContainerRecord, ContainerState, Exit};
 use crate::request::Resources;
 use crate::restore;
@@ -403,5 +404,5 @@ fn rewrite_resources(
         linux.set_resources(Some(resources));
     }
     let bytes = serde_json::to_vec(&spec).map_err(|error| failed(error.into()))?;
-    std::fs::write(path, bytes).map_err(failed)
+    private::write(path, &bytes).map_err(failed)
 }

@@ -16,6 +16,7 @@ use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::files::{PodFiles, make_dir};
 use crate::handlers::Runner;
+use crate::private;
 use crate::record::PodRecord;
 use crate::shim::{self, Launch, Work};
 use crate::undo::{Undo, blocking};
@@ -105,7 +106,7 @@ fn write_bundle(bundle: &std::path::Path, spec: &Spec) -> Result<()> {
         source,
     };
     let bytes = serde_json::to_vec(spec).map_err(|error| failed(error.into()))?;
-    std::fs::write(&path, bytes).map_err(failed)
+    private::write(&path, &bytes).map_err(failed)
 }
 
 /// In every set: the default of the specification's types has a few.

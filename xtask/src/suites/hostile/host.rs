@@ -1,13 +1,16 @@
 //! What users of the host without privileges get to see.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use super::stage::Stage;
+use crate::command::stdout;
 
 const STRANGER: u32 = 1000;
 
@@ -35,6 +38,8 @@ pub fn nothing_is_shown(stage: &mut Stage) -> Result<()> {
             .context("looking around as a stranger")?;
         let seen = String::from_utf8_lossy(&output.stdout);
         ensure!(seen.trim().is_empty(), "a stranger sees {seen}");
+        let read = readable([&root, &state])?;
+        ensure!(read.is_empty(), "who knows their names reads {read:?}");
         let touch = Command::new("touch")
             .arg(state.join("new"))
             .uid(STRANGER)
@@ -59,4 +64,35 @@ pub fn nothing_is_shown(stage: &mut Stage) -> Result<()> {
     let closed = fs::Permissions::from_mode(0o700);
     fs::set_permissions(&directory, closed).context("closing the suite's directory")?;
     looked?.context("StartContainer")
+}
+
+/// What containers find below /etc is for whoever they run as.
+const FOR_ALL: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
+
+/// Files that a stranger can read by their names, which are no secret: a cgroup's path has a container's.
+fn readable(places: [&Path; 2]) -> Result<Vec<String>> {
+    let names = stdout(Command::new("find").args(places).args(["-type", "f"]))?;
+    let script = "while read -r name; do [ ! -r \"$name\" ] || echo \"$name\"; done";
+    let mut stranger = Command::new("sh")
+        .args(["-c", script])
+        .uid(STRANGER)
+        .gid(STRANGER)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("reading as a stranger")?;
+    let mut input = stranger.stdin.take().context("the stranger's input")?;
+    let writer = std::thread::spawn(move || input.write_all(names.as_bytes()));
+    let output = stranger
+        .wait_with_output()
+        .context("reading as a stranger")?;
+    writer
+        .join()
+        .map_err(|_| anyhow!("the writer panicked"))?
+        .context("telling a stranger names")?;
+    let found = String::from_utf8_lossy(&output.stdout);
+    let for_all = |path: &str| FOR_ALL.iter().any(|name| path.ends_with(name));
+    let found = found.lines().filter(|path| !for_all(path));
+    Ok(found.map(str::to_owned).collect())
 }

@@ -29,6 +29,7 @@ mod quotas;
 mod scheduling;
 mod seccomp;
 mod signals;
+mod spawn;
 mod sys;
 pub mod sysctl;
 mod terminal;
@@ -78,6 +79,7 @@ pub use seccomp::{
 pub use signals::{
     SignalDescriptor, SignalInfo, block_signals, default_dispositions, reset_signals,
 };
+pub use spawn::spawn_with_files;
 pub use terminal::{
     Pty, WindowSize, make_controlling, open_pty, open_pty_from, set_window_size, window_size,
 };

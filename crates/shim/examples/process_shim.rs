@@ -12,7 +12,6 @@ use std::process::{Command, ExitCode};
 use berth_kernel::rustix::process::{Pid, Signal, kill_process_group};
 use berth_shim::args::Args;
 use berth_shim::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
-use berth_shim::process::Exit;
 use berth_shim::serve::serve;
 use berth_shim::status::EngineError;
 use berth_shim::zygote;
@@ -179,7 +178,7 @@ impl Engine for Processes {
         })
     }
 
-    fn oom_killed(&mut self, _exit: &Exit) -> bool {
+    fn oom_killed(&mut self, _killed_by_another: bool) -> bool {
         self.bundle.join("oom").exists()
     }
 

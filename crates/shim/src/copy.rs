@@ -11,7 +11,6 @@ use containerd_shim_protos::ttrpc::proto::Code;
 
 use crate::args::Args;
 use crate::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
-use crate::process::Exit;
 use crate::serve;
 use crate::status::{EngineError, Error};
 
@@ -86,7 +85,7 @@ impl Engine for Elsewhere {
         refused("stats")
     }
 
-    fn oom_killed(&mut self, _exit: &Exit) -> bool {
+    fn oom_killed(&mut self, _killed_by_another: bool) -> bool {
         false
     }
 

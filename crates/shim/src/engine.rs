@@ -7,7 +7,6 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use crate::process::Exit;
 use crate::status::EngineError;
 
 /// A mount of the container's root filesystem, from `Create`.
@@ -99,8 +98,9 @@ pub trait Engine {
     fn update(&mut self, resources: &[u8]) -> Result<(), EngineError>;
     fn pids(&mut self) -> Result<Vec<i32>, EngineError>;
     fn stats(&mut self) -> Result<Metrics, EngineError>;
-    /// Whether the kernel killed a process of the container for memory, whose init ended like this.
-    fn oom_killed(&mut self, exit: &Exit) -> bool;
+    /// Whether the kernel killed a process of the container for memory. `killed_by_another` than us was
+    /// its init, for whatever reason.
+    fn oom_killed(&mut self, killed_by_another: bool) -> bool;
     /// Called when init was reaped: kills what may have outlived it.
     fn init_exited(&mut self);
     /// Removes what the container occupied. Init is dead, or is killed with

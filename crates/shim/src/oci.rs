@@ -13,13 +13,10 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 use crate::engine::{Checkpoint, ChildStdio, Dump, Engine, Metrics, RootMount, Spawned};
 use crate::journal::note;
 use crate::metrics;
-use crate::process::Exit;
 use crate::serve::Before;
 use crate::status::{EngineError, chain};
 
 const SIGKILL: i32 = 9;
-/// The exit status of what SIGKILL ended.
-const KILLED: u32 = 128 + 9;
 
 /// One container, made by the executor.
 #[derive(Debug)]
@@ -206,14 +203,14 @@ impl Engine for OciEngine {
         encoded.map_err(bad("encode stats"))
     }
 
-    fn oom_killed(&mut self, exit: &Exit) -> bool {
+    fn oom_killed(&mut self, killed_by_another: bool) -> bool {
         let Some(container) = &self.container else {
             return false;
         };
         match (container.cgroup().oom_kills(), &self.kills_above) {
             (Ok(kills), _) => kills > 0,
             // The cgroup is gone; what its init died of and what was counted above it tell.
-            (Err(_), Some(above)) => exit.status == KILLED && above.have_risen(),
+            (Err(_), Some(above)) => killed_by_another && above.have_risen(),
             (Err(error), None) => {
                 note!("{}", chain(&error));
                 false

@@ -31,6 +31,7 @@ pub struct Before {
 /// `engine` is asked for once the process is set up.
 pub fn serve<E: Engine>(args: &Args, engine: impl FnOnce(Before) -> E) -> Result<(), Error> {
     let mut server = prepare(engine)?;
+    server.belongs_to(&args.namespace);
     if !args.events.as_os_str().is_empty() {
         server.tell_events(&args.events, &args.namespace);
     }

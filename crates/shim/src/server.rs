@@ -72,6 +72,11 @@ impl<E: Engine> Server<E> {
         self.service.events.want();
     }
 
+    /// What programs that take output are told of whose it is.
+    pub fn belongs_to(&mut self, namespace: &str) {
+        namespace.clone_into(&mut self.service.namespace);
+    }
+
     /// Takes over the output of a container that another shim runs.
     pub fn copy(&mut self, args: &Args) -> Result<(), Error> {
         let outputs = [

@@ -129,6 +129,8 @@ pub enum Error {
     ContainerExists { id: String },
     #[error("exec {exec_id} already exists")]
     ExecExists { exec_id: String },
+    #[error("logging program {path} {problem}", path = path.display())]
+    Logger { path: PathBuf, problem: String },
     #[error("process already finished")]
     Finished,
     #[error("{what} is {state}, which does not allow {operation}")]
@@ -206,6 +208,7 @@ impl Error {
             | Self::Path { .. }
             | Self::System { .. }
             | Self::Cgroup { .. }
+            | Self::Logger { .. }
             | Self::Dump { .. } => Code::INTERNAL,
             Self::Engine(error) => error.code(),
         }

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -482,6 +483,29 @@ async fn a_terminal_is_logged_as_standard_output() {
         .unwrap()
         .unwrap();
     assert_eq!(bundle.log_lines(), ["stdout F a\r", "stdout F b\r"]);
+    bundle.end().await;
+}
+
+#[tokio::test]
+async fn what_a_terminal_says_goes_to_a_program_until_the_terminal_ends() {
+    let bundle = Bundle::launch("echo a; sleep 0.2; echo b >&2").await;
+    let (program, told) = (bundle.path("logger"), bundle.path("told"));
+    let script = "#!/bin/sh\nexec 5>&-\ncat <&3 >$2.new\nmv $2.new $2\n";
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let stdio = Stdio {
+        terminal: true,
+        stdout: format!("binary://{}?to={}", program.display(), told.display()),
+        ..Stdio::default()
+    };
+    bundle.shim.create(&[], &stdio).await.unwrap();
+    bundle.shim.start(None).await.unwrap();
+    let begin = Instant::now();
+    while !told.exists() {
+        assert!(begin.elapsed() < STEP, "the program has not ended");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(std::fs::read_to_string(&told).unwrap(), "a\r\nb\r\n");
     bundle.end().await;
 }
 

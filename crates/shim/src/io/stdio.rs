@@ -7,6 +7,7 @@
 //! | `cri-log:///path` | a log in the CRI format; the shim reads a pipe and writes the log |
 //! | `discard://` | nowhere, but the shim reads it, and clients may attach |
 //! | `file:///path` | a regular file that is appended to |
+//! | `binary:///path?word=value` | a program that is started for it ([`super::logger`]) |
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -17,6 +18,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::log::{LogFile, Stream};
+use super::logger::{LogProgram, Logger};
 use super::pump::{Pump, Role, SharedLog};
 use crate::engine::ChildStdio;
 use crate::status::Error;
@@ -28,6 +30,14 @@ pub struct StdioRequest {
     pub stdin: String,
     pub stdout: String,
     pub stderr: String,
+}
+
+/// The process whose streams are opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    pub key: u32,
+    pub namespace: &'a str,
+    pub id: &'a str,
 }
 
 /// Our own ends of FIFOs that a process uses directly.
@@ -60,6 +70,7 @@ enum Target {
     Fifo(PathBuf),
     Log(PathBuf),
     File(PathBuf),
+    Program(LogProgram),
     Discard,
 }
 
@@ -70,11 +81,14 @@ impl Target {
             None => Self::Fifo(value.into()),
             Some(("cri-log", path)) => Self::Log(path.into()),
             Some(("file", path)) => Self::File(path.into()),
+            Some(("binary", text)) => Self::Program(LogProgram::parse(text)),
             Some(("discard", "")) => return Ok(Self::Discard),
             Some(_) => return Err(invalid(field, value)),
         };
-        let (Self::Fifo(path) | Self::Log(path) | Self::File(path)) = &target else {
-            return Ok(target);
+        let path = match &target {
+            Self::Fifo(path) | Self::Log(path) | Self::File(path) => path,
+            Self::Program(program) => &program.path,
+            Self::Null | Self::Discard => return Ok(target),
         };
         let climbs = path.components().any(|part| part == Component::ParentDir);
         if !path.is_absolute() || climbs || path.as_os_str().len() >= 4096 {
@@ -93,15 +107,15 @@ fn invalid(field: &'static str, value: &str) -> Error {
 
 impl StdioRequest {
     /// Opens all that the process `owner` will need.
-    pub fn open(&self, owner: u32) -> Result<Prepared, Error> {
+    pub fn open(&self, owner: Owner<'_>) -> Result<Prepared, Error> {
         let stdin = Target::parse("stdin", &self.stdin)?;
         let stdout = Target::parse("stdout", &self.stdout)?;
         let stderr = Target::parse("stderr", &self.stderr)?;
-        if matches!(stdin, Target::Log(_) | Target::File(_) | Target::Discard) {
+        if !matches!(stdin, Target::Null | Target::Fifo(_)) {
             return Err(invalid("stdin", &self.stdin));
         }
         if self.terminal {
-            return open_terminal(stdin, stdout);
+            return open_terminal(owner, stdin, stdout);
         }
         let mut held = Held::default();
         let mut pumps = Vec::new();
@@ -114,6 +128,7 @@ impl StdioRequest {
             _ => open_null(OFlags::RDONLY)?,
         };
         let mut logs: Vec<(PathBuf, SharedLog)> = Vec::new();
+        let mut loggers: Vec<(LogProgram, Logger)> = Vec::new();
         let mut output = |target: Target, stream: Stream| match target {
             Target::Null => open_null(OFlags::WRONLY),
             Target::Fifo(path) => {
@@ -122,9 +137,18 @@ impl StdioRequest {
                 Ok(theirs)
             }
             Target::File(path) => open_file(&path),
+            Target::Program(program) => match loggers.iter().find(|(known, _)| *known == program) {
+                Some((_, logger)) => logger.end(stream),
+                None => {
+                    let logger = program.start(owner.namespace, owner.id)?;
+                    let end = logger.end(stream);
+                    loggers.push((program, logger));
+                    end
+                }
+            },
             Target::Discard => {
                 let (source, theirs) = open_pipe()?;
-                pumps.push(Pump::new(owner, Role::Output(stream), source));
+                pumps.push(Pump::new(owner.key, Role::Output(stream), source));
                 Ok(theirs)
             }
             Target::Log(path) => {
@@ -137,7 +161,7 @@ impl StdioRequest {
                     }
                 };
                 let (source, theirs) = open_pipe()?;
-                pumps.push(Pump::new(owner, Role::Output(stream), source).with_log(log));
+                pumps.push(Pump::new(owner.key, Role::Output(stream), source).with_log(log));
                 Ok(theirs)
             }
         };
@@ -195,7 +219,7 @@ impl Prepared {
     }
 }
 
-fn open_terminal(stdin: Target, stdout: Target) -> Result<Prepared, Error> {
+fn open_terminal(owner: Owner<'_>, stdin: Target, stdout: Target) -> Result<Prepared, Error> {
     let mut terminal = TerminalEnds::default();
     if let Target::Fifo(path) = stdin {
         terminal.stdin = Some(open_own_fifo(&path)?);
@@ -204,6 +228,13 @@ fn open_terminal(stdin: Target, stdout: Target) -> Result<Prepared, Error> {
         Target::Null | Target::Discard => {}
         Target::Fifo(path) => terminal.stdout = Some(open_own_fifo(&path)?),
         Target::File(path) => terminal.stdout = Some(open_file(&path)?),
+        Target::Program(program) => {
+            let logger = program.start(owner.namespace, owner.id)?;
+            let end = logger.end(Stream::Stdout)?;
+            rustix::io::ioctl_fionbio(&end, true)
+                .map_err(|source| Error::system("make pipe non-blocking", source))?;
+            terminal.stdout = Some(end);
+        }
         Target::Log(path) => {
             terminal.log = Some(Rc::new(RefCell::new(LogFile::open(&path)?)));
         }
@@ -301,7 +332,12 @@ mod tests {
             ("cri-log://relative", None),
             ("cri-log:///logs/../../etc/passwd", None),
             ("/run/../f", None),
-            ("binary:///bin/logger", None),
+            (
+                "binary:///bin/logger?a=b",
+                Some(Target::Program(LogProgram::parse("/bin/logger?a=b"))),
+            ),
+            ("binary://logger", None),
+            ("binary:///bin/%2e%2e/logger", None),
             ("://", None),
         ] {
             assert_eq!(Target::parse("stdout", value).ok(), expected, "{value}");
@@ -320,7 +356,12 @@ mod tests {
                 stdout: path.display().to_string(),
                 ..StdioRequest::default()
             };
-            assert!(request.open(1).is_err(), "{}", path.display());
+            let owner = Owner {
+                key: 1,
+                namespace: "",
+                id: "",
+            };
+            assert!(request.open(owner).is_err(), "{}", path.display());
         }
     }
 }

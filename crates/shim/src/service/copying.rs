@@ -43,6 +43,7 @@ impl<E: Engine> Service<E> {
             init,
             execs: BTreeMap::new(),
             paused: false,
+            killed: false,
         });
         Ok(())
     }

@@ -13,6 +13,8 @@ use crate::process::{Caller, Exit, Process, State};
 use crate::reap;
 use crate::status::{Error, chain};
 
+/// The exit status of what SIGKILL ended.
+const KILLED: u32 = 128 + SIGKILL.unsigned_abs();
 /// How long a container may take to die when it is killed on the way.
 const DEATH: Duration = Duration::from_secs(5);
 
@@ -118,7 +120,8 @@ impl<E: Engine> Service<E> {
         let mut oom_killed = false;
         if is_init {
             // At once: systemd takes a scope away when it finds it empty, and what it counted with it.
-            oom_killed = self.engine.oom_killed(&exit);
+            let killed_by_another = exit.status == KILLED && !container.killed;
+            oom_killed = self.engine.oom_killed(killed_by_another);
             self.engine.init_exited();
             container.paused = false;
         }
@@ -191,7 +194,7 @@ impl<E: Engine> Service<E> {
 
 fn killed_now() -> Exit {
     Exit {
-        status: 128 + SIGKILL.unsigned_abs(),
+        status: KILLED,
         at: SystemTime::now(),
     }
 }

@@ -21,7 +21,7 @@ use crate::events::{Event, Events, MadeOf};
 use crate::io::log::Stream;
 use crate::io::pump::Role;
 use crate::io::pumps::Pumps;
-use crate::io::stdio::{Prepared, StdioRequest, open_guest};
+use crate::io::stdio::{Owner, Prepared, StdioRequest, open_guest};
 use crate::journal::note;
 use crate::poller::Poller;
 use crate::process::{Caller, Exit, Process, State};
@@ -40,6 +40,8 @@ pub struct Service<E> {
     container: Option<Container>,
     dumping: Option<dumping::Dumping>,
     dumped: Vec<(Caller, Result<(), Error>)>,
+    /// containerd's, or none.
+    pub namespace: String,
     next_key: u32,
     answers: Vec<(Caller, Exit)>,
     stopping: bool,
@@ -54,6 +56,8 @@ struct Container {
     init: Process,
     execs: BTreeMap<String, Process>,
     paused: bool,
+    /// Somebody had us kill its init.
+    killed: bool,
 }
 
 /// A process as `State` reports it.
@@ -113,6 +117,7 @@ impl<E: Engine> Service<E> {
             container: None,
             dumping: None,
             dumped: Vec::new(),
+            namespace: String::new(),
             next_key: 0,
             answers: Vec::new(),
             stopping: false,
@@ -139,7 +144,12 @@ impl<E: Engine> Service<E> {
             });
         }
         let mut init = Process::added(self.key(), stdio, Vec::new());
-        let mut prepared = init.stdio.open(init.key)?;
+        let owner = Owner {
+            key: init.key,
+            namespace: &self.namespace,
+            id,
+        };
+        let mut prepared = init.stdio.open(owner)?;
         let spawned = self
             .engine
             .create(id, bundle, rootfs, prepared.take_child(), checkpoint)?;
@@ -165,6 +175,7 @@ impl<E: Engine> Service<E> {
             init,
             execs: BTreeMap::new(),
             paused: false,
+            killed: false,
         });
         Ok(pid)
     }
@@ -219,7 +230,12 @@ impl<E: Engine> Service<E> {
             return Err(container.wrong_state(exec_id, blocker, "start"));
         }
         let process = container.process_mut(exec_id)?;
-        let mut prepared = process.stdio.open(process.key)?;
+        let owner = Owner {
+            key: process.key,
+            namespace: &self.namespace,
+            id: exec_id,
+        };
+        let mut prepared = process.stdio.open(owner)?;
         let spec = std::mem::take(&mut process.spec);
         let spawned = self.engine.exec(&spec, prepared.take_child())?;
         // Out and in again, so that it can be handed to `adopt` with the pumps.
@@ -294,6 +310,7 @@ impl<E: Engine> Service<E> {
         } else {
             process.signal(signal)?;
         }
+        container.killed |= signal == SIGKILL && exec_id.is_empty();
         // A frozen process dies only when it thaws.
         if signal == SIGKILL && container.paused {
             self.engine.resume()?;

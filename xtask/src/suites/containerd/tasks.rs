@@ -1,6 +1,8 @@
 //! What a client does with a task.
 
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -40,6 +42,7 @@ pub const STEPS: &[(&str, Step)] = &[
     ("what happens is told in order, and once", events),
     ("a kill for memory is told", out_of_memory),
     ("a signal ends a task with its number", signalled),
+    ("output goes to the program that is named for it", logged),
 ];
 
 fn ends(session: &mut Session) -> Result<()> {
@@ -239,4 +242,58 @@ fn signalled(session: &mut Session) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     contains("what is told of the end", &said, "exit code 9")?;
     session.text(&["container", "rm", "trapped"]).map(drop)
+}
+
+/// What it reads it leaves below the path that it is given, and whose it was when all has come.
+const LOGGER: &str = r#"#!/bin/sh
+exec 5>&-
+cat <&4 >"$2.err" &
+cat <&3 >"$2.out"
+wait
+echo "$CONTAINER_NAMESPACE/$CONTAINER_ID" >"$2.new"
+mv "$2.new" "$2.end"
+"#;
+
+fn logged(session: &mut Session) -> Result<()> {
+    let place = session.place.scratch();
+    let program = place.join("logger");
+    fs::write(&program, LOGGER)
+        .and_then(|()| fs::set_permissions(&program, Permissions::from_mode(0o755)))
+        .context("writing a logger")?;
+    let nowhere = format!("binary://{}", place.join("none").display());
+    let run = ["run", "-d", "--runtime", RUNTIME, "--log-uri"];
+    let missing = session.ended(&[&run[..], &[&nowhere, IMAGE, "lost", "true"]].concat())?;
+    let said = String::from_utf8_lossy(&missing.stderr);
+    contains("the reason", &said, "No such file or directory")?;
+    session.text(&["container", "rm", "lost"])?;
+
+    let to = |id: &str| {
+        let out = place.join(id);
+        let uri = format!("binary://{}?to={}", program.display(), out.display());
+        (uri, out)
+    };
+    let (uri, of_task) = to("logged");
+    let script = "echo out; echo err >&2; exec sleep 10000";
+    session.text(&[&run[..], &[&uri, IMAGE, "logged", "sh", "-c", script]].concat())?;
+    let (uri, of_command) = to("beside");
+    let exec = ["task", "exec", "--exec-id", "beside", "--log-uri", &uri];
+    let script = ["logged", "sh", "-c", "echo more; exit 4"];
+    let ended = session.ended(&[&exec[..], &script].concat())?;
+    same("code", ended.status.code(), Some(4))?;
+    session.text(&["task", "rm", "--force", "logged"])?;
+    session.text(&["container", "rm", "logged"])?;
+    for (id, out, output, errors) in [
+        ("logged", of_task, "out\n", "err\n"),
+        ("beside", of_command, "more\n", ""),
+    ] {
+        let whose = retry(SOON, || {
+            fs::read_to_string(out.with_extension("end")).context("the logger has not ended")
+        })?;
+        let read = |extension| fs::read_to_string(out.with_extension(extension));
+        let expected = format!("{}/{id}", session.namespace());
+        same("whose", whose.trim(), expected.as_str())?;
+        same("output", read("out")?.as_str(), output)?;
+        same("errors", read("err")?.as_str(), errors)?;
+    }
+    Ok(())
 }

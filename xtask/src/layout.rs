@@ -18,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use crate::command::run;
 use crate::daemon::Daemon;
 use crate::place::Place;
 use crate::registry::Registry;
@@ -46,17 +47,26 @@ oci kill long KILL
 oci delete --force long
 "#;
 
+/// Builds everything in the release profile as cargo links it.
+pub fn plain_release() -> Result<()> {
+    for program in LAID_OUT {
+        let _there_is_none = fs::remove_file(layout(program));
+    }
+    let programs = artefacts::build_release()?;
+    println!("{}", programs.display());
+    Ok(())
+}
+
 /// Builds everything in the release profile, what works on a node laid out by what it does.
 pub fn release() -> Result<()> {
+    if cfg!(not(target_arch = "x86_64")) || !rustix::process::geteuid().is_root() {
+        bail!(
+            "pods run, to see which functions they need: this takes root, and x86-64; \
+             `cargo xtask release --plain` does without"
+        );
+    }
     tools::install()?;
     let programs = artefacts::build_release()?;
-    if cfg!(not(target_arch = "x86_64")) {
-        println!("programs are as they were linked: they can be followed on x86-64 only");
-        return Ok(());
-    }
-    if !rustix::process::geteuid().is_root() {
-        bail!("needs root: pods run, to see which functions they need");
-    }
     let out = tempfile::tempdir().context("making a place for what is called")?;
     println!("following a round of the bench");
     follow_pods(&programs, out.path())?;
@@ -68,6 +78,8 @@ pub fn release() -> Result<()> {
     }
     artefacts::build_release()?;
     LAID_OUT.into_iter().try_for_each(is_followed)?;
+    run(Command::new(programs.join("berthd")).arg("--version"))
+        .context("the program that is laid out does not run: glibc 2.36 or later is needed")?;
     println!("{}", programs.display());
     Ok(())
 }

@@ -31,8 +31,10 @@ usage: cargo xtask <command>
   demo             a pod, from pull to removal, with what happens told on the way
   build            daemon, command line, shim and pod init, side by side in
                    target/berth
-  release          the same as they are shipped, in target/berth/release, with what
-                   berthd does side by side in its code
+  release [--plain]
+                   the same as they are shipped, in target/berth/release, with the
+                   code that a node's work needs side by side; --plain as cargo links
+                   them, which needs neither root nor tools
   tools            what the suites need: Debian packages and Go programs
   images [--serve] make the images of critest; with --serve keep their registry
                    running until standard input ends
@@ -110,6 +112,7 @@ fn run(arguments: &[&str]) -> Result<bool> {
         ["demo", demo::INSIDE] => demo::run_inside().map(|()| true),
         ["build"] => artefacts::build().map(|()| true),
         ["release"] => layout::release().map(|()| true),
+        ["release", "--plain"] => layout::plain_release().map(|()| true),
         [layout::TRACE, pid, programs, out] => layout::trace(pid, programs, out).map(|()| true),
         ["tools"] => tools::install().map(|()| true),
         ["images"] => suites::critest::show_images(false).map(|()| true),

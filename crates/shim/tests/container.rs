@@ -51,6 +51,10 @@ impl Driven for Bundle {
         assert!(launcher.is_sealed());
         let shim = launcher.launch(&self.id, self.dir.path()).await.unwrap();
         self.end_if_the_test_fails(SHIM, shim.launched_pid());
+        assert!(
+            cannot_be_written(&shim).await,
+            "a container could write the shim by /proc/self/exe"
+        );
         shim
     }
 
@@ -85,6 +89,14 @@ impl Driven for Bundle {
         let bundle = self.dir.path().to_str().unwrap();
         assert!(!mounts.contains(bundle), "no mount is left below {bundle}");
     }
+}
+
+async fn cannot_be_written(shim: &Shim) -> bool {
+    let (pid, _) = shim.pids_of_shim_and_init().await.unwrap();
+    let place = rustix::fs::statvfs(format!("/proc/{pid}/exe")).unwrap();
+    place
+        .f_flag
+        .contains(rustix::fs::StatVfsMountFlags::RDONLY)
 }
 
 fn fifo(path: &Path) -> File {

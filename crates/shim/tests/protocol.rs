@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -159,6 +160,45 @@ fn what_is_not_served_is_answered_with_its_status() {
         assert_eq!((answered, code(&response)), (stream, expected), "{name}");
         assert!(!response.status.message.is_empty(), "{name}");
     }
+}
+
+/// The socket's mode keeps others away; where it does not, their credentials do.
+#[test]
+fn other_users_are_cut_off_and_root_is_still_served() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root to be somebody else");
+        return;
+    }
+    let shim = Shim::start();
+    let open = |path: &std::path::Path, mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, permissions).unwrap();
+    };
+    let socket = shim.dir.path().join("shim.sock");
+    open(shim.dir.path(), 0o755);
+    open(&socket, 0o777);
+    let request = frame(1, 1, &call(TASK, "Pids", &[]));
+    let mut stranger = std::thread::spawn(move || {
+        let other = rustix::process::Uid::from_raw(1000);
+        // Of this thread alone.
+        rustix::thread::set_thread_uid(other).unwrap();
+        UnixStream::connect(socket).unwrap()
+    })
+    .join()
+    .unwrap();
+    let limit = Some(Duration::from_secs(10));
+    stranger.set_read_timeout(limit).unwrap();
+    // It may be closed before this arrives.
+    let _ = stranger.write_all(&request);
+    let read = stranger.read(&mut [0; 16]);
+    let is_cut_off = match &read {
+        Ok(count) => *count == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    };
+    assert!(is_cut_off, "{read:?}");
+    let mut own = shim.connect();
+    own.write_all(&request).unwrap();
+    assert_eq!(code(&answer(&mut own).1), Code::NOT_FOUND);
 }
 
 #[test]

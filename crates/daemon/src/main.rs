@@ -15,6 +15,7 @@ mod wiring;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -39,6 +40,10 @@ fn main() -> ExitCode {
 /// pull path's threads once held.
 const ARENAS: i32 = 2;
 
+/// How long a thread for blocking work waits for more. They are woken in turn: with the usual ten seconds all that
+/// a burst needed stay for as long as there is any work, with the stacks that they touched.
+const IDLE: Duration = Duration::from_millis(250);
+
 fn run(mut flags: Flags) -> Result<()> {
     berth_kernel::limit_arenas(ARENAS);
     let task = flags.task.take();
@@ -52,6 +57,7 @@ fn run(mut flags: Flags) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("berthd")
+        .thread_keep_alive(IDLE)
         .build()
         .context("cannot start worker threads")?;
     runtime.block_on(async {

@@ -37,6 +37,9 @@ fn init(session: &mut Session) -> Result<()> {
     let docker = &session.docker;
     let shown = docker.text(&sh(&["--init"], "cat /proc/1/comm; exit 0"))?;
     same("process 1", shown.as_str(), "docker-init")?;
+    let line = "grep -c ' /sbin/docker-init ro' /proc/1/mountinfo";
+    let mounted = docker.text(&sh(&["--init"], line))?;
+    same("it cannot be written", mounted.as_str(), "1")?;
     let code = |line: &[&str]| Ok::<_, anyhow::Error>(docker.output(line)?.status.code());
     same("exit code", code(&sh(&["--init"], "exit 7"))?, Some(7))?;
     same("killed", code(&sh(&["--init"], "kill -9 $$"))?, Some(137))?;

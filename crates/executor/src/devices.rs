@@ -5,10 +5,10 @@ use crate::report::Failure;
 use crate::step::Step;
 use crate::user_namespace::UserNamespace;
 use berth_kernel::rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, statat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, statat,
 };
 use berth_kernel::{Errno, FilesystemContext, MountFlags, NodeKind};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A device to be made.
@@ -87,7 +87,7 @@ fn make_for(
     }
     let uid = user.outer_uid(plan.uid).ok_or(Errno::OVERFLOW)?;
     let gid = user.outer_gid(plan.gid).ok_or(Errno::OVERFLOW)?;
-    own(shelf, name, uid, gid, plan.mode)?;
+    own(shelf, name, plan, (uid, gid))?;
     berth_kernel::clone_tree(shelf, name, false)
 }
 
@@ -123,22 +123,37 @@ pub(crate) fn make(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<(), Failur
     }
     // The child's umask is 0, so the mode is as asked; owners are set here.
     if plan.uid != 0 || plan.gid != 0 {
-        own(&directory, name, plan.uid, plan.gid, plan.mode).map_err(failed())?;
+        own(&directory, name, plan, (plan.uid, plan.gid)).map_err(failed())?;
     }
     Ok(())
 }
 
+/// Gives the node that was just made to its owner. The image may be changed
+/// meanwhile: what is there now must still be that device, and nothing after
+/// that goes by its name, which a link to a file of the host may have taken.
 fn own(
     directory: &OwnedFd,
     name: &Path,
-    uid: u32,
-    gid: u32,
-    mode: u32,
+    plan: &DevicePlan,
+    (uid, gid): (u32, u32),
 ) -> berth_kernel::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = berth_kernel::rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    if !matches(&fstat(&node)?, plan.kind) {
+        // As if it had been there before.
+        return Err(Errno::EXIST);
+    }
     let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-    chownat(directory, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    chownat(&node, c"", uid, gid, AtFlags::EMPTY_PATH)?;
     // A change of owner may clear bits of the mode.
-    chmodat(directory, name, Mode::from_raw_mode(mode), AtFlags::empty())
+    let mode = Mode::from_raw_mode(plan.mode);
+    if Mode::from_raw_mode(fstat(&node)?.st_mode) == mode {
+        return Ok(());
+    }
+    // The one way to the mode of such a descriptor before Linux 6.6; it ends
+    // at the node itself, which is no link.
+    let link = format!("/proc/self/fd/{}", node.as_raw_fd());
+    chmodat(CWD, link, mode, AtFlags::empty())
 }
 
 fn is_device(directory: &OwnedFd, name: &Path, kind: NodeKind) -> berth_kernel::Result<bool> {
@@ -166,7 +181,7 @@ fn bind(directory: &OwnedFd, name: &Path, plan: &DevicePlan) -> berth_kernel::Re
 
 fn host_device(plan: &DevicePlan) -> berth_kernel::Result<OwnedFd> {
     let source = berth_kernel::clone_tree(CWD, &plan.path, false)?;
-    let found = berth_kernel::rustix::fs::fstat(&source)?;
+    let found = fstat(&source)?;
     if matches(&found, plan.kind) {
         Ok(source)
     } else {
@@ -206,7 +221,7 @@ pub(crate) fn link(root: BorrowedFd<'_>) -> Result<(), Failure> {
 /// certain that it is that device.
 pub(crate) fn open_null(root: BorrowedFd<'_>) -> berth_kernel::Result<OwnedFd> {
     let place = places::find(root, Path::new("/dev/null"))?;
-    let found = berth_kernel::rustix::fs::fstat(place.as_fd())?;
+    let found = fstat(place.as_fd())?;
     if !matches(&found, NodeKind::Character { major: 1, minor: 3 }) {
         return Err(Errno::NXIO);
     }
@@ -218,9 +233,76 @@ pub(crate) fn open_null(root: BorrowedFd<'_>) -> berth_kernel::Result<OwnedFd> {
         OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK,
         Mode::empty(),
     )?;
-    let opened = berth_kernel::rustix::fs::fstat(&null)?;
+    let opened = fstat(&null)?;
     if opened.st_rdev != found.st_rdev {
         return Err(Errno::NXIO);
     }
     Ok(null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+
+    /// A node that needs no rights, for an owner that anybody may give to.
+    fn plan(directory: &Path) -> DevicePlan {
+        let owner = fs::metadata(directory).unwrap();
+        DevicePlan {
+            path: PathBuf::from("/dev/pipe"),
+            kind: NodeKind::Fifo,
+            mode: 0o622,
+            uid: owner.uid(),
+            gid: owner.gid(),
+        }
+    }
+
+    fn owned(directory: &Path) -> berth_kernel::Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = berth_kernel::rustix::fs::open(directory, flags, Mode::empty())?;
+        let plan = plan(directory);
+        own(&fd, Path::new("pipe"), &plan, (plan.uid, plan.gid))
+    }
+
+    #[test]
+    fn a_node_has_its_mode_whatever_it_was_made_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("pipe");
+        berth_kernel::make_fifo(&node, 0o600).unwrap();
+        owned(dir.path()).unwrap();
+        let made = fs::metadata(&node).unwrap();
+        assert!(made.file_type().is_fifo());
+        assert_eq!(made.mode() & 0o7777, 0o622);
+    }
+
+    #[test]
+    fn what_took_the_place_of_a_node_keeps_owner_and_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = dir.path().join("pipe");
+        let elsewhere = tempfile::tempdir().unwrap();
+        let victim = elsewhere.path().join("victim");
+        fs::write(&victim, "").unwrap();
+        fs::set_permissions(&victim, Permissions::from_mode(0o600)).unwrap();
+        let look = |path: &Path| {
+            let found = fs::symlink_metadata(path).unwrap();
+            // Any change of it, also to the same, changes the last.
+            let changed = (found.ctime(), found.ctime_nsec());
+            (found.mode(), found.uid(), found.gid(), changed)
+        };
+        let before = look(&victim);
+
+        symlink(&victim, &node).unwrap();
+        let link = look(&node);
+        assert_eq!(owned(dir.path()), Err(Errno::EXIST));
+        assert_eq!((look(&victim), look(&node)), (before, link));
+
+        fs::rename(&victim, &node).unwrap();
+        let before = look(&node);
+        assert_eq!(owned(dir.path()), Err(Errno::EXIST));
+        assert_eq!(look(&node), before);
+
+        fs::remove_file(&node).unwrap();
+        assert_eq!(owned(dir.path()), Err(Errno::NOENT));
+    }
 }

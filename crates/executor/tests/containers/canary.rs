@@ -69,11 +69,13 @@ fn look(tree: &Path) -> Result<BTreeMap<PathBuf, String>> {
     let mut waiting = vec![tree.to_owned()];
     while let Some(path) = waiting.pop() {
         let mut said = told(&path)?;
-        if path.is_dir() {
+        // What was made here by mistake may be a link out, or a device without an end.
+        let kind = fs::symlink_metadata(&path)?.file_type();
+        if kind.is_dir() {
             for entry in fs::read_dir(&path)? {
                 waiting.push(entry?.path());
             }
-        } else {
+        } else if kind.is_file() {
             said.push_str(&fs::read_to_string(&path)?);
         }
         seen.insert(path, said);

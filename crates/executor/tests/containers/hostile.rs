@@ -1,9 +1,12 @@
 //! Images, volumes and specs that want out.
 
 use crate::Case;
-use crate::fixture::{Host, exec_process, process, quiet, reap, refused};
+use crate::canary::{self, Canary};
+use crate::fixture::{Bundle, Host, exec, exec_process, process, quiet, reap, refused};
 use anyhow::{Result, ensure};
 use berth_executor::ProcessStdio;
+use berth_kernel::rustix::fs::CWD;
+use berth_kernel::{Errno, NodeKind};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,6 +17,12 @@ pub const CASES: &[Case] = &[
         linked_directories,
     ),
     ("links_in_place_of_devices_are_refused", linked_devices),
+    (
+        "devices_behind_a_linked_directory_stay_inside",
+        linked_device_directory,
+    ),
+    ("a_terminal_comes_from_a_devpts_only", false_devpts),
+    ("closed_streams_are_the_null_device_only", false_null),
     ("nothing_but_procfs_stands_at_proc", false_proc),
     (
         "a_working_directory_outside_the_root_is_refused",
@@ -78,6 +87,103 @@ fn linked_devices(host: &Host) -> Result<()> {
     Ok(())
 }
 
+fn linked_device_directory(host: &Host) -> Result<()> {
+    let canary = Canary::new()?;
+    let devpts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+        "options": ["newinstance", "ptmxmode=0666", "mode=0620"]});
+    for link in [canary.path().to_owned(), canary.climbing()] {
+        let bundle = || -> Result<Bundle> {
+            let mut bundle = host.bundle("ls /dev; echo through >/dev/null")?;
+            drop_mounts_below_dev(&mut bundle.config);
+            symlink(&link, bundle.upper("dev"))?;
+            Ok(bundle)
+        };
+        // Not refused, then: where the link leads to inside.
+        let output = bundle()?.output(host);
+        canary.check()?;
+        let output = output?;
+        ensure!(output.contains("null\n"), "{output}");
+        ensure!(!output.contains(canary::FILE), "it sees the host");
+        for mount in [None, Some(&devpts)] {
+            let bundle = bundle()?.set("/process/terminal", json!(true));
+            let bundle = match mount {
+                Some(devpts) => bundle.mount(devpts.clone()),
+                None => bundle,
+            };
+            let error = refused(bundle.create_with(host, ProcessStdio::Terminal))?;
+            let words = mount.map_or("open terminal", |_| "mount on an ordinary directory");
+            let message = format!("{error:#}");
+            ensure!(message.contains(words), "{message}");
+            ensure!(!host.cgroup_exists(&bundle.id), "left its cgroup");
+        }
+        canary.check()?;
+    }
+    Ok(())
+}
+
+fn false_devpts(host: &Host) -> Result<()> {
+    for device in [None, Some((5, 2)), Some((1, 3))] {
+        let mut bundle = host.bundle("true")?.set("/process/terminal", json!(true));
+        drop_mounts_below_dev(&mut bundle.config);
+        fs::create_dir_all(bundle.upper("dev/pts"))?;
+        let ptmx = bundle.upper("dev/pts/ptmx");
+        match device {
+            Some((major, minor)) => {
+                let kind = NodeKind::Character { major, minor };
+                berth_kernel::make_node(CWD, &ptmx, kind, 0o666)?;
+            }
+            None => fs::write(&ptmx, "unchanged")?,
+        }
+        let error = refused(bundle.create_with(host, ProcessStdio::Terminal))?;
+        // Before anything there is opened: a device may do something then.
+        let expected = format!(
+            "open terminal /dev/pts: {}",
+            std::io::Error::from(Errno::NODEV)
+        );
+        let message = format!("{error:#}");
+        ensure!(message.contains(&expected), "{device:?}: {message}");
+        ensure!(!host.cgroup_exists(&bundle.id), "left its cgroup");
+    }
+    Ok(())
+}
+
+fn false_null(host: &Host) -> Result<()> {
+    for change in [
+        "busybox ln -s /victim /dev/null",
+        "busybox ln -s ../victim /dev/null",
+        "busybox ln /dev/victim /dev/null",
+        "mknod /dev/null c 1 5",
+        "mknod /dev/null p",
+    ] {
+        let bundle = host.bundle("sleep 60")?;
+        fs::write(bundle.upper("victim"), "unchanged")?;
+        let mut container = bundle.create(host)?;
+        container.start()?;
+        let script = format!("echo unchanged >/dev/victim; busybox rm /dev/null && {change}");
+        let changed = exec(&container, &script);
+        let request = process("echo overwritten");
+        let outcome = exec_process(&container, &request, quiet());
+        if let Ok(process) = &outcome {
+            reap(process.pid)?;
+        }
+        let victim = format!("/proc/{}/root/dev/victim", container.pid());
+        let victim = fs::read_to_string(victim);
+        container.delete(true)?;
+        reap(container.pid())?;
+        let changed = changed?;
+        ensure!(changed.status == 0, "{changed:?}");
+        let error = refused(outcome)?;
+        ensure!(
+            format!("{error:#}").contains("connect standard streams"),
+            "{change}: {error:#}"
+        );
+        ensure!(victim? == "unchanged\n", "{change}");
+        let victim = fs::read_to_string(bundle.upper("victim"))?;
+        ensure!(victim == "unchanged", "{change}: {victim}");
+    }
+    Ok(())
+}
+
 fn drop_mounts_below_dev(config: &mut serde_json::Value) {
     let mounts = config["mounts"].as_array().cloned().unwrap_or_default();
     let kept: Vec<_> = mounts
@@ -114,12 +220,12 @@ fn false_proc(host: &Host) -> Result<()> {
 
 fn outside_directory(host: &Host) -> Result<()> {
     // Directories of the host that a leak would be about.
-    let held: Vec<fs::File> = (0..8)
+    let held: Vec<fs::File> = (0..64)
         .map(|_| fs::File::open("/"))
         .collect::<std::io::Result<_>>()?;
     let mut container = host.bundle("sleep 60")?.create(host)?;
     container.start()?;
-    for number in 3..40 {
+    for number in 3..64 {
         for directory in [
             format!("/proc/self/fd/{number}"),
             format!("/proc/self/fd/{number}/../.."),
@@ -132,11 +238,9 @@ fn outside_directory(host: &Host) -> Result<()> {
                 format!("{error:#}").contains("open working directory"),
                 "{error:#}"
             );
-            if number < 12 {
-                let bundle = host.bundle("pwd")?.set("/process/cwd", json!(directory));
-                let message = bundle.refusal(host)?;
-                ensure!(message.contains("open working directory"), "{message}");
-            }
+            let bundle = host.bundle("pwd")?.set("/process/cwd", json!(directory));
+            let message = bundle.refusal(host)?;
+            ensure!(message.contains("open working directory"), "{message}");
         }
     }
     container.delete(true)?;

@@ -28,6 +28,10 @@ pub const CASES: &[Case] = &[
         "network_and_pid_namespaces_are_joined_by_path",
         joined_namespaces,
     ),
+    (
+        "a_neighbour_does_not_look_into_what_is_being_made",
+        made_unseen,
+    ),
     ("the_pod_process_reaps_and_ends_on_sigterm", pod_init),
     ("two_hundred_lives_leave_nothing", nothing_left),
 ];
@@ -180,6 +184,34 @@ fn joined_to(host: &Host, first: &Container) -> Result<()> {
         own == fs::read_link("/proc/self/ns/pid")?,
         "children go elsewhere"
     );
+    Ok(())
+}
+
+fn made_unseen(host: &Host) -> Result<()> {
+    let mut first = host.bundle("sleep 60")?.create(host)?;
+    first.start()?;
+    let outcome = beside_made(host, &first);
+    first.delete(true)?;
+    reap(first.pid())?;
+    outcome
+}
+
+fn beside_made(host: &Host, first: &Container) -> Result<()> {
+    let pid_namespace = json!([
+        {"type": "mount"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
+        {"type": "cgroup"}, {"type": "pid", "path": format!("/proc/{}/ns/pid", first.pid())},
+    ]);
+    let bundle = host.bundle("true")?.set("/linux/namespaces", pid_namespace);
+    let mut second = bundle.create(host)?;
+    // It waits at its gate: still the runtime's program, with all of its memory, but already with
+    // the rights of the container, which are those of the neighbour.
+    let script = "for p in /proc/[0-9]*; do \
+                  readlink $p/cwd >/dev/null || [ ! -d $p ] || echo refused; done";
+    let outcome = exec(first, script);
+    second.delete(true)?;
+    reap(second.pid())?;
+    let outcome = outcome?;
+    ensure!(outcome.stdout == "refused\n", "{outcome:?}");
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod shared_mounts;
 mod user_namespace;
 
 use anyhow::Result;
+use canary::Canary;
 use fixture::Host;
 use std::process::ExitCode;
 
@@ -29,6 +30,17 @@ use std::process::ExitCode;
 const SKIP: &str = "--skip=";
 
 type Case = (&'static str, fn(&Host) -> Result<()>);
+
+/// What is hostile must leave the host as it was, whatever else it does.
+fn guarded(host: &Host, name: &str, case: fn(&Host) -> Result<()>) -> Result<()> {
+    if !hostile::CASES.iter().any(|(hostile, _)| *hostile == name) {
+        return case(host);
+    }
+    let canary = Canary::new()?;
+    let outcome = case(host);
+    canary.check()?;
+    outcome
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -92,7 +104,7 @@ fn main() -> ExitCode {
     };
     let (mut passed, mut failed) = (0, 0);
     for (name, case) in cases.into_iter().filter(|(name, _)| chosen(name)) {
-        let outcome = std::panic::catch_unwind(|| case(&host));
+        let outcome = std::panic::catch_unwind(|| guarded(&host, name, case));
         let words = match outcome {
             Ok(Ok(())) => "ok".to_owned(),
             Ok(Err(error)) => format!("FAILED\n    {error:#}"),

@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     ("a_user_can_open_its_own_streams_again", reopen_streams),
     ("limits_are_set_and_clamped_with_a_notice", limits),
     ("only_the_standard_streams_are_open", descriptors),
+    ("with_a_terminal_only_it_is_open", descriptors_of_a_terminal),
     ("ignored_signals_are_not_passed_on", signals),
     ("a_terminal_is_the_containers_own", terminal),
     ("an_exec_joins_everything", exec_joins),
@@ -147,12 +148,15 @@ fn limits(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn descriptors(host: &Host) -> Result<()> {
-    // Descriptors of the runtime that are not close-on-exec.
+/// Descriptors of the runtime that are not close-on-exec.
+fn leaky() -> Result<Vec<OwnedFd>> {
     let file = std::fs::File::open("/")?;
-    let leaky: Vec<OwnedFd> = (0..5)
-        .map(|_| berth_kernel::rustix::io::dup(&file))
-        .collect::<std::result::Result<_, _>>()?;
+    let copies = (0..64).map(|_| berth_kernel::rustix::io::dup(&file));
+    Ok(copies.collect::<std::result::Result<_, _>>()?)
+}
+
+fn descriptors(host: &Host) -> Result<()> {
+    let leaky = leaky()?;
     let script = "ls /proc/1/fd; true";
     let output = host.bundle(script)?.output(host)?;
     ensure!(output == "0\n1\n2\n", "{output}");
@@ -162,6 +166,31 @@ fn descriptors(host: &Host) -> Result<()> {
     container.delete(true)?;
     reap(container.pid())?;
     ensure!(outcome.stdout == "0\n1\n2\n", "{outcome:?}");
+    drop(leaky);
+    Ok(())
+}
+
+fn descriptors_of_a_terminal(host: &Host) -> Result<()> {
+    let leaky = leaky()?;
+    let script = "ls -1 /proc/$$/fd; true";
+    let bundle = host.bundle(script)?.set("/process/terminal", json!(true));
+    let mut container = bundle.create_with(host, ProcessStdio::Terminal)?;
+    let master = container.take_terminal().context("no terminal")?;
+    container.start()?;
+    let of_first = read_terminal(&master)?;
+    reap(container.pid())?;
+    container.delete(false)?;
+
+    let mut container = host.bundle("sleep 60")?.create(host)?;
+    container.start()?;
+    let process = exec_process(&container, &process(script), ProcessStdio::Terminal)?;
+    let master = process.terminal.as_ref().context("no terminal")?;
+    let of_exec = read_terminal(master)?;
+    reap(process.pid)?;
+    container.delete(true)?;
+    reap(container.pid())?;
+    ensure!(of_first == "0\n1\n2\n", "{of_first}");
+    ensure!(of_exec == "0\n1\n2\n", "{of_exec}");
     drop(leaky);
     Ok(())
 }
@@ -179,7 +208,7 @@ fn signals(host: &Host) -> Result<()> {
 
 /// Everything that arrives at a terminal's master until the other end closes
 /// or nothing comes for five seconds.
-fn read_terminal(master: &OwnedFd) -> Result<String> {
+pub(crate) fn read_terminal(master: &OwnedFd) -> Result<String> {
     let mut text = Vec::new();
     let patience = Timespec {
         tv_sec: 5,

@@ -6,7 +6,8 @@
 
 use crate::Case;
 use crate::canary::{self, Canary};
-use crate::fixture::{Bundle, Host, reap};
+use crate::fixture::{Bundle, Host, Outcome, reap};
+use crate::process::read_terminal;
 use anyhow::{Context, Result, bail, ensure};
 use berth_executor::ProcessStdio;
 use berth_kernel::rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -15,6 +16,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 pub const CASES: &[Case] = &[
     (
@@ -33,6 +35,10 @@ pub const CASES: &[Case] = &[
         "races::a_console_that_turns_into_a_link_is_not_written_to",
         consoles,
     ),
+    (
+        "races::a_device_that_turns_into_a_link_gives_nobody_its_target",
+        devices,
+    ),
     ("races::settings_go_to_no_procfs_of_the_image", false_procfs),
 ];
 
@@ -44,15 +50,28 @@ const ROUNDS: usize = 50;
 /// How the mount of a round is known in the container.
 const MARK: &str = "marked-by-test";
 
-/// Exchanges two names until it is killed, or has lost its parent.
+/// Exchanges two names, or has a link take one whenever something is made
+/// there, until it is killed, or has lost its parent.
 pub fn swap(arguments: &[String]) -> Result<()> {
-    let [_, one, other] = arguments else {
-        bail!("{SWAPPER} takes two paths");
-    };
+    let exchange = |one, other| renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
     let parent = std::os::unix::process::parent_id();
     while std::os::unix::process::parent_id() == parent {
-        for _ in 0..1000 {
-            renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
+        match arguments {
+            [_, one, other] => (0..1000).try_for_each(|_| exchange(one, other))?,
+            [_, name, link, target] => {
+                for _ in 0..1000 {
+                    if exchange(name, link).is_ok() {
+                        // Long enough to be followed.
+                        std::thread::sleep(Duration::from_millis(1));
+                        fs::remove_file(name)?;
+                        fs::remove_file(link)?;
+                        symlink(target, link)?;
+                    }
+                }
+                // Or nobody else would ever be the first.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            _ => bail!("{SWAPPER} takes two paths, and a link's target"),
         }
     }
     Ok(())
@@ -63,9 +82,19 @@ struct Swapper(Child);
 
 impl Swapper {
     fn start(one: &Path, other: &Path) -> Result<Self> {
+        Self::with(&[one, other])
+    }
+
+    /// What is made at `name` is replaced by `link`, which leads to `target`.
+    fn plant(name: &Path, link: &Path, target: &Path) -> Result<Self> {
+        symlink(target, link)?;
+        Self::with(&[name, link, target])
+    }
+
+    fn with(paths: &[&Path]) -> Result<Self> {
         let own = std::env::current_exe()?;
         let mut command = Command::new(own);
-        Ok(Self(command.arg(SWAPPER).args([one, other]).spawn()?))
+        Ok(Self(command.arg(SWAPPER).args(paths).spawn()?))
     }
 
     /// It must have been at work all the time.
@@ -84,20 +113,24 @@ impl Drop for Swapper {
     }
 }
 
-/// Makes containers while `one` and `other` change places. `judge` gets the
-/// output of each that ran; those that were refused left no cgroup.
+/// Makes containers while the swapper is at work. `judge` gets the output of
+/// each that ran; those that were refused left no cgroup.
 fn rounds(
     host: &Host,
     canary: &Canary,
-    (one, other): (&Path, &Path),
+    swapper: Swapper,
     bundle: impl Fn() -> Result<Bundle>,
     judge: impl Fn(&str) -> Result<()>,
 ) -> Result<()> {
-    let swapper = Swapper::start(one, other)?;
     let (mut ran, mut refused) = (0, 0);
     for _ in 0..ROUNDS {
         let bundle = bundle()?;
-        match bundle.run(host) {
+        let outcome = if bundle.config["process"]["terminal"] == json!(true) {
+            run_in_terminal(&bundle, host)
+        } else {
+            bundle.run(host)
+        };
+        match outcome {
             Ok(outcome) => {
                 ran += 1;
                 judge(&outcome.stdout).with_context(|| format!("{outcome:?}"))?;
@@ -110,6 +143,28 @@ fn rounds(
     canary.check()?;
     ensure!(ran > 0, "all {refused} were refused");
     Ok(())
+}
+
+/// As [`Bundle::run`]. The program is waited for, so that what it writes is
+/// seen before the container is deleted.
+fn run_in_terminal(bundle: &Bundle, host: &Host) -> Result<Outcome> {
+    let mut container = bundle.create_with(host, ProcessStdio::Terminal)?;
+    let mut run = || {
+        let master = container.take_terminal().context("no terminal")?;
+        container.start()?;
+        read_terminal(&master)
+    };
+    let stdout = run();
+    if stdout.is_err() {
+        container.kill(9, true)?;
+    }
+    let status = reap(container.pid())?;
+    container.delete(true)?;
+    Ok(Outcome {
+        status,
+        stdout: stdout?,
+        stderr: String::new(),
+    })
 }
 
 /// A volume with a directory and, beside it, a link.
@@ -137,12 +192,18 @@ fn mount_points(host: &Host) -> Result<()> {
                 "source": MARK, "options": ["size=16k"]});
             Ok(bundle.mount(shared).mount(marked))
         };
-        rounds(host, &canary, (&one, &other), bundle, |output| {
-            // A mount that is not in its own tree would have landed elsewhere.
-            ensure!(output.starts_with("1\n"), "the mount is not there");
-            ensure!(!output.contains(canary::FILE), "it sees the host");
-            Ok(())
-        })?;
+        rounds(
+            host,
+            &canary,
+            Swapper::start(&one, &other)?,
+            bundle,
+            |output| {
+                // A mount that is not in its own tree would have landed elsewhere.
+                ensure!(output.starts_with("1\n"), "the mount is not there");
+                ensure!(!output.contains(canary::FILE), "it sees the host");
+                Ok(())
+            },
+        )?;
     }
     Ok(())
 }
@@ -157,11 +218,17 @@ fn working_directories(host: &Host) -> Result<()> {
             let bundle = host.bundle("pwd -P; ls . ..")?.mount(shared);
             Ok(bundle.set("/process/cwd", json!("/vol/work/here")))
         };
-        rounds(host, &canary, (&one, &other), bundle, |output| {
-            ensure!(output.starts_with('/'), "it is nowhere");
-            ensure!(!output.contains(canary::FILE), "it sees the host");
-            Ok(())
-        })?;
+        rounds(
+            host,
+            &canary,
+            Swapper::start(&one, &other)?,
+            bundle,
+            |output| {
+                ensure!(output.starts_with('/'), "it is nowhere");
+                ensure!(!output.contains(canary::FILE), "it sees the host");
+                Ok(())
+            },
+        )?;
     }
     Ok(())
 }
@@ -215,10 +282,16 @@ fn masked_paths(host: &Host) -> Result<()> {
                 "stat -c %t:%T /proc/keys; wc -c </proc/keys",
             )
         };
-        rounds(host, &canary, (&one, &other), bundle, |output| {
-            ensure!(output == "1:3\n0\n", "not masked by the null device");
-            Ok(())
-        })?;
+        rounds(
+            host,
+            &canary,
+            Swapper::start(&one, &other)?,
+            bundle,
+            |output| {
+                ensure!(output == "1:3\n0\n", "not masked by the null device");
+                Ok(())
+            },
+        )?;
     }
     Ok(())
 }
@@ -229,21 +302,36 @@ fn consoles(host: &Host) -> Result<()> {
     let dev = root.path().join("dev");
     let (one, other) = (dev.join("console"), dev.join("link"));
     fs::write(&one, "")?;
-    symlink(canary.climbing().join(canary::FILE), &other)?;
+    // Inside the root: a mount on a file outside would go with the container's namespace, and
+    // nobody would have seen it.
+    symlink("../etc/group", &other)?;
+    let bundle = || {
+        let script = "grep -c ' /etc/group ' /proc/self/mountinfo";
+        let terminals = json!({"destination": "/dev/pts", "type": "devpts",
+            "source": "devpts", "options": ["newinstance", "ptmxmode=0666", "mode=0620"]});
+        let bundle = in_root(host, root.path(), script)?.mount(terminals);
+        Ok(bundle.set("/process/terminal", json!(true)))
+    };
     let swapper = Swapper::start(&one, &other)?;
-    for _ in 0..ROUNDS {
-        let script = "echo through the console > /dev/console";
-        let bundle = in_root(host, root.path(), script)?.set("/process/terminal", json!(true));
-        if let Ok(mut container) = bundle.create_with(host, ProcessStdio::Terminal) {
-            let _master = container.take_terminal();
-            let _may_fail = container.start();
-            container.delete(true)?;
-            reap(container.pid())?;
-        }
-        ensure!(!host.cgroup_exists(&bundle.id), "left its cgroup");
-    }
-    swapper.end()?;
-    canary.check()
+    rounds(host, &canary, swapper, bundle, |output| {
+        ensure!(output == "0\n", "the terminal is mounted elsewhere");
+        Ok(())
+    })
+}
+
+fn devices(host: &Host) -> Result<()> {
+    let canary = Canary::new()?;
+    let root = plain_root(host)?;
+    let dev = root.path().join("dev");
+    let bundle = || {
+        let device = json!({"path": "/dev/raced", "type": "c", "major": 1, "minor": 3,
+            "fileMode": 0o640, "uid": 7, "gid": 7});
+        let bundle = in_root(host, root.path(), "true")?;
+        Ok(bundle.set("/linux/devices", json!([device])))
+    };
+    let victim = canary.path().join(canary::FILE);
+    let swapper = Swapper::plant(&dev.join("raced"), &dev.join("link"), &victim)?;
+    rounds(host, &canary, swapper, bundle, |_| Ok(()))
 }
 
 fn false_procfs(host: &Host) -> Result<()> {
@@ -259,7 +347,9 @@ fn false_procfs(host: &Host) -> Result<()> {
         Ok(bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})))
     };
     // What it reads there may be the image's: where the directory went, its procfs went.
-    rounds(host, &canary, (&one, &other), bundle, |_| Ok(()))?;
+    rounds(host, &canary, Swapper::start(&one, &other)?, bundle, |_| {
+        Ok(())
+    })?;
     let untouched = fs::read_to_string(false_setting.join("ip_forward"))?;
     ensure!(
         untouched == "0",

@@ -20,6 +20,10 @@ pub const CASES: &[Case] = &[
         "user_namespace::a_pinned_one_is_joined_with_its_namespaces",
         joined,
     ),
+    (
+        "user_namespace::no_cgroup_is_made_or_joined_from_inside",
+        no_cgroups,
+    ),
     ("user_namespace::hidden_paths_stay_hidden", hidden),
     ("user_namespace::what_cannot_be_mapped_is_refused", refused),
     (
@@ -167,6 +171,38 @@ fn joined(host: &Host) -> Result<()> {
     ensure!(words == ["0", "300000", "1000", "lo", "0"], "{output:?}");
     let unmapped = bundle.set("/process/user/uid", json!(1000)).refusal(host)?;
     ensure!(unmapped.contains("is not mapped"), "{unmapped}");
+    Ok(())
+}
+
+/// What each hierarchy that is mounted lets the container do, once nothing is read-only. What it
+/// makes, it removes.
+const USE_CGROUPS: &str = "for place in $(grep -E ' - cgroup2? ' /proc/self/mountinfo | \
+    while read id parent device root place rest; do echo $place; done); do \
+    mount -o remount,bind,rw $place; echo seen; \
+    mkdir $place/new && busybox rmdir $place/new && echo made; \
+    (echo $$ >$place/cgroup.procs) && echo joined; done 2>/dev/null; true";
+
+fn no_cgroups(host: &Host) -> Result<()> {
+    for own_namespace in [true, false] {
+        let use_with = |mut bundle: Bundle| -> Result<String> {
+            let namespaces = bundle.config.pointer_mut("/linux/namespaces");
+            namespaces
+                .and_then(Value::as_array_mut)
+                .context("namespaces")?
+                .retain(|namespace| own_namespace || namespace["type"] != "cgroup");
+            for set in ["bounding", "effective", "permitted"] {
+                let everything = json!(["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE"]);
+                bundle = bundle.set(&format!("/process/capabilities/{set}"), everything);
+            }
+            bundle.output(host)
+        };
+        let output = use_with(inside(host, USE_CGROUPS)?)?;
+        // Without a user namespace it can, so that it is known to be what refuses.
+        let able = use_with(host.bundle(USE_CGROUPS)?)?;
+        ensure!(able.contains("seen\nmade\njoined\n"), "{able}");
+        let seen = able.matches("seen\n").count();
+        ensure!(output == "seen\n".repeat(seen), "{own_namespace}: {output}");
+    }
     Ok(())
 }
 

@@ -71,7 +71,9 @@ const FOR_ALL: [&str; 3] = ["resolv.conf", "hostname", "hosts"];
 
 /// Files that a stranger can read by their names, which are no secret: a cgroup's path has a container's.
 fn readable(places: [&Path; 2]) -> Result<Vec<String>> {
-    let names = stdout(Command::new("find").args(places).args(["-type", "f"]))?;
+    // Who opens a namespace has not entered it.
+    let files = ["-type", "f", "!", "-fstype", "nsfs"];
+    let names = stdout(Command::new("find").args(places).args(files))?;
     let script = "while read -r name; do [ ! -r \"$name\" ] || echo \"$name\"; done";
     let mut stranger = Command::new("sh")
         .args(["-c", script])

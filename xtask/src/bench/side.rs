@@ -16,11 +16,10 @@ use crate::cri::{Answer, Cri};
 
 /// Pods that come and go in a round.
 pub const CYCLES: usize = 15;
+/// A node does not ask for one thing right after another.
+pub const PAUSE: Duration = Duration::from_millis(50);
 /// Pods that run while memory and lists are measured.
 pub const PODS: usize = 20;
-/// Between two calls.
-pub const PAUSE: Duration = Duration::from_millis(50);
-
 /// Calls that only read are short and many.
 const READS: usize = 40;
 const READ_PAUSE: Duration = Duration::from_millis(5);
@@ -36,6 +35,8 @@ pub struct Side {
     made: usize,
     running: Vec<Running>,
     figures: Figures,
+    /// Between two calls about pods.
+    pub pause: Duration,
 }
 
 struct Running {
@@ -59,6 +60,7 @@ impl Side {
             made: 0,
             running: Vec::new(),
             figures: Figures::default(),
+            pause: PAUSE,
         })
     }
 
@@ -113,7 +115,7 @@ impl Side {
             time.value.exit_code
         );
         self.figures.add(figures::EXEC, time.millis);
-        thread::sleep(PAUSE);
+        thread::sleep(self.pause);
 
         let running = self.running.pop().context("no pod runs")?;
         let pod = &running.pod;
@@ -126,7 +128,7 @@ impl Side {
         ] as [&mut dyn FnMut(&mut Cri) -> Answer<()>; 4]
         {
             sum += timed(|| call(&mut self.cri))?.millis;
-            thread::sleep(PAUSE);
+            thread::sleep(self.pause);
         }
         self.figures.add(figures::TEARDOWN, sum);
         Ok(())
@@ -230,12 +232,8 @@ impl Side {
             pod: pod.value.clone(),
             container: None,
         });
-        let paused = times.is_some();
-        let pause = || {
-            if paused {
-                thread::sleep(PAUSE);
-            }
-        };
+        let length = times.as_ref().map_or(Duration::ZERO, |_| self.pause);
+        let pause = || thread::sleep(length);
         pause();
         let created = timed(|| self.cri.create(&pod.value, &pod_config, &config))
             .context("CreateContainer")?;

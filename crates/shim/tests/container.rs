@@ -94,9 +94,7 @@ impl Driven for Bundle {
 async fn cannot_be_written(shim: &Shim) -> bool {
     let (pid, _) = shim.pids_of_shim_and_init().await.unwrap();
     let place = rustix::fs::statvfs(format!("/proc/{pid}/exe")).unwrap();
-    place
-        .f_flag
-        .contains(rustix::fs::StatVfsMountFlags::RDONLY)
+    place.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)
 }
 
 fn fifo(path: &Path) -> File {

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 use crate::outcome::Tally;
 use crate::tools::{self, Tool};
 use crate::{artefacts, workspace};
-use machine::Machine;
+use machine::{End, Machine};
 use settings::Settings;
 
 pub use inside::run as run_inside;
@@ -102,16 +102,31 @@ pub fn run(kinds: &[Kind], focus: &str) -> Result<Tally> {
     Ok(tally)
 }
 
+/// One that freezes says nothing of the suite, and is started again once.
 fn boot(kind: Kind, kernel: &kernel::Kernel, settings: &Settings) -> Result<Tally> {
     let begin = Instant::now();
-    let place = tempfile::tempdir().context("making a place for the machine")?;
     let log = workspace::logs()?.join(format!("vm-{}.log", kind.name()));
-    let initramfs = place.path().join("initramfs");
-    kernel.pack(&settings.text(), &initramfs)?;
-    let machine = Machine::boot(kernel, &initramfs, place.path(), &log)?;
-    let counted = machine
-        .result(kind.name(), LIMIT)
-        .with_context(|| format!("see {}", log.display()))?;
+    let once = || {
+        let place = tempfile::tempdir().context("making a place for the machine")?;
+        let initramfs = place.path().join("initramfs");
+        kernel.pack(&settings.text(), &initramfs)?;
+        let machine = Machine::boot(kernel, &initramfs, place.path(), &log)?;
+        let end = machine.result(kind.name(), LIMIT);
+        end.with_context(|| format!("see {}", log.display()))
+    };
+    let counted = match once()? {
+        End::Told(counted) => counted,
+        End::Frozen => {
+            println!(
+                "  note    the {} machine froze and is started again",
+                kind.name()
+            );
+            match once()? {
+                End::Told(counted) => counted,
+                End::Frozen => bail!("the machine froze twice: see {}", log.display()),
+            }
+        }
+    };
     let seconds = begin.elapsed().as_secs();
     println!("  {} machine: {counted} in {seconds} s", kind.name());
     Ok(counted)

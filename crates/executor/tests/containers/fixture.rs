@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use berth_cgroups::{CgroupHost, CgroupPath};
 use berth_executor::{Container, Create, CreateOptions, Process, ProcessStdio, RootfsMount};
 use berth_kernel::rustix::pipe::{PipeFlags, pipe_with};
-use berth_kernel::rustix::process::{Pid, WaitOptions, waitpid};
+use berth_kernel::rustix::process::{Pid, WaitOptions, wait, waitpid};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 use std::fs;
@@ -14,6 +14,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long what is killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 const APPLETS: [&str; 25] = [
     "sh", "cat", "echo", "ls", "id", "true", "false", "sleep", "touch", "readlink", "hostname",
@@ -94,8 +98,11 @@ impl Host {
         };
         let left = parent.pids()?;
         parent.kill_all(9)?;
-        for pid in &left {
-            let _ = reap(*pid);
+        // All that ended: an init waits for commands in its namespace, which are children of ours.
+        let begin = Instant::now();
+        while !parent.pids()?.is_empty() && begin.elapsed() < PATIENCE {
+            while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+            std::thread::sleep(Duration::from_millis(5));
         }
         parent.remove()?;
         if left.is_empty() {

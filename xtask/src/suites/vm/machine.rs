@@ -33,6 +33,17 @@ const SHARER: [&str; 3] = [
 /// How the result is told on the console, before its three counts.
 const RESULT: &str = "vm-result ";
 
+/// Said every ten seconds, whatever the suite does (`integration/vm/first`).
+const ALIVE: &str = "vm-alive";
+/// Without a word for so long a machine has frozen: its emulated processors can wait for each other for ever.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// What became of a machine.
+pub enum End {
+    Told(Tally),
+    Frozen,
+}
+
 /// No kernel command line of v1: all controllers belong to the one tree. The
 /// pressure files are a choice at boot in Debian's kernel. Whatever happens,
 /// the machine ends.
@@ -97,7 +108,7 @@ impl Machine {
 
     /// Shows what the suite inside says, with the machine's name before it, until the machine ends,
     /// and counts.
-    pub fn result(mut self, name: &str, limit: Duration) -> Result<Tally> {
+    pub fn result(mut self, name: &str, limit: Duration) -> Result<End> {
         let deadline = Instant::now() + limit;
         let console = self.console.take().context("the console")?;
         let (sender, lines) = mpsc::channel();
@@ -105,7 +116,8 @@ impl Machine {
         let mut told = None;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match lines.recv_timeout(left) {
+            match lines.recv_timeout(left.min(SILENCE)) {
+                Ok(line) if line == ALIVE => {}
                 Ok(line) => {
                     writeln!(self.log, "{line}").context("writing the log of the machine")?;
                     match line.strip_prefix(RESULT) {
@@ -115,6 +127,7 @@ impl Machine {
                         None => {}
                     }
                 }
+                Err(RecvTimeoutError::Timeout) if left > SILENCE => return Ok(End::Frozen),
                 Err(RecvTimeoutError::Timeout) => {
                     bail!("the machine did not end within {} s", limit.as_secs())
                 }
@@ -123,7 +136,8 @@ impl Machine {
         }
         let status = self.child.wait().context("waiting for the machine")?;
         ensure!(status.success(), "{PROGRAM} ended with {status}");
-        told.context("the machine ended without a result")
+        told.map(End::Told)
+            .context("the machine ended without a result")
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)] // what runs between fork and exec
 
+use crate::reset_signals;
 use rustix::io::fcntl_dupfd_cloexec;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,7 +12,8 @@ use std::process::{Child, Command};
 
 const FIRST: i32 = 3;
 
-/// Starts a program that has `files` as descriptors 3, 4 and so on; the caller's own are closed.
+/// Starts a program that has `files` as descriptors 3, 4 and so on; the caller's own are closed. Its signals
+/// are as new, whatever the caller blocks.
 pub fn spawn_with_files<const N: usize>(
     mut command: Command,
     files: [OwnedFd; N],
@@ -39,7 +41,7 @@ pub fn spawn_with_files<const N: usize>(
                 return Err(io::Error::last_os_error());
             }
         }
-        Ok(())
+        reset_signals().map_err(io::Error::from)
     };
     // SAFETY: system calls only: no heap, no locks.
     unsafe { command.pre_exec(prepare) };
@@ -75,5 +77,21 @@ mod tests {
             File::from(pipe).read_to_string(&mut text).unwrap();
             assert_eq!(text, expected);
         }
+    }
+
+    #[test]
+    fn a_program_has_no_signal_blocked() {
+        let mut command = Command::new("grep");
+        command
+            .args(["SigBlk", "/proc/self/status"])
+            .stdout(Stdio::piped());
+        let output = std::thread::spawn(move || {
+            crate::block_signals(&[libc::SIGTERM, libc::SIGCHLD]).unwrap();
+            let child = spawn_with_files(command, []).unwrap();
+            child.wait_with_output().unwrap()
+        });
+        let output = output.join().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(text, "SigBlk:\t0000000000000000\n");
     }
 }
